@@ -1,0 +1,25 @@
+//! A container engine for HPC systems.
+//!
+//! Data flows one way, and nothing points back up:
+//!
+//! ```text
+//! config, trust, user                what the site says, what root may believe, who called
+//! source -> layer -> tree -> squashfs  an image made by others becomes one file
+//! reference, store                   where images live
+//! bundle -> runtime                  the plan of a container, then its realisation
+//! ```
+//!
+//! Only [`sys`] asks the kernel for what an ordinary user may not do, and only it has `unsafe`.
+
+// What all stand on.
+pub mod error;
+pub mod log;
+pub mod sys;
+
+// Who calls.
+pub mod user;
+
+// What an image says of itself.
+pub mod image;
+
+pub use error::{Because, Error, Result};

@@ -1,0 +1,97 @@
+//! Messages of the program itself, in the manual's format:
+//! `[<UNIX time>] [<host>-<pid>] [<subsystem>] [<LEVEL>] <text>`.
+//!
+//! They go to stderr: stdout belongs to what a command prints and to the container. Nothing here
+//! panics; a closed stderr loses the message and nothing else.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How much a message matters; the numbers are those that hooks read from the annotation
+/// `com.hooks.logging.level`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// Details for developers, with `--debug`.
+    Debug = 0,
+    /// What is being done, with `--verbose`.
+    Info = 1,
+    /// Something to look at; always shown.
+    Warn = 2,
+    /// Something failed; always shown.
+    Error = 3,
+}
+
+static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Warn as u8);
+
+/// Shows messages of `level` and above from now on.
+pub fn set_threshold(level: Level) {
+    THRESHOLD.store(level as u8, Ordering::Relaxed);
+}
+
+/// The lowest level that is shown, as the number that hooks are told.
+#[must_use]
+pub fn threshold() -> u8 {
+    THRESHOLD.load(Ordering::Relaxed)
+}
+
+/// Whether messages of `level` are shown: asked before building a costly one.
+#[must_use]
+pub fn shows(level: Level) -> bool {
+    level as u8 >= threshold()
+}
+
+/// Writes one message of `subsystem` if its level is shown.
+pub fn write(level: Level, subsystem: &str, text: &str) {
+    if !shows(level) {
+        return;
+    }
+    let line = line(level, subsystem, text);
+    // One write, so that lines of several ranks do not mix; a closed stderr is not our problem.
+    std::io::stderr().write_all(line.as_bytes()).ok();
+}
+
+/// The message as it is printed, newline included.
+#[must_use]
+pub fn line(level: Level, subsystem: &str, text: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let host = rustix::system::uname();
+    let host = host.nodename().to_string_lossy();
+    let pid = std::process::id();
+    let level = match level {
+        Level::Debug => "DEBUG",
+        Level::Info => "INFO",
+        Level::Warn => "WARN",
+        Level::Error => "ERROR",
+    };
+    let (seconds, nanoseconds) = (now.as_secs(), now.subsec_nanos());
+    format!("[{seconds}.{nanoseconds:09}] [{host}-{pid}] [{subsystem}] [{level}] {text}\n")
+}
+
+/// A [`Level::Debug`] message.
+pub fn debug(subsystem: &str, text: impl FnOnce() -> String) {
+    if shows(Level::Debug) {
+        write(Level::Debug, subsystem, &text());
+    }
+}
+
+/// A [`Level::Info`] message.
+pub fn info(subsystem: &str, text: impl FnOnce() -> String) {
+    if shows(Level::Info) {
+        write(Level::Info, subsystem, &text());
+    }
+}
+
+/// A [`Level::Warn`] message.
+pub fn warn(subsystem: &str, text: &str) {
+    write(Level::Warn, subsystem, text);
+}
+
+/// Prints a line on stdout; a reader that went away (`sarus images | head -1`) is no error.
+pub fn print(text: &str) {
+    let mut line = String::with_capacity(text.len() + 1);
+    line.push_str(text);
+    line.push('\n');
+    std::io::stdout().write_all(line.as_bytes()).ok();
+}

@@ -16,8 +16,16 @@ pub mod error;
 pub mod log;
 pub mod sys;
 
+// What the site says, and what of it root may believe.
+pub mod config;
+pub mod json;
+pub mod trust;
+
 // Who calls.
 pub mod user;
+
+// Where images live.
+pub mod reference;
 
 // What an image says of itself.
 pub mod image;

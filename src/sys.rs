@@ -3,3 +3,5 @@
 
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
+
+pub mod open;

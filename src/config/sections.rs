@@ -1,0 +1,217 @@
+//! The parts of a configuration that are more than one value.
+
+use std::path::PathBuf;
+
+use crate::json::{Object, Value};
+use crate::log::Level;
+use crate::trust::Checks;
+
+/// The file system that a container's bundle lies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RamFilesystem {
+    /// Limited in size, may be swapped out.
+    #[default]
+    Tmpfs,
+    /// For Cray compute nodes (CLE 5.2 and 6.0), where an overlay on tmpfs does not work.
+    Ramfs,
+}
+
+/// A directory or file of the host that every container gets.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SiteMount {
+    /// On the host.
+    pub source: PathBuf,
+    /// In the container.
+    pub destination: PathBuf,
+    /// Whether nobody may write there, in no mount below it either.
+    pub readonly: bool,
+}
+
+/// What is done to a container's environment, in the order of the fields.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Environment {
+    /// Variables that get a value.
+    pub set: Vec<(String, String)>,
+    /// What is put before the value of a variable, with a colon.
+    pub prepend: Vec<(String, String)>,
+    /// What is put after the value of a variable, with a colon.
+    pub append: Vec<(String, String)>,
+    /// Variables that are taken away.
+    pub unset: Vec<String>,
+}
+
+/// Where users may not mount.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserMounts {
+    /// Not here, nor anywhere below.
+    pub not_allowed_prefixes: Vec<PathBuf>,
+    /// Not exactly here.
+    pub not_allowed_paths: Vec<PathBuf>,
+}
+
+/// The hooks of the site.
+#[derive(Debug, Clone, Default)]
+pub struct Hooks {
+    /// For the bundle, as it stands in the file.
+    pub verbatim: Option<miniserde::json::Value>,
+    /// What of it we look at.
+    pub list: Vec<Hook>,
+}
+
+/// A program that the OCI runtime runs at some stage of a container's life.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hook {
+    /// One of `prestart`, `poststop` and so on.
+    pub stage: &'static str,
+    /// The program.
+    pub path: PathBuf,
+}
+
+/// The compressor of squashfs images, and how hard it tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compression {
+    /// `zstd`, `gzip`, `lz4` or `none`.
+    pub name: &'static str,
+    /// The compressor's own default where it is not given.
+    pub level: Option<u32>,
+}
+
+/// The compressors, each with its highest level; 0 where there are none to choose from.
+const COMPRESSORS: [(&str, (&str, u32)); 4] =
+    [("zstd", ("zstd", 22)), ("gzip", ("gzip", 12)), ("lz4", ("lz4", 0)), ("none", ("none", 0))];
+
+impl Default for Compression {
+    fn default() -> Self {
+        Self { name: "zstd", level: None }
+    }
+}
+
+/// The stages of the OCI runtime specification, in the order in which they are reached.
+const STAGES: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+pub(super) fn checks(value: &Value<'_>) -> Checks {
+    if value.flag() { Checks::On } else { Checks::Off }
+}
+
+pub(super) fn folder_name(value: &Value<'_>) -> String {
+    value.text_where("a name without \"/\", and not \".\" or \"..\"", |name| {
+        !matches!(name, "" | "." | "..") && !name.contains('/')
+    })
+}
+
+pub(super) fn ram_filesystem(value: &Value<'_>) -> RamFilesystem {
+    value.one_of(&[("tmpfs", RamFilesystem::Tmpfs), ("ramfs", RamFilesystem::Ramfs)])
+}
+
+pub(super) fn site_mounts(value: &Value<'_>) -> Vec<SiteMount> {
+    value.list(|mount| {
+        mount.object(|keys| {
+            keys.required("type", |kind| kind.one_of(&[("bind", ())]));
+            SiteMount {
+                source: keys.required("source", Value::absolute_path),
+                destination: keys.required("destination", Value::absolute_path),
+                readonly: keys.optional("flags", mount_flags).unwrap_or_default(),
+            }
+        })
+    })
+}
+
+/// The flags of a site mount: whether it is read-only.
+fn mount_flags(value: &Value<'_>) -> bool {
+    value.object(|keys| {
+        for ignored in ["bind-propagation", "size", "bs"] {
+            keys.optional(ignored, |flag| {
+                flag.text();
+                flag.note(Level::Warn, "ignored: bind mounts are always recursive and private");
+            });
+        }
+        keys.optional("readonly", |flag| flag.one_of(&[("", true)])).unwrap_or_default()
+    })
+}
+
+pub(super) fn environment(value: &Value<'_>) -> Environment {
+    value.object(|keys| Environment {
+        set: keys.optional("set", variables).unwrap_or_default(),
+        prepend: keys.optional("prepend", variables).unwrap_or_default(),
+        append: keys.optional("append", variables).unwrap_or_default(),
+        unset: keys
+            .optional("unset", |names| {
+                names.list(|name| name.text_where("the name of a variable", is_variable))
+            })
+            .unwrap_or_default(),
+    })
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0'])
+}
+
+/// Variables and values: `[{"A": "1"}, {"B": "2"}]`, or since release 1.4 `{"A": "1", "B": "2"}`.
+fn variables(value: &Value<'_>) -> Vec<(String, String)> {
+    if value.is_object() {
+        return value.entries().iter().map(|(name, value)| variable(name, value)).collect();
+    }
+    let one = |item: &Value<'_>| match item.entries().as_slice() {
+        [(name, value)] => variable(name, value),
+        _ => {
+            item.expected("an object with one variable and its value");
+            Default::default()
+        }
+    };
+    value.list(one)
+}
+
+fn variable(name: &str, value: &Value<'_>) -> (String, String) {
+    if !is_variable(name) {
+        value.fault(format!("{name:?} is not the name of a variable"));
+    }
+    (name.to_owned(), value.text())
+}
+
+pub(super) fn user_mounts(value: &Value<'_>) -> UserMounts {
+    let paths = |paths: &Value<'_>| paths.list(Value::absolute_path);
+    value.object(|keys| UserMounts {
+        not_allowed_prefixes: keys.optional("notAllowedPrefixesOfPath", paths).unwrap_or_default(),
+        not_allowed_paths: keys.optional("notAllowedPaths", paths).unwrap_or_default(),
+    })
+}
+
+pub(super) fn hooks(value: &Value<'_>) -> Hooks {
+    let list = value.object(|keys| {
+        let mut list = Vec::new();
+        for stage in STAGES {
+            list.extend(keys.optional(stage, |hooks| hooks.list(|one| hook(stage, one))));
+        }
+        list.concat()
+    });
+    Hooks { verbatim: Some(value.verbatim()), list }
+}
+
+fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
+    value.object(|keys| {
+        keys.optional("args", |args| args.list(Value::text));
+        keys.optional("env", |env| {
+            env.list(|one| {
+                one.text_where("NAME=value", |one| one.find('=').is_some_and(|at| at > 0))
+            })
+        });
+        keys.optional("timeout", |seconds| seconds.number(1..=u32::MAX));
+        Hook { stage, path: keys.required("path", Value::absolute_path) }
+    })
+}
+
+pub(super) fn compression(keys: &mut Object<'_>) -> Compression {
+    let choice = keys.optional("squashfsCompression", |name| name.one_of(&COMPRESSORS));
+    // An unknown name was noted; its level is judged by the default's.
+    let known = choice.filter(|(name, _)| !name.is_empty());
+    let (name, highest) = known.unwrap_or(("zstd", 22));
+    let level = keys.optional("squashfsCompressionLevel", |level| match highest {
+        0 => {
+            level.fault(format!("{name} has no levels"));
+            0
+        }
+        _ => level.number(1..=highest),
+    });
+    Compression { name, level }
+}

@@ -1,0 +1,331 @@
+//! JSON written by people: every fault is told with its place, and all of a file at once.
+//!
+//! [`read`] is where to start: it hands the document to a function that takes the values out, one
+//! line per key. A value that is not as expected is noted and replaced by a placeholder, so that
+//! the reading goes on; placeholders never leave [`read`]. JSON between machines (manifests, OCI
+//! state) stays with miniserde.
+
+mod parse;
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+
+use crate::log::Level;
+use parse::{Kind, Node};
+
+/// Something to say about one place in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    line: usize,
+    column: usize,
+    path: String,
+    what: String,
+    /// The line itself, and how many characters of it are meant.
+    source: String,
+    width: usize,
+}
+
+impl Remark {
+    fn new(text: &str, span: &Range<usize>, path: String, what: String) -> Self {
+        let before = text.get(..span.start).unwrap_or(text);
+        let after = text.get(span.start..).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let source = text.get(start..).unwrap_or_default().lines().next().unwrap_or_default();
+        let meant = text.get(span.clone()).unwrap_or(after).lines().next().unwrap_or_default();
+        Self {
+            line: before.matches('\n').count() + 1,
+            column: before.get(start..).unwrap_or_default().chars().count() + 1,
+            path,
+            what,
+            source: source.to_owned(),
+            width: meant.chars().count().max(1),
+        }
+    }
+
+    /// `file:line:column: path.to.key: what`.
+    #[must_use]
+    pub fn describe(&self, file: &str) -> String {
+        let Self { line, column, path, what, .. } = self;
+        let colon = if path.is_empty() { "" } else { ": " };
+        format!("{file}:{line}:{column}: {path}{colon}{what}")
+    }
+
+    /// The line that is meant, with `^~~~` under the place. Only for those who may read the file.
+    #[must_use]
+    pub fn excerpt(&self) -> String {
+        // Tabs stay tabs, so that the mark stands right however wide they are shown.
+        let blank = |c| if c == '\t' { '\t' } else { ' ' };
+        let indent: String = self.source.chars().take(self.column - 1).map(blank).collect();
+        format!("    {}\n    {indent}^{}", self.source, "~".repeat(self.width - 1))
+    }
+}
+
+/// What came of reading a file.
+#[derive(Debug)]
+pub struct Reading<T> {
+    /// What was read, or every fault of the file in the order of its text.
+    pub value: Result<T, Vec<Remark>>,
+    /// What does not keep the file from being used: keys that nobody knows, keys without effect.
+    pub notes: Vec<(Level, Remark)>,
+}
+
+/// Reads `text` with `take`, which takes out of the document what it is made of.
+pub fn read<T>(text: &str, take: impl FnOnce(&Value<'_>) -> T) -> Reading<T> {
+    let notebook = Notebook { text, faults: RefCell::default(), notes: RefCell::default() };
+    let value = match parse::parse(text) {
+        Err(fault) => {
+            notebook.fault(&fault.at, String::new(), fault.what);
+            None
+        }
+        Ok((node, doubled)) => {
+            for (key, at) in doubled {
+                notebook.fault(&at, key, "given twice".into());
+            }
+            Some(take(&Value { node: &node, path: String::new(), notebook: &notebook }))
+        }
+    };
+    let mut faults = notebook.faults.into_inner();
+    let mut notes = notebook.notes.into_inner();
+    faults.sort_by_key(|fault| (fault.line, fault.column));
+    notes.sort_by_key(|(_, note)| (note.line, note.column));
+    let value = value.filter(|_| faults.is_empty()).ok_or(faults);
+    Reading { value, notes }
+}
+
+/// Where faults and notes are collected while values are taken.
+#[derive(Debug)]
+struct Notebook<'a> {
+    text: &'a str,
+    faults: RefCell<Vec<Remark>>,
+    notes: RefCell<Vec<(Level, Remark)>>,
+}
+
+impl Notebook<'_> {
+    fn fault(&self, at: &Range<usize>, path: String, what: String) {
+        self.faults.borrow_mut().push(Remark::new(self.text, at, path, what));
+    }
+
+    fn note(&self, level: Level, at: &Range<usize>, path: String, what: String) {
+        self.notes.borrow_mut().push((level, Remark::new(self.text, at, path, what)));
+    }
+}
+
+/// A value of the document, which knows its place.
+#[derive(Debug)]
+pub struct Value<'a> {
+    node: &'a Node,
+    path: String,
+    notebook: &'a Notebook<'a>,
+}
+
+impl<'a> Value<'a> {
+    /// Notes that this value cannot be used.
+    pub fn fault(&self, what: impl Into<String>) {
+        self.notebook.fault(&self.node.at, self.path.clone(), what.into());
+    }
+
+    /// Notes something that the reader of the file should know.
+    pub fn note(&self, level: Level, what: impl Into<String>) {
+        self.notebook.note(level, &self.node.at, self.path.clone(), what.into());
+    }
+
+    /// Notes that something else was expected here.
+    pub fn expected(&self, what: &str) {
+        self.fault(format!("expected {what}, found {}", self.found()));
+    }
+
+    fn found(&self) -> String {
+        const SHOWN: usize = 40;
+        match self.node.kind {
+            Kind::List(_) => "a list".into(),
+            Kind::Map(_) => "an object".into(),
+            _ => {
+                let source = self.source();
+                if source.chars().count() <= SHOWN {
+                    return source.to_owned();
+                }
+                source.chars().take(SHOWN).chain("...".chars()).collect()
+            }
+        }
+    }
+
+    fn source(&self) -> &str {
+        self.notebook.text.get(self.node.at.clone()).unwrap_or_default()
+    }
+
+    /// A string.
+    pub fn text(&self) -> String {
+        self.text_where("a string", |_| true)
+    }
+
+    /// A string that `fits`; `what` names what such a string is.
+    #[must_use]
+    pub fn text_where(&self, what: &str, fits: impl FnOnce(&str) -> bool) -> String {
+        match &self.node.kind {
+            // No name, path or variable can hold a NUL; the kernel would cut the text there.
+            Kind::Text(text) if !text.contains('\0') && fits(text) => return text.clone(),
+            _ => self.expected(what),
+        }
+        String::new()
+    }
+
+    /// `true` or `false`.
+    #[must_use]
+    pub fn flag(&self) -> bool {
+        if let Kind::Bool(flag) = self.node.kind {
+            return flag;
+        }
+        self.expected("true or false");
+        false
+    }
+
+    /// A whole number in `range`.
+    #[must_use]
+    pub fn number(&self, range: std::ops::RangeInclusive<u32>) -> u32 {
+        if let Kind::Number(Some(number)) = self.node.kind
+            && range.contains(&number)
+        {
+            return number;
+        }
+        let (from, to) = range.into_inner();
+        match to {
+            u32::MAX => self.expected(&format!("a whole number, {from} or more")),
+            _ => self.expected(&format!("a whole number from {from} to {to}")),
+        }
+        0
+    }
+
+    /// An absolute path without `..`; repeated and trailing slashes are taken off.
+    pub fn absolute_path(&self) -> PathBuf {
+        let text = self.text_where("an absolute path without \"..\"", |text| {
+            let path = Path::new(text);
+            path.is_absolute() && !path.components().any(|part| part == Component::ParentDir)
+        });
+        Path::new(&text).components().collect()
+    }
+
+    /// One of a few words, each of which stands for a value.
+    #[must_use]
+    pub fn one_of<T: Copy + Default>(&self, choices: &[(&str, T)]) -> T {
+        if let Kind::Text(text) = &self.node.kind
+            && let Some((_, choice)) = choices.iter().find(|(name, _)| name == text)
+        {
+            return *choice;
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let one_of = if names.len() > 1 { "one of " } else { "" };
+        self.expected(&format!("{one_of}{}", names.join(", ")));
+        T::default()
+    }
+
+    /// A list, each of whose items `take` reads.
+    #[must_use]
+    pub fn list<T>(&self, take: impl FnMut(&Value<'a>) -> T) -> Vec<T> {
+        let Kind::List(items) = &self.node.kind else {
+            self.expected("a list");
+            return Vec::new();
+        };
+        let child = |(index, node)| {
+            let path = format!("{}[{index}]", self.path);
+            Value { node, path, notebook: self.notebook }
+        };
+        items.iter().enumerate().map(child).collect::<Vec<_>>().iter().map(take).collect()
+    }
+
+    /// An object with known keys, which `take` takes out; the others are noted.
+    #[must_use]
+    pub fn object<T: Default>(&self, take: impl FnOnce(&mut Object<'a>) -> T) -> T {
+        if !self.is_object() {
+            self.expected("an object");
+            return T::default();
+        }
+        let mut object = Object {
+            at: self.node.at.start,
+            path: self.path.clone(),
+            notebook: self.notebook,
+            entries: self.entries(),
+        };
+        let value = take(&mut object);
+        for (_, unknown) in object.entries {
+            unknown.note(Level::Warn, "unknown key, ignored");
+        }
+        value
+    }
+
+    /// Whether this is an object.
+    #[must_use]
+    pub fn is_object(&self) -> bool {
+        matches!(self.node.kind, Kind::Map(_))
+    }
+
+    /// The keys of an object and what they hold, in the order of the file; of anything else none.
+    #[must_use]
+    pub fn entries(&self) -> Vec<(&'a str, Value<'a>)> {
+        let Kind::Map(entries) = &self.node.kind else { return Vec::new() };
+        let dot = if self.path.is_empty() { "" } else { "." };
+        entries
+            .iter()
+            .map(|(key, node)| {
+                let path = format!("{}{dot}{key}", self.path);
+                (key.as_str(), Value { node, path, notebook: self.notebook })
+            })
+            .collect()
+    }
+
+    /// The value as it stands in the file, to be passed on unchanged.
+    #[must_use]
+    pub fn verbatim(&self) -> miniserde::json::Value {
+        let copy = miniserde::json::from_str(self.source());
+        copy.unwrap_or_else(|_| {
+            self.expected("plain JSON");
+            miniserde::json::Value::Null
+        })
+    }
+}
+
+/// The entries of an object that were not yet taken.
+#[derive(Debug)]
+pub struct Object<'a> {
+    at: usize,
+    path: String,
+    notebook: &'a Notebook<'a>,
+    entries: Vec<(&'a str, Value<'a>)>,
+}
+
+impl<'a> Object<'a> {
+    /// Takes a key that may be absent.
+    pub fn optional<T>(&mut self, key: &str, take: impl FnOnce(&Value<'a>) -> T) -> Option<T> {
+        let index = self.entries.iter().position(|(known, _)| *known == key)?;
+        Some(take(&self.entries.swap_remove(index).1))
+    }
+
+    /// Takes a key that must be there.
+    pub fn required<T: Default>(&mut self, key: &str, take: impl FnOnce(&Value<'a>) -> T) -> T {
+        self.optional(key, take).unwrap_or_else(|| {
+            let what = format!("missing key \"{key}\"");
+            self.notebook.fault(&(self.at..self.at + 1), self.path.clone(), what);
+            T::default()
+        })
+    }
+}
+
+/// Drops the nulls that miniserde writes for `None`.
+pub fn prune(value: &mut miniserde::json::Value) {
+    use miniserde::json::Value;
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(prune),
+        Value::Object(entries) => {
+            for (key, mut value) in std::mem::take(entries) {
+                if !matches!(value, Value::Null) {
+                    prune(&mut value);
+                    entries.insert(key, value);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,327 @@
+//! Opening files where others may have put links.
+//!
+//! [`beneath`] opens a path inside a root directory, as if that were `/`: no link, no `..` and no
+//! race leads out of it. The kernel does so by openat2(2) since 5.6; for older ones, and where a
+//! seccomp filter knows the call not, [`Walk`] does the same from component to component, and
+//! also creates what is missing and shows each step to a visitor.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::error::{Because, Result};
+
+/// As the kernel's own limit (path_resolution(7)).
+const MAX_LINKS: u32 = 40;
+
+/// How often openat2 is asked again when somebody renames directories meanwhile (EAGAIN).
+const MAX_TRIES: u32 = 16;
+
+/// Opens `path` inside `root`. Links are followed inside `root`, but for the last component when
+/// `flags` hold `NOFOLLOW`; `mode` is for `CREATE`.
+///
+/// # Errors
+/// When it cannot be opened; the text names `path`.
+pub fn beneath(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+    open(root.as_fd(), path, flags, mode).because(|| cannot("open", path))
+}
+
+/// As [`beneath`], for what may not be there.
+///
+/// # Errors
+/// When it is there, but cannot be opened.
+pub fn find_beneath(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
+    match open(root.as_fd(), path, flags, Mode::empty()) {
+        Ok(file) => Ok(Some(file)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno).because(|| cannot("open", path)),
+    }
+}
+
+/// Opens the directory `path` inside `root` by `O_PATH`; it and its parents are created with
+/// `mode` where they are missing, behind links too.
+///
+/// # Errors
+/// When it is no directory, or cannot be created.
+pub fn mkdir_beneath(root: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let directory = Walk::new(root.as_fd()).and_then(|walk| walk.creating(mode).open(path, flags));
+    directory.because(|| cannot("create directory", path))
+}
+
+/// Opens the file `path` inside `root` by `O_PATH`. Where it is missing, an empty one is created
+/// with `mode`, and its parents with `rwxr-xr-x`.
+///
+/// # Errors
+/// When it is a directory, or cannot be created.
+pub fn create_file_beneath(root: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
+    let root = root.as_fd();
+    // What is there is not opened for reading: it might be a pipe, a device, or not readable.
+    let found = open(root, path, OFlags::PATH, Mode::empty()).or_else(|errno| {
+        if errno != Errno::NOENT {
+            return Err(errno);
+        }
+        let directories = Mode::from_raw_mode(0o755);
+        let flags = OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
+        Walk::new(root)?.creating(directories).with_mode(mode).open(path, flags)
+    });
+    let file = found.because(|| cannot("create file", path))?;
+    match file_type(&file).because(|| cannot("create file", path))? {
+        FileType::Directory => Err(Errno::ISDIR).because(|| cannot("create file", path)),
+        _ => Ok(file),
+    }
+}
+
+fn cannot(verb: &str, path: &Path) -> String {
+    format!("cannot {verb} {}", path.display())
+}
+
+fn open(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+) -> rustix::io::Result<OwnedFd> {
+    match open_by_kernel(root, path, flags, mode) {
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => open_by_walk(root, path, flags, mode),
+        result => result,
+    }
+}
+
+fn open_by_kernel(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    for _ in 0..MAX_TRIES {
+        match rustix::fs::openat2(root, path, flags | OFlags::CLOEXEC, mode, resolve) {
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            result => return result,
+        }
+    }
+    Err(Errno::AGAIN)
+}
+
+fn open_by_walk(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+) -> rustix::io::Result<OwnedFd> {
+    Walk::new(root)?.with_mode(mode).open(path, flags)
+}
+
+/// A step of a walk: what was opened, and the path that led there, from the root on.
+pub type Visitor<'a> = dyn FnMut(&Path, BorrowedFd<'_>) -> rustix::io::Result<()> + 'a;
+
+/// A path being followed from component to component. `..` goes back to the directory that was
+/// opened before, so that no rename in between can lead the walk out of its root.
+pub struct Walk<'a> {
+    /// The root and each directory down to where we are.
+    opened: Vec<OwnedFd>,
+    /// The name of each of them but the root.
+    names: PathBuf,
+    /// What is still to be followed, the next one last.
+    ahead: Vec<OsString>,
+    links: u32,
+    mode: Mode,
+    create: Option<Mode>,
+    visit: Option<&'a mut Visitor<'a>>,
+}
+
+impl<'a> Walk<'a> {
+    /// A walk from `root`, which it never leaves.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn new(root: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        let root = rustix::io::fcntl_dupfd_cloexec(root, 0)?;
+        Ok(Self {
+            opened: vec![root],
+            names: PathBuf::from("/"),
+            ahead: Vec::new(),
+            links: 0,
+            mode: Mode::empty(),
+            create: None,
+            visit: None,
+        })
+    }
+
+    /// Missing directories are to be created with `mode`.
+    #[must_use]
+    pub fn creating(self, mode: Mode) -> Self {
+        Self { create: Some(mode), ..self }
+    }
+
+    /// A file that is created at the end gets `mode`.
+    #[must_use]
+    pub fn with_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// Shows everything that is passed, links and the root included, to `visit`, which can end the
+    /// walk. The last component is shown before anything is read from it.
+    #[must_use]
+    pub fn visiting(self, visit: &'a mut Visitor<'a>) -> Self {
+        Self { visit: Some(visit), ..self }
+    }
+
+    /// Follows `path` and opens its end.
+    ///
+    /// # Errors
+    /// What the kernel, or the visitor, says.
+    pub fn open(mut self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        if path.as_os_str().is_empty() {
+            return Err(Errno::NOENT);
+        }
+        if let (Some(visit), Some(root)) = (&mut self.visit, self.opened.last()) {
+            visit(&self.names, root.as_fd())?;
+        }
+        self.push(path);
+        while let Some(name) = self.ahead.pop() {
+            if name == ".." {
+                if self.opened.len() > 1 {
+                    self.opened.pop();
+                    self.names.pop();
+                }
+            } else if self.ahead.is_empty() {
+                if let Some(end) = self.last(&name, flags)? {
+                    return Ok(end);
+                }
+            } else {
+                self.enter(&name)?;
+            }
+        }
+        // The path ended in a directory that is open already: `/`, `a/..`, or one just created.
+        rustix::fs::openat(self.here()?, ".", flags | OFlags::CLOEXEC, self.mode)
+    }
+
+    fn here(&self) -> rustix::io::Result<BorrowedFd<'_>> {
+        self.opened.last().map(AsFd::as_fd).ok_or(Errno::BADF)
+    }
+
+    fn show(&mut self, path: &Path, file: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        self.visit.as_mut().map_or(Ok(()), |visit| visit(path, file))
+    }
+
+    /// Puts the components of `path` before what is still ahead.
+    fn push(&mut self, path: &Path) {
+        let parts = path.components().rev().filter_map(|part| match part {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some("..".into()),
+            _ => None,
+        });
+        self.ahead.extend(parts);
+    }
+
+    /// Goes into the directory `name`, or to where the link `name` points.
+    fn enter(&mut self, name: &OsString) -> rustix::io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = match rustix::fs::openat(self.here()?, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) if self.create.is_some() => {
+                self.make_directory(name)?;
+                rustix::fs::openat(self.here()?, name, flags, Mode::empty())?
+            }
+            found => found?,
+        };
+        let path = self.names.join(name);
+        self.show(&path, found.as_fd())?;
+        match file_type(&found)? {
+            FileType::Symlink => self.follow(found.as_fd()),
+            FileType::Directory => {
+                self.opened.push(found);
+                self.names = path;
+                Ok(())
+            }
+            _ => Err(Errno::NOTDIR),
+        }
+    }
+
+    fn make_directory(&self, name: &OsString) -> rustix::io::Result<()> {
+        let Some(mode) = self.create else { return Err(Errno::NOENT) };
+        match rustix::fs::mkdirat(self.here()?, name, mode) {
+            // Somebody else was faster, or it is a link: opening it will tell.
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Goes on at what `link` reads as, inside the root. That makes the links of `/proc`, which
+    /// lead elsewhere than they read, as harmless as any.
+    fn follow(&mut self, link: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        self.links += 1;
+        if self.links > MAX_LINKS {
+            return Err(Errno::LOOP);
+        }
+        let target = rustix::fs::readlinkat(link, "", Vec::new())?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        if target.is_absolute() {
+            self.opened.truncate(1);
+            self.names = PathBuf::from("/");
+        }
+        self.push(&target);
+        Ok(())
+    }
+
+    /// Opens `name`, the last component; `None` if the end is still to be reached.
+    fn last(&mut self, name: &OsString, flags: OFlags) -> rustix::io::Result<Option<OwnedFd>> {
+        if self.create.is_some() && flags.contains(OFlags::DIRECTORY) {
+            self.enter(name)?;
+            return Ok(None);
+        }
+        let path = self.names.join(name);
+        let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = match rustix::fs::openat(self.here()?, name, look, Mode::empty()) {
+            Err(Errno::NOENT) => None,
+            found => Some(found?),
+        };
+        if let Some(found) = found {
+            let kind = file_type(&found)?;
+            let stays = OFlags::NOFOLLOW.union(OFlags::EXCL);
+            if kind == FileType::Symlink && !flags.intersects(stays) {
+                self.show(&path, found.as_fd())?;
+                return self.follow(found.as_fd()).map(|()| None);
+            }
+            if flags.contains(OFlags::PATH) {
+                if flags.contains(OFlags::DIRECTORY) && kind != FileType::Directory {
+                    return Err(Errno::NOTDIR);
+                }
+                self.show(&path, found.as_fd())?;
+                return Ok(Some(found));
+            }
+        }
+        // Should it have become a link just now, this fails.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let end = rustix::fs::openat(self.here()?, name, flags, self.mode)?;
+        self.show(&path, end.as_fd())?;
+        Ok(Some(end))
+    }
+}
+
+impl std::fmt::Debug for Walk<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Walk at {}", self.names.display())
+    }
+}
+
+/// The status of an open file, also when it was opened by `O_PATH`: there fstat(2) itself works
+/// only since Linux 3.6.
+///
+/// # Errors
+/// When the file system does not answer.
+pub fn status(file: impl AsFd) -> rustix::io::Result<rustix::fs::Stat> {
+    rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)
+}
+
+fn file_type(file: impl AsFd) -> rustix::io::Result<FileType> {
+    Ok(FileType::from_raw_mode(status(file)?.st_mode))
+}
+
+#[cfg(test)]
+mod tests;

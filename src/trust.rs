@@ -1,0 +1,261 @@
+//! What root may believe: files that nobody but root can change.
+//!
+//! A path is followed from `/` by descriptors. Every directory and link on the way, and the file
+//! itself, must belong to root and be writable for root alone; the content is then read from the
+//! descriptor that was judged, never by path again. [`check_installation`] does all that the
+//! manual's security requirements list.
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::config::Config;
+use crate::error::{Because, Error, Result};
+use crate::sys::open::{self, Walk};
+
+/// More than any OpenSSH tree holds; keeps a mistake (`"OCIBundleDir": "/"`) from lasting minutes.
+const MAX_ENTRIES: usize = 4096;
+
+/// Deeper than any directory that is checked.
+const MAX_DEPTH: usize = 32;
+
+/// Whether owners and modes are looked at. The path is walked in the same way without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Checks {
+    /// As every production site should.
+    #[default]
+    On,
+    /// `"securityChecks": false`, for test installations.
+    Off,
+}
+
+/// What an installation stands on: checked, and open by `O_PATH`.
+#[derive(Debug)]
+pub struct Trusted {
+    /// The OCI runtime.
+    pub runtime: OwnedFd,
+    /// The site's process 1, where it has its own.
+    pub init: Option<OwnedFd>,
+    /// The directory over which bundles are mounted.
+    pub bundle_dir: OwnedFd,
+}
+
+/// Checks all that the configuration names and root uses; sarus.json itself was checked when it
+/// was opened.
+///
+/// # Errors
+/// When something is missing, or can be tampered with.
+pub fn check_installation(config: &Config) -> Result<Trusted> {
+    let judge = Judge::of_root(config.checks)?;
+    let trusted = Trusted {
+        runtime: judge.program(&config.runc_path)?,
+        init: config.init_path.as_deref().map(|path| judge.program(path)).transpose()?,
+        bundle_dir: judge.tree(&config.bundle_dir)?,
+    };
+    for hook in &config.hooks.list {
+        judge.program(&hook.path)?;
+    }
+    if config.hooks.list.iter().any(|hook| hook.path.ends_with("ssh_hook")) {
+        judge.tree(&config.prefix_dir.join("openssh"))?;
+    }
+    Ok(trusted)
+}
+
+/// Reads the text file `path` of at most `max` bytes, checked whatever the configuration says.
+///
+/// # Errors
+/// When it can be tampered with, cannot be read, is larger, or is no text.
+pub fn read(path: &Path, max: u64) -> Result<String> {
+    Judge::of_root(Checks::On)?.read(path, max)
+}
+
+/// Opens `path` by `O_PATH`, checked whatever the configuration says; `None` if it is not there.
+///
+/// # Errors
+/// When it can be tampered with.
+pub fn find(path: &Path) -> Result<Option<OwnedFd>> {
+    Judge::of_root(Checks::On)?.find(path)
+}
+
+/// Opens the program `path` by `O_PATH`.
+///
+/// # Errors
+/// When it can be tampered with, or is no program.
+pub fn program(path: &Path, checks: Checks) -> Result<OwnedFd> {
+    Judge::of_root(checks)?.program(path)
+}
+
+/// Opens the directory `path` by `O_PATH`; what is in it is not looked at.
+///
+/// # Errors
+/// When it can be tampered with, or is no directory.
+pub fn directory(path: &Path, checks: Checks) -> Result<OwnedFd> {
+    Judge::of_root(checks)?.open(path, OFlags::PATH | OFlags::DIRECTORY)
+}
+
+/// Opens the directory `path` by `O_PATH`, after a look at all that is in it.
+///
+/// # Errors
+/// When any of it can be tampered with.
+pub fn tree(path: &Path, checks: Checks) -> Result<OwnedFd> {
+    Judge::of_root(checks)?.tree(path)
+}
+
+/// Tells whom files must belong to, and where paths start: `/` and root, but in tests.
+#[derive(Debug)]
+struct Judge {
+    root: OwnedFd,
+    owner: u32,
+    checks: Checks,
+}
+
+impl Judge {
+    fn of_root(checks: Checks) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root =
+            rustix::fs::open("/", flags, Mode::empty()).because(|| "cannot open /".into())?;
+        Ok(Self { root, owner: 0, checks })
+    }
+
+    /// Opens `path`; whatever is passed on the way is judged before the next step.
+    fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
+        self.walk(path, flags)?.because(|| format!("cannot open {}", path.display()))
+    }
+
+    fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
+        match self.walk(path, OFlags::PATH)? {
+            Err(Errno::NOENT) => Ok(None),
+            found => found.map(Some).because(|| format!("cannot open {}", path.display())),
+        }
+    }
+
+    /// The outer error is distrust, the inner one that of the system.
+    fn walk(&self, path: &Path, flags: OFlags) -> Result<rustix::io::Result<OwnedFd>> {
+        let mut distrust = None;
+        let mut visit = |passed: &Path, file: BorrowedFd<'_>| {
+            let why = match open::status(file) {
+                Ok(status) => self.judge(passed, &status),
+                Err(errno) => return Err(errno),
+            };
+            why.map_err(|why| {
+                distrust = Some(why);
+                Errno::ACCESS
+            })
+        };
+        let walk = Walk::new(self.root.as_fd());
+        let opened = walk.and_then(|walk| walk.visiting(&mut visit).open(path, flags));
+        match distrust {
+            None => Ok(opened),
+            Some(why) => Err(why).because(|| format!("cannot trust {}", path.display())),
+        }
+    }
+
+    /// Whether only the right owner can change what was found at `path`.
+    fn judge(&self, path: &Path, status: &Stat) -> Result<()> {
+        if self.checks == Checks::Off {
+            return Ok(());
+        }
+        let path = path.display();
+        if status.st_uid != self.owner {
+            return Err(Error::new(format!("{path} is owned by uid {}", status.st_uid))
+                .hint(format!("chown -h root {path}")));
+        }
+        // The mode of a link says nothing: its directory decides.
+        if FileType::from_raw_mode(status.st_mode) == FileType::Symlink {
+            return Ok(());
+        }
+        let mode = Mode::from_raw_mode(status.st_mode);
+        let who = match (mode.contains(Mode::WGRP), mode.contains(Mode::WOTH)) {
+            (false, false) => return Ok(()),
+            (true, false) => "its group",
+            (false, true) => "others",
+            (true, true) => "its group and others",
+        };
+        Err(Error::new(format!("{path} is writable for {who}")).hint(format!("chmod go-w {path}")))
+    }
+
+    fn program(&self, path: &Path) -> Result<OwnedFd> {
+        let program = self.open(path, OFlags::PATH)?;
+        let what = || format!("cannot use {}", path.display());
+        let status = open::status(&program).because(what)?;
+        let executable = Mode::XUSR | Mode::XGRP | Mode::XOTH;
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            return Err("not a file").because(what);
+        }
+        if !Mode::from_raw_mode(status.st_mode).intersects(executable) {
+            return Err("not executable").because(what);
+        }
+        Ok(program)
+    }
+
+    fn read(&self, path: &Path, max: u64) -> Result<String> {
+        // A pipe in its place must not make us wait.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let file = self.open(path, flags)?;
+        let what = || format!("cannot read {}", path.display());
+        let status = open::status(&file).because(what)?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            return Err("not a file").because(what);
+        }
+        let mut bytes = Vec::new();
+        let read = std::fs::File::from(file).take(max + 1).read_to_end(&mut bytes);
+        if read.because(what)? as u64 > max {
+            return Err(format!("larger than {max} bytes")).because(what);
+        }
+        let text = String::from_utf8(bytes);
+        text.map_err(|fault| fault.utf8_error().to_string()).because(what)
+    }
+
+    fn tree(&self, path: &Path) -> Result<OwnedFd> {
+        let directory = self.open(path, OFlags::PATH | OFlags::DIRECTORY)?;
+        if self.checks == Checks::On {
+            self.look_into(path, directory.as_fd(), MAX_DEPTH, &mut MAX_ENTRIES.clone())
+                .because(|| format!("cannot trust {}", path.display()))?;
+        }
+        Ok(directory)
+    }
+
+    fn look_into(
+        &self,
+        path: &Path,
+        directory: BorrowedFd<'_>,
+        depth: usize,
+        left: &mut usize,
+    ) -> Result<()> {
+        let what = || format!("cannot look into {}", path.display());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let listing = rustix::fs::openat(directory, ".", flags, Mode::empty()).because(what)?;
+        for entry in rustix::fs::Dir::new(listing).because(what)? {
+            let entry = entry.because(what)?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            *left = left.checked_sub(1).ok_or("it holds too much to be checked").because(what)?;
+            let path = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let found = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+                Err(Errno::NOENT) => continue, // just removed
+                found => found.because(|| format!("cannot open {}", path.display()))?,
+            };
+            let status = open::status(&found).because(what)?;
+            self.judge(&path, &status)?;
+            match FileType::from_raw_mode(status.st_mode) {
+                FileType::Symlink => drop(self.open(&path, OFlags::PATH)?),
+                FileType::Directory => {
+                    let depth = depth.checked_sub(1).ok_or("nested too deeply").because(what)?;
+                    self.look_into(&path, found.as_fd(), depth, left)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

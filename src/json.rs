@@ -220,7 +220,6 @@ impl<'a> Value<'a> {
     }
 
     /// A list, each of whose items `take` reads.
-    #[must_use]
     pub fn list<T>(&self, take: impl FnMut(&Value<'a>) -> T) -> Vec<T> {
         let Kind::List(items) = &self.node.kind else {
             self.expected("a list");
@@ -234,7 +233,6 @@ impl<'a> Value<'a> {
     }
 
     /// An object with known keys, which `take` takes out; the others are noted.
-    #[must_use]
     pub fn object<T: Default>(&self, take: impl FnOnce(&mut Object<'a>) -> T) -> T {
         if !self.is_object() {
             self.expected("an object");
@@ -274,7 +272,6 @@ impl<'a> Value<'a> {
     }
 
     /// The value as it stands in the file, to be passed on unchanged.
-    #[must_use]
     pub fn verbatim(&self) -> miniserde::json::Value {
         let copy = miniserde::json::from_str(self.source());
         copy.unwrap_or_else(|_| {

@@ -1,0 +1,184 @@
+//! The reader of sarus.json and the schema that is given to editors must agree on every file.
+
+use boon::{Compiler, Schemas};
+use sarus::config::Config;
+
+const SCHEMA: &str = include_str!("../etc/sarus.schema.json");
+const TEMPLATE: &str = include_str!("../etc/templates/sarus.json");
+const MANUAL: &str = include_str!("config/manual.json");
+
+const MINIMAL: &str = r#"{"securityChecks": true, "OCIBundleDir": "/var/b", "rootfsFolder": "rootfs",
+    "prefixDir": "/opt/sarus", "tempDir": "/tmp", "localRepositoryBaseDir": "/home",
+    "runcPath": "/usr/bin/runc", "ramFilesystemType": "tmpfs"}"#;
+
+/// What takes the place of a key in the minimal file, or is added to it.
+const GOOD: [(&str, &str); 37] = [
+    ("$schema", r#""sarus.schema.json""#),
+    ("securityChecks", "false"),
+    ("OCIBundleDir", r#""/""#),
+    ("OCIBundleDir", r#""/a..b/..c/d../...""#),
+    ("rootfsFolder", r#""...""#),
+    ("ramFilesystemType", r#""ramfs""#),
+    ("centralizedRepositoryDir", r#""/var/sarus""#),
+    ("mksquashfsPath", r#""/usr/bin/mksquashfs""#),
+    ("initPath", r#""/usr/bin/tini""#),
+    ("unknownKey", "[null]"),
+    ("siteMounts", "[]"),
+    ("siteMounts", r#"[{"type": "bind", "source": "/a", "destination": "/b"}]"#),
+    (
+        "siteMounts",
+        r#"[{"type": "bind", "source": "/a", "destination": "/b", "flags": {"readonly": ""}}]"#,
+    ),
+    (
+        "siteMounts",
+        r#"[{"type": "bind", "source": "/a", "destination": "/b", "flags": {"bind-propagation": "slave", "size": "1k", "bs": "2"}}]"#,
+    ),
+    ("environment", "{}"),
+    ("environment", r#"{"set": [{"A": ""}], "prepend": [], "append": {}, "unset": ["A"]}"#),
+    ("environment", r#"{"set": {"A": "1", "B": "x=y"}}"#),
+    ("userMounts", "{}"),
+    ("userMounts", r#"{"notAllowedPaths": ["/a"]}"#),
+    ("userMounts", r#"{"notAllowedPrefixesOfPath": ["/a", "/b"], "notAllowedPaths": []}"#),
+    ("OCIHooks", "{}"),
+    ("OCIHooks", r#"{"prestart": [], "poststart": [], "poststop": []}"#),
+    (
+        "OCIHooks",
+        r#"{"createRuntime": [{"path": "/h", "args": ["h", ""], "env": ["A=", "B=1=2"], "timeout": 1}]}"#,
+    ),
+    ("OCIHooks", r#"{"createContainer": [{"path": "/h"}], "startContainer": [{"path": "/h"}]}"#),
+    ("OCIHooks", r#"{"prestart": [{"path": "/h", "timeout": 4294967295, "more": {}}]}"#),
+    ("squashfsCompression", r#""zstd""#),
+    ("squashfsCompression", r#""gzip""#),
+    ("squashfsCompression", r#""lz4""#),
+    ("squashfsCompression", r#""none""#),
+    ("squashfsCompressionLevel", "1"),
+    ("squashfsCompressionLevel", "22"),
+    ("squashfsCompression", r#""zstd", "squashfsCompressionLevel": 22"#),
+    ("squashfsCompression", r#""gzip", "squashfsCompressionLevel": 1"#),
+    ("squashfsCompression", r#""gzip", "squashfsCompressionLevel": 12"#),
+    ("tempDir", r#""/tmp/""#),
+    ("tempDir", r#""/a/./b//c""#),
+    ("tempDir", r#""/tmp/\u00e9 \"""#),
+];
+
+const BAD: [(&str, &str); 50] = [
+    ("securityChecks", "\"true\""),
+    ("securityChecks", "null"),
+    ("OCIBundleDir", r#""var/b""#),
+    ("OCIBundleDir", r#""""#),
+    ("OCIBundleDir", r#""/var/../b""#),
+    ("OCIBundleDir", r#""/..""#),
+    ("OCIBundleDir", "[]"),
+    ("rootfsFolder", r#""""#),
+    ("rootfsFolder", r#"".""#),
+    ("rootfsFolder", r#""..""#),
+    ("rootfsFolder", r#""a/b""#),
+    ("rootfsFolder", r#""/""#),
+    ("ramFilesystemType", r#""ext4""#),
+    ("ramFilesystemType", "1"),
+    ("prefixDir", "{}"),
+    ("tempDir", "7"),
+    ("localRepositoryBaseDir", r#""~""#),
+    ("centralizedRepositoryDir", "null"),
+    ("mksquashfsPath", r#""mksquashfs""#),
+    ("initPath", "false"),
+    ("runcPath", r#""runc""#),
+    ("siteMounts", "{}"),
+    ("siteMounts", "[1]"),
+    ("siteMounts", r#"[{"source": "/a", "destination": "/b"}]"#),
+    ("siteMounts", r#"[{"type": "tmpfs", "source": "/a", "destination": "/b"}]"#),
+    ("siteMounts", r#"[{"type": "bind", "destination": "/b"}]"#),
+    ("siteMounts", r#"[{"type": "bind", "source": "a", "destination": "/b"}]"#),
+    (
+        "siteMounts",
+        r#"[{"type": "bind", "source": "/a", "destination": "/b", "flags": {"readonly": "yes"}}]"#,
+    ),
+    (
+        "siteMounts",
+        r#"[{"type": "bind", "source": "/a", "destination": "/b", "flags": {"size": 1}}]"#,
+    ),
+    ("siteMounts", r#"[{"type": "bind", "source": "/a", "destination": "/b", "flags": []}]"#),
+    ("environment", "[]"),
+    ("environment", r#"{"set": [{"A": "1", "B": "2"}]}"#),
+    ("environment", r#"{"set": [{}]}"#),
+    ("environment", r#"{"set": {"A": 1}}"#),
+    ("environment", r#"{"append": {"A=B": "1"}}"#),
+    ("environment", r#"{"prepend": [{"": "1"}]}"#),
+    ("environment", r#"{"unset": ["A=1"]}"#),
+    ("environment", r#"{"unset": {"A": "1"}}"#),
+    ("userMounts", r#"{"notAllowedPaths": ["a"]}"#),
+    ("userMounts", r#"{"notAllowedPrefixesOfPath": "/a"}"#),
+    ("OCIHooks", "[]"),
+    ("OCIHooks", r#"{"prestart": {}}"#),
+    ("OCIHooks", r#"{"prestart": [{"args": []}]}"#),
+    ("OCIHooks", r#"{"poststop": [{"path": "h"}]}"#),
+    ("OCIHooks", r#"{"poststart": [{"path": "/h", "args": "h"}]}"#),
+    ("OCIHooks", r#"{"poststart": [{"path": "/h", "env": ["A"]}, {"path": "/h", "env": ["=1"]}]}"#),
+    ("OCIHooks", r#"{"prestart": [{"path": "/h", "timeout": 0}]}"#),
+    ("squashfsCompression", r#""xz", "squashfsCompressionLevel": 1"#),
+    ("squashfsCompression", r#""gzip", "squashfsCompressionLevel": 13"#),
+    ("squashfsCompression", r#""lz4", "squashfsCompressionLevel": 1"#),
+];
+
+/// The minimal file, with `value` for `key`.
+fn with(key: &str, value: &str) -> String {
+    let entries = MINIMAL.trim_matches(['{', '}']).split(',');
+    let kept: Vec<_> = entries.filter(|entry| !entry.contains(&format!("\"{key}\":"))).collect();
+    format!("{{{}, \"{key}\": {value}}}", kept.join(","))
+}
+
+/// The minimal file without each of its keys.
+fn incomplete() -> Vec<String> {
+    let entries: Vec<_> = MINIMAL.trim_matches(['{', '}']).split(',').collect();
+    let without = |left_out| {
+        let kept: Vec<_> = entries.iter().copied().filter(|entry| *entry != left_out).collect();
+        format!("{{{}}}", kept.join(","))
+    };
+    entries.iter().copied().map(without).collect()
+}
+
+/// What the reader and the schema have against `text`.
+fn judge(text: &str) -> (Result<(), String>, Result<(), String>) {
+    let ours = Config::parse("sarus.json", text, true).config;
+    let mut compiler = Compiler::new();
+    let mut schemas = Schemas::new();
+    let schema = serde_json::from_str(SCHEMA).unwrap();
+    compiler.add_resource("file:///sarus.schema.json", schema).unwrap();
+    let schema = compiler.compile("file:///sarus.schema.json", &mut schemas).unwrap();
+    let document = serde_json::from_str(text).unwrap();
+    let theirs = schemas.validate(&document, schema).map_err(|error| error.to_string());
+    (ours.map(drop).map_err(|error| error.to_string()), theirs)
+}
+
+#[test]
+fn good_files_are_good_for_reader_and_schema() {
+    let filled = TEMPLATE
+        .replace("@INSTALL_PREFIX@", "/opt/sarus")
+        .replace("@RUNC_PATH@", "/usr/bin/runc")
+        .replace("@SQUASHFS_COMPRESSION@", "zstd");
+    assert!(!filled.contains('@'));
+    let files = GOOD.iter().map(|(key, value)| with(key, value));
+    for text in files.chain([MINIMAL.into(), MANUAL.into(), filled]) {
+        assert_eq!(judge(&text), (Ok(()), Ok(())), "{text}");
+    }
+}
+
+#[test]
+fn bad_files_are_bad_for_reader_and_schema() {
+    let files = BAD.iter().map(|(key, value)| with(key, value));
+    for text in files.chain(incomplete()) {
+        let (ours, theirs) = judge(&text);
+        assert!(ours.is_err(), "the reader takes {text}");
+        assert!(theirs.is_err(), "the schema takes {text}");
+    }
+}
+
+#[test]
+fn the_manuals_example_means_what_it_says() {
+    let config = Config::parse("sarus.json", MANUAL, false).config.unwrap();
+    assert_eq!(config.runc_path.to_str(), Some("/usr/local/sbin/runc.amd64"));
+    assert_eq!(config.environment.unset.len(), 2);
+    assert_eq!(config.user_mounts.not_allowed_prefixes.len(), 3);
+    assert_eq!(config.hooks.list.len(), 2);
+    assert!(!config.site_mounts[0].readonly);
+}

@@ -23,6 +23,8 @@ const MAX_SIZE: u64 = 1 << 20;
 pub struct Installation {
     /// What `make install` was given as `PREFIX`.
     pub prefix: PathBuf,
+    /// The executable of this program.
+    pub program: PathBuf,
 }
 
 impl Installation {
@@ -33,7 +35,7 @@ impl Installation {
     pub fn find() -> Result<Self> {
         let program = std::env::current_exe().because(|| "cannot find this program".into())?;
         match program.parent().and_then(Path::parent) {
-            Some(prefix) => Ok(Self { prefix: prefix.to_owned() }),
+            Some(prefix) => Ok(Self { prefix: prefix.to_owned(), program }),
             None => {
                 let program = program.display();
                 Err(Error::new(format!("cannot find the installation: {program} is in no bin/")))

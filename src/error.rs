@@ -24,6 +24,14 @@ impl Error {
         Self { trace: vec![text.into()], hint: None, code: 1 }
     }
 
+    /// `what` could not be done, because of `cause`. Hint and exit status of the cause stay.
+    #[must_use]
+    pub fn caused_by(what: impl Into<String>, cause: impl Cause) -> Self {
+        let mut error = cause.into_error();
+        error.trace.insert(0, what.into());
+        error
+    }
+
     /// What the reader can do about it, printed on a line of its own.
     #[must_use]
     pub fn hint(mut self, text: impl Into<String>) -> Self {
@@ -124,11 +132,7 @@ pub trait Because<T> {
 
 impl<T, E: Cause> Because<T> for std::result::Result<T, E> {
     fn because(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|cause| {
-            let mut error = cause.into_error();
-            error.trace.insert(0, what());
-            error
-        })
+        self.map_err(|cause| Error::caused_by(what(), cause))
     }
 }
 

@@ -1,7 +1,14 @@
 //! What only root may ask of the kernel, and every `unsafe` block: nothing else in this crate has
-//! either.
+//! either. Each function does one thing, says which kernel it needs, and trusts no caller with a
+//! path where a descriptor will do.
 
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
+pub mod ids;
+pub mod loopdev;
+pub mod mount;
+mod mount_compat;
 pub mod open;
+pub mod process;
+pub mod signal;

@@ -1,0 +1,105 @@
+//! User and group ids, capabilities and `no_new_privs`: taken for a moment, or given up for good.
+//!
+//! Everything here changes the calling thread only, as the kernel does; the program has one thread
+//! whenever it holds privileges. See credentials(7) and setresuid(2).
+
+use crate::error::{Because, Error, Result};
+use crate::user::User;
+use rustix::process::{Gid, Uid};
+use rustix::thread::{
+    CapabilitySet, capabilities, no_new_privs, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
+
+/// Whether the program was started with more rights than its caller has: set-user-id or
+/// set-group-id, or with capabilities of its file.
+#[must_use]
+pub fn are_raised() -> bool {
+    use rustix::process::{getegid, geteuid, getgid, getuid};
+    let uid = getuid();
+    geteuid() != uid || getegid() != getgid() || (!uid.is_root() && has_capabilities())
+}
+
+/// Whether this process may do what root may.
+#[must_use]
+pub fn is_effective_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Fails closed: when the kernel does not tell, there may be some.
+fn has_capabilities() -> bool {
+    capabilities(None).map_or(true, |sets| {
+        !(sets.effective.is_empty() && sets.permitted.is_empty() && sets.inheritable.is_empty())
+    })
+}
+
+/// Becomes `user` in every id, without a way back, and reads back that it is so.
+///
+/// # Errors
+/// When the kernel refuses a step, or a privilege is left afterwards.
+pub fn become_for_good(user: &User) -> Result<()> {
+    let (uid, gid) = (user.uid, user.gid);
+    // The supplementary groups of a set-user-id program are its caller's already.
+    set_thread_res_gid(gid, gid, gid).because(|| cannot_become(user))?;
+    set_thread_res_uid(uid, uid, uid).because(|| cannot_become(user))?;
+    if !uid.is_root() {
+        clear_capabilities().because(|| cannot_become(user))?;
+    }
+    set_no_new_privs(true).because(|| cannot_become(user))?;
+    verify(user)
+}
+
+fn cannot_become(user: &User) -> String {
+    format!("cannot give up root for user id {}", user.uid.as_raw())
+}
+
+/// Leaving uid 0 clears all sets but the inheritable one, unless the caller set securebits.
+fn clear_capabilities() -> rustix::io::Result<()> {
+    let none = CapabilitySet::empty();
+    let sets =
+        rustix::thread::CapabilitySets { effective: none, permitted: none, inheritable: none };
+    rustix::thread::set_capabilities(None, sets)
+}
+
+fn verify(user: &User) -> Result<()> {
+    use rustix::process::{getegid, geteuid, getgid, getuid};
+    let ids = getuid() == user.uid
+        && geteuid() == user.uid
+        && getgid() == user.gid
+        && getegid() == user.gid;
+    // A saved id of root would let us back in: try, and expect to be refused.
+    let way_back = !user.uid.is_root() && set_thread_res_uid(None, Uid::ROOT, None).is_ok();
+    let rights = !user.uid.is_root() && has_capabilities();
+    if ids && !way_back && !rights && no_new_privs().unwrap_or(false) {
+        Ok(())
+    } else {
+        Err(Error::caused_by(cannot_become(user), "a privilege is left"))
+    }
+}
+
+/// Runs `work` with the user's rights and nothing more, so that what belongs to the user is opened
+/// as the user would (root_squash file systems work too), then takes root back.
+///
+/// The real ids are the user's all the time.
+///
+/// # Errors
+/// Those of `work`, or when the kernel refuses the change.
+pub fn as_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let root = rustix::process::geteuid();
+    if root == user.uid {
+        return work();
+    }
+    set_thread_res_uid(None, user.uid, None)
+        .because(|| format!("cannot act as user id {}", user.uid.as_raw()))?;
+    let result = work();
+    // Without root again, nothing that follows could be right.
+    set_thread_res_uid(None, root, None).because(|| "cannot take root back".into())?;
+    result
+}
+
+/// Becomes root in every id, without supplementary groups: what the OCI runtime expects.
+pub(super) fn become_root() -> rustix::io::Result<()> {
+    set_thread_groups(&[])?;
+    set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT)?;
+    set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT)
+}

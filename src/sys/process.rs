@@ -1,0 +1,292 @@
+//! Processes: our own descriptors and limits, and the OCI runtime as a child that cannot outlive us.
+
+use super::ids;
+use super::signal::Signals;
+use crate::error::{Because, Error, Result};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{Pid, Signal};
+use rustix::thread::UnshareFlags;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Closes every descriptor above 2 but `keep`, whatever the caller left open.
+///
+/// # Errors
+/// When neither close_range(2) nor `/proc/self/fd` is there.
+pub fn close_descriptors(keep: Option<RawFd>) -> Result<()> {
+    let keep = keep.and_then(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 2);
+    let ranges = match keep {
+        Some(fd) => [(3, fd - 1), (fd.saturating_add(1), u32::MAX)],
+        None => [(3, u32::MAX), (1, 0)],
+    };
+    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+        // SAFETY: called before this program opens anything: nothing of ours is closed.
+        let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if answer != 0 {
+            return close_one_by_one(keep);
+        }
+    }
+    Ok(())
+}
+
+/// For kernels before 5.9.
+fn close_one_by_one(keep: Option<u32>) -> Result<()> {
+    let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")
+        .because(|| "cannot list the open descriptors".into())?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && Some(*fd) != keep) {
+        // SAFETY: as above. The directory's own descriptor is closed already, and refused.
+        unsafe { libc::close(fd as RawFd) };
+    }
+    Ok(())
+}
+
+/// Whether `fd` is an open descriptor, as a variable such as `PMI_FD` claims.
+#[must_use]
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD only asks.
+    fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1
+}
+
+/// Moves a descriptor that was inherited open to the number `to`, and lets children have it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn move_descriptor(fd: RawFd, to: RawFd) -> Result<()> {
+    // SAFETY: `fd` was inherited and belongs to nothing else in this program; neither does `to`,
+    // since everything above 2 but `fd` was closed at the start.
+    let answer = unsafe {
+        if fd == to {
+            libc::fcntl(fd, libc::F_SETFD, 0)
+        } else {
+            libc::dup2(fd, to).min(libc::close(fd))
+        }
+    };
+    if answer < 0 {
+        return Err(std::io::Error::last_os_error())
+            .because(|| format!("cannot keep descriptor {fd}"));
+    }
+    Ok(())
+}
+
+/// Takes the environment away from this process and gives it to the caller, who may hand parts of
+/// it on: nothing that a user can set reaches code that runs as root.
+#[must_use]
+pub fn take_environment() -> Vec<(OsString, OsString)> {
+    let environment: Vec<_> = std::env::vars_os().collect();
+    for (name, _) in &environment {
+        // SAFETY: this program has one thread now.
+        unsafe { std::env::remove_var(name) };
+    }
+    environment
+}
+
+/// A program to execute as root, by its checked absolute path.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// The checked file.
+    pub path: &'a OsStr,
+    /// Its arguments, without its own name.
+    pub args: &'a [OsString],
+    /// Its whole environment.
+    pub env: &'a [(&'static str, &'static str)],
+    /// Where it starts.
+    pub directory: BorrowedFd<'a>,
+    /// What this process has blocked, and the child shall not.
+    pub signals: &'a Signals,
+}
+
+/// A child that ends when we do.
+#[derive(Debug)]
+pub struct Contained {
+    /// Its number in our own PID namespace.
+    pub pid: u32,
+    /// Closed by the kernel when this process ends, and not before.
+    _alive: std::io::PipeWriter,
+}
+
+/// Starts `program` with all ids of root, as the first process of a PID namespace: when it ends or
+/// is killed, the kernel kills everything that it started; and it is killed when we are.
+///
+/// # Errors
+/// When the kernel refuses a step; then nothing runs.
+pub fn spawn_contained(program: &Program<'_>) -> Result<Contained> {
+    // SAFETY: CLONE_NEWPID changes only in which namespace children are born.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
+        .because(|| "cannot make a PID namespace".into())?;
+    let (alive, ours) = std::io::pipe().because(|| "cannot make a pipe".into())?;
+    let directory = program.directory.as_raw_fd();
+    let mask = program.signals.mask_before();
+    let mut command = Command::new(program.path);
+    command.args(program.args).env_clear().envs(program.env.iter().copied());
+    // SAFETY: the closure runs in the forked child of a program with one thread, so allocation and
+    // every other call are sound there.
+    unsafe {
+        command.pre_exec(move || {
+            mask.restore();
+            before_exec(directory, &alive)
+        });
+    }
+    let child =
+        command.spawn().because(|| format!("cannot execute {}", program.path.to_string_lossy()))?;
+    Ok(Contained { pid: child.id(), _alive: ours })
+}
+
+/// The last steps of the child.
+fn before_exec(directory: RawFd, parent_is_alive: &std::io::PipeReader) -> std::io::Result<()> {
+    // Its own /proc, or it would look up the numbers of its children in the host's.
+    mount(
+        "proc",
+        "/proc",
+        "proc",
+        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
+        None,
+    )?;
+    // SAFETY: open all the time; see `spawn_contained`.
+    rustix::process::fchdir(unsafe { BorrowedFd::borrow_raw(directory) })?;
+    // After the last change of ids, which would clear it.
+    ids::become_root()?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // If our parent died before that, the other end of the pipe is closed already.
+    let mut poll = [rustix::event::PollFd::new(parent_is_alive, rustix::event::PollFlags::IN)];
+    if rustix::event::poll(&mut poll, Some(&rustix::event::Timespec::default()))? > 0 {
+        return Err(std::io::Error::from_raw_os_error(libc::ECHILD));
+    }
+    Ok(())
+}
+
+/// Runs `work` in a child that nothing of the caller's touches: root in every id, in a session of
+/// its own, with no descriptor open but `keep`.
+///
+/// # Errors
+/// When no process can be made.
+pub fn fork_detached(keep: impl AsFd, work: impl FnOnce()) -> std::io::Result<u32> {
+    // SAFETY: this program has one thread, so the child may go on as it likes.
+    match unsafe { libc::fork() } {
+        -1 => Err(std::io::Error::last_os_error()),
+        0 => {
+            if detach(keep.as_fd()).is_ok() {
+                work();
+            }
+            // SAFETY: ends this process at once; nothing of the parent's is flushed twice.
+            unsafe { libc::_exit(0) }
+        }
+        child => Ok(child.unsigned_abs()),
+    }
+}
+
+fn detach(keep: BorrowedFd<'_>) -> Result<()> {
+    ids::become_root().because(|| "cannot become root".into())?;
+    rustix::process::setsid().because(|| "cannot leave the session".into())?;
+    close_descriptors(Some(keep.as_raw_fd()))?;
+    // A reader of our output shall not wait for this process.
+    for fd in 0..=2 {
+        // SAFETY: nothing writes to them in this process.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
+}
+
+/// Waits for the child `pid` to end.
+pub fn wait_for(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let wait = || rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
+    while matches!(wait(), Err(rustix::io::Errno::INTR)) {}
+}
+
+/// Sends signal `number` to the process `pid`, which must be a child of ours that was not waited
+/// for: only then is the number surely still its own.
+pub fn send(pid: u32, number: i32) {
+    if let Ok(pid) = libc::pid_t::try_from(pid) {
+        // SAFETY: passes numbers. A process that has just ended is no error here.
+        unsafe { libc::kill(pid, number) };
+    }
+}
+
+/// Sends signal `number` to the process group that the child `leader` leads.
+pub fn send_to_group(leader: u32, number: i32) {
+    if let Ok(leader) = libc::pid_t::try_from(leader) {
+        // SAFETY: passes numbers. A group that has just ended is no error here.
+        unsafe { libc::kill(-leader, number) };
+    }
+}
+
+/// The exit status that tells of a program ended by `signal`, as shells have it.
+#[must_use]
+pub fn status_of(signal: i32) -> u8 {
+    u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128))
+}
+
+/// Stops this process as SIGSTOP does; returns when it is continued.
+pub fn stop_self() {
+    if let Err(errno) = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP) {
+        crate::log::debug("runtime", || format!("cannot stop: {errno}"));
+    }
+}
+
+/// What has become of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It ended with this status.
+    Exited(u8),
+    /// This signal ended it.
+    Killed(i32),
+    /// This signal stopped it; it may go on.
+    Stopped(i32),
+}
+
+/// The next child that ended or stopped, without waiting for one: its number and what became of it.
+#[must_use]
+pub fn next_change() -> Option<(u32, Change)> {
+    use rustix::process::{WaitOptions, wait};
+    let (pid, status) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED).ok().flatten()?;
+    let pid = u32::try_from(Pid::as_raw(Some(pid))).ok()?;
+    let change = match (status.exit_status(), status.terminating_signal(), status.stopping_signal())
+    {
+        (Some(code), ..) => Change::Exited(code as u8),
+        (_, Some(signal), _) => Change::Killed(signal),
+        (.., Some(signal)) => Change::Stopped(signal),
+        _ => return None,
+    };
+    Some((pid, change))
+}
+
+/// Starts `program` with our environment and descriptors as the leader of a new process group, in
+/// the terminal's foreground if we are: what `init` runs.
+///
+/// # Errors
+/// When it cannot be executed; the exit status is 127 when it is not there, else 126.
+pub fn spawn_in_own_group(program: &OsStr, args: &[OsString], signals: &Signals) -> Result<u32> {
+    let mask = signals.mask_before();
+    let mut command = Command::new(program);
+    command.args(args);
+    // SAFETY: the closure runs in the forked child of a program with one thread.
+    unsafe {
+        command.pre_exec(move || {
+            mask.restore();
+            lead_a_foreground_group()
+        });
+    }
+    let child = command.spawn().map_err(|error| {
+        let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+        Error::caused_by(format!("cannot execute {}", program.to_string_lossy()), error).exit(code)
+    })?;
+    Ok(child.id())
+}
+
+fn lead_a_foreground_group() -> std::io::Result<()> {
+    rustix::process::setpgid(None, None)?;
+    // A background process that takes the terminal is stopped by SIGTTOU unless it ignores it.
+    // SAFETY: SIG_IGN and SIG_DFL run no code of ours.
+    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
+    // SAFETY: descriptor 0 is open: std opens /dev/null where the caller closed it.
+    let stdin = unsafe { BorrowedFd::borrow_raw(0) };
+    // Without a terminal there is no foreground to take.
+    rustix::termios::tcsetpgrp(stdin, rustix::process::getpgrp()).ok();
+    // SAFETY: as above.
+    unsafe { libc::signal(libc::SIGTTOU, libc::SIG_DFL) };
+    Ok(())
+}

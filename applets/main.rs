@@ -1,2 +1,104 @@
-//! One binary, many names: the name that it is called by picks the applet.
-fn main() {}
+//! One binary, many names: the name that it is called by, or its first argument, picks the applet,
+//! and the applet's row in the table decides over its rights before its first line runs.
+
+mod init;
+mod sarus;
+
+use ::sarus::error::{Error, Result};
+use ::sarus::log;
+use ::sarus::privilege::{self, Rights};
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// A new applet is one row here and one file beside this one.
+const APPLETS: &[Applet] = &[
+    Applet {
+        name: "sarus",
+        about: "Run OCI containers on HPC systems",
+        rights: sarus::rights,
+        main: sarus::main,
+    },
+    Applet {
+        name: "init",
+        about: "Run a program as the first process of a container",
+        rights: |_| Rights::Drop,
+        main: init::main,
+    },
+];
+
+struct Applet {
+    /// What a link to the binary is called.
+    name: &'static str,
+    about: &'static str,
+    /// From the arguments, to the rights that the applet runs with.
+    rights: fn(&[OsString]) -> Rights,
+    /// From the arguments, to the exit status.
+    main: fn(&[OsString]) -> Result<u8>,
+}
+
+fn find(word: &OsStr) -> Option<&'static Applet> {
+    let name = Path::new(word).file_name()?;
+    APPLETS.iter().find(|applet| name == applet.name)
+}
+
+fn run() -> Result<u8> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let (name, args) = words.split_first().ok_or_else(|| Error::new("called without a name"))?;
+    let (applet, args) = match (find(name), args.split_first()) {
+        (Some(applet), _) => (applet, args),
+        (None, Some((first, args))) => match find(first) {
+            Some(applet) => (applet, args),
+            None => return nothing_to_run(Some(first)),
+        },
+        (None, None) => return nothing_to_run(None),
+    };
+    privilege::settle((applet.rights)(args))?;
+    (applet.main)(args)
+}
+
+/// Lists the applets, after giving up what set-user-id gave.
+fn nothing_to_run(word: Option<&OsString>) -> Result<u8> {
+    privilege::settle(Rights::Drop)?;
+    match word {
+        Some(word) if word != "--help" && word != "-h" && word != "help" => {
+            let text = format!("there is no applet '{}'", word.to_string_lossy());
+            Err(Error::new(text).hint("'sarusbox' lists them"))
+        }
+        _ => {
+            log::print(
+                "Usage: sarusbox APPLET [ARG...], or a link to it that is named as the applet\n",
+            );
+            log::print("Applets:");
+            for applet in APPLETS {
+                log::print(&format!("   {}: {}", applet.name, applet.about));
+            }
+            Ok(0)
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report(&error);
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+/// The one place where an error is printed.
+fn report(error: &Error) {
+    let mut text = format!("sarus: {error}\n");
+    if let Some(hint) = error.advice() {
+        text.push_str(&format!("hint: {hint}\n"));
+    }
+    // A closed stderr must not turn into a panic.
+    std::io::stderr().write_all(text.as_bytes()).ok();
+    log::debug("error", || "trace, from what was asked for to what failed first:".into());
+    for (depth, cause) in error.trace().iter().enumerate() {
+        log::debug("error", || format!("#{depth}: {cause}"));
+    }
+}

@@ -1,0 +1,58 @@
+//! `init [--] PROGRAM [ARG...]`: the first process of a container, as `sarus run --init` puts it
+//! there. It passes every signal on to the program's process group, reaps what is left over by
+//! others, and ends as the program ends.
+//!
+//! Its options are those of tini(1) that make sense without a terminal to explain them: none but
+//! `-s` (be a subreaper) and `-g` (signal the group), which hold here anyway.
+
+use sarus::error::{Because, Error, Result};
+use sarus::sys::process::{self, Change};
+use sarus::sys::signal::{Arrived, Signals};
+use std::ffi::OsString;
+
+/// What stops a background process that uses the terminal: it is meant for init itself.
+const FROM_TERMINAL: [i32; 2] = [libc::SIGTTIN, libc::SIGTTOU];
+
+pub fn main(args: &[OsString]) -> Result<u8> {
+    let args = skip_options(args);
+    let (program, args) = args
+        .split_first()
+        .ok_or_else(|| Error::new("no program given").hint("usage: init [--] PROGRAM [ARG...]"))?;
+    // Where init is not the first process, orphans come to it all the same.
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .because(|| "cannot become the reaper of orphans".into())?;
+    let signals = Signals::take_over(&FROM_TERMINAL)?;
+    let child = process::spawn_in_own_group(program, args, &signals)?;
+    loop {
+        match signals.next(None)? {
+            Some(Arrived { number: libc::SIGCHLD, .. }) => {
+                if let Some(status) = reap(child) {
+                    return Ok(status);
+                }
+            }
+            Some(Arrived { number, .. }) => process::send_to_group(child, number),
+            None => {}
+        }
+    }
+}
+
+fn skip_options(args: &[OsString]) -> &[OsString] {
+    match args.split_first() {
+        Some((first, rest)) if first == "--" => rest,
+        Some((first, rest)) if first == "-s" || first == "-g" => skip_options(rest),
+        _ => args,
+    }
+}
+
+/// Waits for all that have ended; the exit status when the program itself is among them.
+fn reap(child: u32) -> Option<u8> {
+    let mut status = None;
+    while let Some((pid, change)) = process::next_change() {
+        match change {
+            Change::Exited(code) if pid == child => status = Some(code),
+            Change::Killed(signal) if pid == child => status = Some(process::status_of(signal)),
+            _ => {}
+        }
+    }
+    status
+}

@@ -1,0 +1,155 @@
+//! `sarus`: the engine. Global options, then one of the commands of the table below, each in a file
+//! of its own.
+
+mod help;
+mod run;
+
+use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
+use sarus::args::{self, Grammar, Words};
+use sarus::error::{Error, Result};
+use sarus::log::{self, Level};
+use sarus::privilege::Rights;
+use std::ffi::OsString;
+
+/// A new command is one row here and one file in this folder.
+const COMMANDS: &[&Command] = &[&help::COMMAND, &run::COMMAND, &VERSION];
+
+const VERSION: Command = Command {
+    name: "version",
+    usage: "",
+    about: "Show the Sarus version information",
+    note: "",
+    options: NoOptions::get_args_info,
+    optional_value: &[],
+    failure: 1,
+    main: |command, words| {
+        let NoOptions {} = command.options(&words)?;
+        command.expect_words(&words, 0)?;
+        print_version()
+    },
+};
+
+/// A word after `sarus`.
+struct Command {
+    name: &'static str,
+    /// What follows the name.
+    usage: &'static str,
+    /// One line.
+    about: &'static str,
+    /// More for `sarus help <command>`, or nothing.
+    note: &'static str,
+    /// The options, as argh knows them.
+    options: fn() -> CommandInfoWithArgs,
+    /// Options whose value may be left out.
+    optional_value: &'static [&'static str],
+    /// The exit status of errors: a container's program has statuses of its own.
+    failure: u8,
+    /// From itself and the words behind the name, to the exit status.
+    main: fn(&Command, Words) -> Result<u8>,
+}
+
+/// The options that stand before the command.
+#[derive(FromArgs, ArgsInfo)]
+struct Global {
+    /// print version
+    #[argh(switch)]
+    version: bool,
+    /// enable debug mode (print all log messages)
+    #[argh(switch)]
+    debug: bool,
+    /// enable verbose mode (print log messages with detailed information)
+    #[argh(switch)]
+    verbose: bool,
+}
+
+/// No options.
+#[derive(FromArgs, ArgsInfo)]
+struct NoOptions {}
+
+fn split_global(words: &[OsString]) -> Result<Words> {
+    args::split(words, Grammar { flags: Global::get_args_info().flags, optional_value: &[] })
+}
+
+/// Only `run` keeps root; a command line that cannot be understood does not.
+pub fn rights(words: &[OsString]) -> Rights {
+    match split_global(words) {
+        Ok(Words { rest, .. }) if rest.first().is_some_and(|name| name == run::COMMAND.name) => {
+            Rights::Keep
+        }
+        _ => Rights::Drop,
+    }
+}
+
+pub fn main(words: &[OsString]) -> Result<u8> {
+    let see_help = |error: Error| error.hint("see 'sarus help'");
+    let words = split_global(words).map_err(see_help)?;
+    let global: Global = parse("sarus", &words).map_err(see_help)?;
+    if global.debug {
+        log::set_threshold(Level::Debug);
+    } else if global.verbose {
+        log::set_threshold(Level::Info);
+    }
+    match words.rest.split_first() {
+        _ if global.version => print_version(),
+        Some((name, behind)) if !words.help => find(name)?.run(behind),
+        _ => help::print_general(),
+    }
+}
+
+fn print_version() -> Result<u8> {
+    log::print(env!("CARGO_PKG_VERSION"));
+    Ok(0)
+}
+
+fn find(name: &OsString) -> Result<&'static Command> {
+    COMMANDS.iter().copied().find(|command| name == command.name).ok_or_else(|| {
+        let text = format!("'{}' is not a Sarus command", name.to_string_lossy());
+        Error::new(text).hint("see 'sarus help'")
+    })
+}
+
+impl Command {
+    fn run(&self, words: &[OsString]) -> Result<u8> {
+        let grammar =
+            Grammar { flags: (self.options)().flags, optional_value: self.optional_value };
+        let result = match args::split(words, grammar) {
+            Ok(words) if words.help => help::print_command(self),
+            Ok(words) => (self.main)(self, words),
+            Err(error) => Err(self.see(error)),
+        };
+        result.map_err(|error| if error.code() == 1 { error.exit(self.failure) } else { error })
+    }
+
+    /// The options of this command.
+    fn options<T: FromArgs>(&self, words: &Words) -> Result<T> {
+        parse(self.name, words).map_err(|error| self.see(error))
+    }
+
+    /// Points to the help of this command.
+    fn see(&self, error: Error) -> Error {
+        error.hint(format!("see 'sarus help {}'", self.name))
+    }
+
+    fn wrong_number(&self) -> Error {
+        self.see(Error::new(format!("bad number of arguments for command '{}'", self.name)))
+    }
+
+    /// # Errors
+    /// When there are more or fewer than `count`, or an option stands behind them.
+    fn expect_words(&self, words: &Words, count: usize) -> Result<()> {
+        let is_option =
+            |word: &&OsString| word.as_encoded_bytes().starts_with(b"-") && *word != "-";
+        if let Some(late) = words.rest.iter().skip(1).find(is_option) {
+            let text = format!("option '{}' must come first", late.to_string_lossy());
+            return Err(self.see(Error::new(text)));
+        }
+        if words.rest.len() == count { Ok(()) } else { Err(self.wrong_number()) }
+    }
+}
+
+/// Options into `T`.
+fn parse<T: FromArgs>(name: &str, words: &Words) -> Result<T> {
+    let options: Vec<&str> = words.options.iter().map(String::as_str).collect();
+    T::from_args(&["sarus", name], &options)
+        .map_err(|early| Error::new(early.output.trim().replace('\n', " ")))
+}

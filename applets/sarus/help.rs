@@ -1,0 +1,91 @@
+//! `sarus help [COMMAND]`: texts made from the table of commands and from argh's table of options,
+//! so that they cannot drift apart from what is parsed.
+
+use super::{COMMANDS, Command, Global, NoOptions, find};
+use argh::{ArgsInfo, FlagInfo, FlagInfoKind};
+use sarus::args::Words;
+use sarus::error::Result;
+use sarus::log;
+
+pub const COMMAND: Command = Command {
+    name: "help",
+    usage: "[COMMAND]",
+    about: "Print help message about a command",
+    note: "",
+    options: NoOptions::get_args_info,
+    optional_value: &[],
+    failure: 1,
+    main,
+};
+
+fn main(command: &Command, words: Words) -> Result<u8> {
+    let NoOptions {} = command.options(&words)?;
+    match words.rest.as_slice() {
+        [] => print_general(),
+        [name] => print_command(find(name)?),
+        _ => Err(command.wrong_number()),
+    }
+}
+
+/// What `sarus` alone prints.
+pub fn print_general() -> Result<u8> {
+    log::print("Usage: sarus COMMAND\n\nOptions:");
+    log::print("  --help     Print help");
+    print_options(Global::get_args_info().flags);
+    log::print("\nCommands:");
+    let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0) + 1;
+    for command in COMMANDS {
+        log::print(&format!("   {:width$} {}", format!("{}:", command.name), command.about));
+    }
+    log::print("\nRun 'sarus help COMMAND' for more information on a command.");
+    Ok(0)
+}
+
+/// What `sarus help <command>` prints.
+pub fn print_command(command: &Command) -> Result<u8> {
+    log::print(format!("Usage: sarus {} {}", command.name, command.usage).trim_end());
+    log::print(&format!("\n{}", command.about));
+    if !command.note.is_empty() {
+        log::print(&format!("\n{}", command.note));
+    }
+    let flags = (command.options)().flags;
+    if flags.iter().any(is_shown) {
+        log::print("\nOptions:");
+        print_options(flags);
+    }
+    Ok(0)
+}
+
+/// argh counts its own `--help` among the options of every command.
+fn is_shown(flag: &FlagInfo<'_>) -> bool {
+    !flag.hidden && flag.long != "--help"
+}
+
+fn print_options(flags: &[FlagInfo<'_>]) {
+    let names: Vec<(String, &str)> = flags
+        .iter()
+        .filter(|flag| is_shown(flag))
+        .map(|flag| (spelling(flag), flag.description))
+        .collect();
+    let width = names.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    for (name, description) in names {
+        log::print(&format!("  {name:width$}  {}", capitalised(description)));
+    }
+}
+
+/// `-w [ --workdir ] arg`, as the manual shows options.
+fn spelling(flag: &FlagInfo<'_>) -> String {
+    let mut text = match flag.short {
+        Some(letter) => format!("-{letter} [ {} ]", flag.long),
+        None => flag.long.to_owned(),
+    };
+    if matches!(flag.kind, FlagInfoKind::Option { .. }) {
+        text.push_str(" arg");
+    }
+    text
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}

@@ -1,0 +1,162 @@
+//! The plan of a container: everything that is decided before anything is done.
+//!
+//! [`Bundle`] is made by a pure function from configuration, image, options and caller; `runtime`
+//! realises it. `spec` says it in the words of the OCI runtime specification.
+
+pub mod command;
+pub mod environment;
+pub mod mounts;
+pub mod spec;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::image::Metadata;
+use crate::log;
+use crate::user::User;
+use command::Entrypoint;
+use environment::Variables;
+use mounts::MountRequest;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+/// What the command line asks for, typed.
+#[derive(Debug)]
+pub struct Options {
+    /// `--entrypoint`
+    pub entrypoint: Entrypoint,
+    /// `--mount`, in the order given.
+    pub mounts: Vec<MountRequest>,
+    /// `--workdir`, absolute.
+    pub workdir: Option<String>,
+    /// `--tty`
+    pub terminal: bool,
+    /// `--init`
+    pub init: bool,
+    /// The words behind the image.
+    pub args: Vec<OsString>,
+}
+
+/// What the caller brought along.
+#[derive(Debug)]
+pub struct Caller {
+    /// Who it is.
+    pub user: User,
+    /// The environment.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// The processors that the caller may use, as a list (`0-3,8`), if not all of the machine's.
+    pub cpus: Option<String>,
+    /// An open descriptor that a process manager named in `PMI_FD`.
+    pub pmi_fd: Option<i32>,
+}
+
+/// A container, as it shall be.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Who the program runs as.
+    pub user: User,
+    /// Its file mode creation mask.
+    pub umask: u32,
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// Its environment.
+    pub env: Variables,
+    /// Where it starts.
+    pub directory: String,
+    /// Whether it gets a terminal of its own.
+    pub terminal: bool,
+    /// Whether an init process runs it.
+    pub init: bool,
+    /// The folder of the root file system in the bundle.
+    pub rootfs: String,
+    /// Mounts of the site, then of the user.
+    pub mounts: Vec<Mount>,
+    /// The processors that it may use, if not all.
+    pub cpus: Option<String>,
+    /// The number of the site's group `tty`.
+    pub tty_group: Option<u32>,
+    /// `OCIHooks` of sarus.json, as it stands there.
+    pub hooks: Option<miniserde::json::Value>,
+    /// Descriptors above 2 that the program inherits, from 3 on.
+    pub preserved_fds: u32,
+}
+
+/// A bind mount, and who asked for it.
+#[derive(Debug)]
+pub struct Mount {
+    /// What and where.
+    pub request: MountRequest,
+    /// The limits of user mounts hold for it, and its source is opened with the user's rights.
+    pub by_user: bool,
+}
+
+/// Where the init process lies in the container.
+pub const INIT: &str = "/dev/init";
+
+/// The descriptor that `PMI_FD` is moved to: the lowest that a container can inherit.
+pub const PMI_FD: i32 = 3;
+
+impl Bundle {
+    /// Decides.
+    ///
+    /// # Errors
+    /// When there is nothing to run, or it cannot be said in config.json.
+    pub fn plan(
+        config: &Config,
+        image: &Metadata,
+        options: Options,
+        caller: Caller,
+        group_database: &str,
+    ) -> Result<Self> {
+        let env_of_image = image.env.as_deref().unwrap_or_default();
+        let mut env = environment::unite(&caller.environment, env_of_image, &config.environment);
+        if caller.pmi_fd.is_some() {
+            env.insert("PMI_FD".into(), PMI_FD.to_string());
+        }
+        let mut args = command::words(image, &options.entrypoint, &options.args)?;
+        if options.init {
+            args.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
+        }
+        if let Some(word) = args.iter().find(|word| word.contains('\0')) {
+            return Err(Error::new(format!("cannot run with a NUL byte in '{word}'")));
+        }
+        let site = config.site_mounts.iter().map(|mount| Mount {
+            request: MountRequest {
+                source: mount.source.clone(),
+                destination: mount.destination.clone(),
+                readonly: mount.readonly,
+            },
+            by_user: false,
+        });
+        let user = options.mounts.into_iter().map(|request| Mount { request, by_user: true });
+        Ok(Self {
+            directory: command::directory(image, options.workdir.as_deref()),
+            mounts: site.chain(user).collect(),
+            args,
+            env,
+            umask: caller.umask,
+            terminal: options.terminal,
+            init: options.init,
+            rootfs: config.rootfs_folder.clone(),
+            cpus: caller.cpus,
+            tty_group: group_id(group_database, "tty"),
+            hooks: config.hooks.verbatim.clone(),
+            preserved_fds: caller.pmi_fd.is_some().into(),
+            user: caller.user,
+        })
+    }
+
+    /// What hooks are told beside the state.
+    fn annotations(&self) -> BTreeMap<&'static str, String> {
+        BTreeMap::from([("com.hooks.logging.level", log::threshold().to_string())])
+    }
+}
+
+/// The number of a group in the text of a group database (group(5)).
+fn group_id(database: &str, name: &str) -> Option<u32> {
+    database.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
+    })
+}

@@ -1,0 +1,187 @@
+//! config.json of a bundle: plain structs of the OCI runtime specification, and one function that
+//! fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
+
+use super::Bundle;
+use crate::json::prune;
+use crate::log;
+use miniserde::json::Value;
+use miniserde::{Serialize, json};
+use std::collections::BTreeMap;
+
+#[derive(Serialize)]
+struct Spec<'a> {
+    #[serde(rename = "ociVersion")]
+    version: &'a str,
+    process: Process<'a>,
+    root: Root<'a>,
+    hostname: Option<String>,
+    mounts: Vec<Mount>,
+    hooks: Option<&'a Value>,
+    linux: Linux,
+    annotations: BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize)]
+struct Process<'a> {
+    terminal: bool,
+    user: User,
+    args: &'a [String],
+    env: Vec<String>,
+    cwd: &'a str,
+    capabilities: Capabilities,
+    #[serde(rename = "noNewPrivileges")]
+    no_new_privileges: bool,
+}
+
+#[derive(Serialize)]
+struct User {
+    uid: u32,
+    gid: u32,
+    umask: u32,
+    #[serde(rename = "additionalGids")]
+    groups: Vec<u32>,
+}
+
+/// Empty, every one of them.
+#[derive(Serialize, Default)]
+struct Capabilities {
+    bounding: Vec<String>,
+    effective: Vec<String>,
+    inheritable: Vec<String>,
+    permitted: Vec<String>,
+    ambient: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Root<'a> {
+    path: &'a str,
+    readonly: bool,
+}
+
+#[derive(Serialize)]
+struct Mount {
+    destination: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    source: &'static str,
+    options: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Linux {
+    namespaces: Vec<Namespace>,
+    resources: Option<Resources>,
+    #[serde(rename = "rootfsPropagation")]
+    propagation: &'static str,
+    #[serde(rename = "maskedPaths")]
+    masked: Vec<&'static str>,
+    #[serde(rename = "readonlyPaths")]
+    readonly: Vec<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
+struct Resources {
+    cpu: Cpu,
+}
+
+#[derive(Serialize)]
+struct Cpu {
+    cpus: String,
+}
+
+/// The text of config.json.
+#[must_use]
+pub fn config_json(bundle: &Bundle) -> String {
+    // Through a Value, so that what is absent is left out instead of written as null.
+    let text = json::to_string(&spec(bundle));
+    match json::from_str::<Value>(&text) {
+        Ok(mut value) => {
+            prune(&mut value);
+            json::to_string(&value)
+        }
+        Err(_) => text,
+    }
+}
+
+fn spec(bundle: &Bundle) -> Spec<'_> {
+    Spec {
+        // The first version whose user has a umask.
+        version: "1.0.2",
+        process: process(bundle),
+        root: Root { path: &bundle.rootfs, readonly: false },
+        hostname: None,
+        mounts: mounts(bundle),
+        hooks: bundle.hooks.as_ref(),
+        linux: Linux {
+            namespaces: ["pid", "mount"].map(|kind| Namespace { kind }).into(),
+            resources: bundle.cpus.clone().map(|cpus| Resources { cpu: Cpu { cpus } }),
+            propagation: "slave",
+            masked: MASKED.into(),
+            readonly: READONLY.into(),
+        },
+        annotations: bundle.annotations(),
+    }
+}
+
+fn process(bundle: &Bundle) -> Process<'_> {
+    let user = &bundle.user;
+    Process {
+        terminal: bundle.terminal,
+        user: User {
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            umask: bundle.umask,
+            groups: user.groups.iter().map(|group| group.as_raw()).collect(),
+        },
+        args: &bundle.args,
+        env: bundle.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        cwd: &bundle.directory,
+        capabilities: Capabilities::default(),
+        no_new_privileges: true,
+    }
+}
+
+/// What tells of the kernel and of others, and what would let a device or the kernel be changed.
+const MASKED: [&str; 7] = [
+    "/proc/kcore",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+const READONLY: [&str; 6] =
+    ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+fn mounts(bundle: &Bundle) -> Vec<Mount> {
+    let mut pts = options(&["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
+    match bundle.tty_group {
+        Some(group) => pts.push(format!("gid={group}")),
+        None => log::warn("bundle", "no group 'tty' in the site's copy of the group database"),
+    }
+    let mount = |destination, kind, source, options| Mount { destination, kind, source, options };
+    vec![
+        mount("/proc", "proc", "proc", options(&[])),
+        mount("/dev/pts", "devpts", "devpts", pts),
+        // The host's: ranks of one node share memory across their containers.
+        mount(
+            "/dev/shm",
+            "bind",
+            "/dev/shm",
+            options(&["nosuid", "noexec", "nodev", "rbind", "slave", "rw"]),
+        ),
+        mount("/dev/mqueue", "mqueue", "mqueue", options(&["nosuid", "noexec", "nodev"])),
+        mount("/sys", "sysfs", "sysfs", options(&["nosuid", "noexec", "nodev", "ro"])),
+    ]
+}
+
+fn options(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}

@@ -3,10 +3,10 @@
 //! Data flows one way, and nothing points back up:
 //!
 //! ```text
-//! config, trust, user                what the site says, what root may believe, who called
+//! config, trust, user                  what the site says, what root may believe, who called
 //! source -> layer -> tree -> squashfs  an image made by others becomes one file
-//! reference, store                   where images live
-//! bundle -> runtime                  the plan of a container, then its realisation
+//! reference, store                     where images live
+//! bundle -> runtime                    the plan of a container, then its realisation
 //! ```
 //!
 //! Only [`sys`] asks the kernel for what an ordinary user may not do, and only it has `unsafe`.
@@ -21,13 +21,20 @@ pub mod config;
 pub mod json;
 pub mod trust;
 
-// Who calls.
+// Who calls, how, and with which rights.
+pub mod args;
+pub mod privilege;
 pub mod user;
 
 // Where images live.
 pub mod reference;
+pub mod store;
 
 // What an image says of itself.
 pub mod image;
+
+// The plan of a container, and its realisation.
+pub mod bundle;
+pub mod runtime;
 
 pub use error::{Because, Error, Result};

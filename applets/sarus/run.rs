@@ -1,0 +1,166 @@
+//! `sarus run`: from options, image and caller to a plan, and on to its realisation.
+
+use super::Command;
+use argh::{ArgsInfo, FromArgs};
+use sarus::args::Words;
+use sarus::bundle::command::Entrypoint;
+use sarus::bundle::mounts::MountRequest;
+use sarus::bundle::{self, Bundle, Caller, Options};
+use sarus::config::{Config, Installation};
+use sarus::error::{Because, Error, Result};
+use sarus::log;
+use sarus::reference::Reference;
+use sarus::runtime::{self, Image, OciRuntime};
+use sarus::store::Repository;
+use sarus::sys::{ids, process};
+use sarus::user::User;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Instant;
+
+pub const COMMAND: Command = Command {
+    name: "run",
+    usage: "[OPTIONS] REPOSITORY[:TAG] [COMMAND] [ARG...]",
+    about: "Run a command in a new container",
+    note: "Note: REPOSITORY[:TAG] has to be specified as\n      \
+           displayed by the \"sarus images\" command.",
+    options: Given::get_args_info,
+    // The manual's `--entrypoint -t <image> bash`: it never takes the next word.
+    optional_value: &["--entrypoint"],
+    failure: 125,
+    main,
+};
+
+/// The options, as words.
+#[derive(FromArgs, ArgsInfo)]
+struct Given {
+    /// use centralized repository instead of the local one
+    #[argh(switch)]
+    centralized_repository: bool,
+    /// allocate a pseudo-TTY in the container
+    #[argh(switch, short = 't')]
+    tty: bool,
+    /// overwrite the default ENTRYPOINT of the image; without =arg, remove it
+    #[argh(option)]
+    entrypoint: Option<String>,
+    /// run an init process inside the container that forwards signals and reaps processes
+    #[argh(switch)]
+    init: bool,
+    /// mount custom directories into the container
+    #[argh(option)]
+    mount: Vec<String>,
+    /// set working directory inside the container
+    #[argh(option, short = 'w')]
+    workdir: Option<String>,
+}
+
+fn main(command: &Command, words: Words) -> Result<u8> {
+    let start = Instant::now();
+    let (environment, pmi_fd) = take_from_caller()?;
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();
+    let given: Given = command.options(&words)?;
+    let (image, args) = words.rest.split_first().ok_or_else(|| command.wrong_number())?;
+    let reference: Reference = image.to_string_lossy().parse()?;
+    let (centralized, options) = typed(given, args)?;
+    require_root()?;
+
+    let user = User::caller()?;
+    let installation = Installation::find()?;
+    let config = Config::load(&installation)?;
+    let (image, metadata) =
+        ids::as_user(&user, || find_image(&config, &user, centralized, &reference))?;
+    let cpus =
+        if OciRuntime::of(&config.runc_path).makes_cgroups() { limited_cpus() } else { None };
+    let caller = Caller { user, environment, umask, cpus, pmi_fd };
+    let groups = runtime::read_group_database(&config)?;
+    let bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
+    log::info("cli", || {
+        format!("command line processed in {:.6} s", start.elapsed().as_secs_f64())
+    });
+    runtime::run(&config, &bundle, &image, &installation.program)
+}
+
+type Environment = Vec<(OsString, OsString)>;
+
+/// Takes the environment and the open descriptors away from this process: nothing of them shall
+/// reach what runs as root. What the container gets of them is given back.
+fn take_from_caller() -> Result<(Environment, Option<i32>)> {
+    let environment = process::take_environment();
+    let pmi_fd = environment
+        .iter()
+        .find(|(name, _)| name == "PMI_FD")
+        .and_then(|(_, value)| value.to_str()?.parse().ok())
+        .filter(|fd| *fd > 2 && process::is_open(*fd));
+    process::close_descriptors(pmi_fd)?;
+    if let Some(fd) = pmi_fd {
+        process::move_descriptor(fd, bundle::PMI_FD)?;
+    }
+    Ok((environment, pmi_fd))
+}
+
+fn typed(given: Given, args: &[OsString]) -> Result<(bool, Options)> {
+    let entrypoint = match given.entrypoint {
+        None => Entrypoint::Image,
+        Some(program) if program.is_empty() => Entrypoint::Removed,
+        Some(program) => Entrypoint::Set(program),
+    };
+    if let Some(path) = given.workdir.as_deref() {
+        if !path.starts_with('/') {
+            return Err(Error::new(format!(
+                "the working directory '{path}' is invalid, it needs to be an absolute path"
+            )));
+        }
+        if bundle::mounts::has_parent(Path::new(path)) {
+            return Err(Error::new(format!(
+                "the working directory '{path}' is invalid, it must not hold '..'"
+            )));
+        }
+    }
+    let mounts = given.mount.iter().map(|request| MountRequest::parse(request));
+    let options = Options {
+        entrypoint,
+        mounts: mounts.collect::<Result<_>>()?,
+        workdir: given.workdir,
+        terminal: given.tty,
+        init: given.init,
+        args: args.to_vec(),
+    };
+    Ok((given.centralized_repository, options))
+}
+
+fn require_root() -> Result<()> {
+    if ids::is_effective_root() {
+        return Ok(());
+    }
+    Err(Error::new("cannot run containers: sarus is not installed set-user-id root").hint(
+        "ask the administrator to run configure_installation.sh as root; the file system of the \
+         installation must not be mounted nosuid",
+    ))
+}
+
+/// Finds the image in the repository and opens it: everything here belongs to the user.
+fn find_image(
+    config: &Config,
+    user: &User,
+    centralized: bool,
+    reference: &Reference,
+) -> Result<(Image, sarus::image::Metadata)> {
+    let repository = Repository::open(config, user, centralized)?;
+    let found = repository.find(reference)?.ok_or_else(|| {
+        let text = format!("specified image {reference} is not available");
+        Error::new(text).hint("'sarus images' lists what is there; 'sarus load' imports an image")
+    })?;
+    let metadata = repository.metadata(&found)?;
+    let file = std::fs::File::open(&found.image_path)
+        .because(|| format!("cannot open {}", found.image_path.display()))?;
+    let image = Image { file: file.into(), name: reference.to_string() };
+    Ok((image, metadata))
+}
+
+/// The processors that this process may use, if they are not all that there are.
+fn limited_cpus() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    (list != online.trim()).then(|| list.to_owned())
+}

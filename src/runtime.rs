@@ -1,0 +1,167 @@
+//! Realises the plan of a container: mounts, files, OCI runtime, and the wait for its end.
+//!
+//! Start at [`run`]. Everything is made in a mount namespace of this process alone and on a file
+//! system in memory, so that nothing is visible outside and the kernel takes all away when the last
+//! process ends, however it ends. Manual, "Container instantiation".
+
+mod cgroups;
+mod execute;
+mod files;
+mod mountpoint;
+mod rootfs;
+
+use crate::bundle::{Bundle, INIT, Mount, spec};
+use crate::config::{Config, RamFilesystem};
+use crate::error::{Because, Error, Result};
+use crate::log;
+use crate::sys::mount::{self, Restrictions};
+use crate::sys::{ids, open};
+use crate::trust::{self, Trusted};
+pub use execute::OciRuntime;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use std::path::Path;
+use std::time::Instant;
+
+/// An image, opened with the rights of the user who runs it.
+#[derive(Debug)]
+pub struct Image {
+    /// The squashfs file.
+    pub file: OwnedFd,
+    /// Its name for messages.
+    pub name: String,
+}
+
+/// Makes the container of `bundle`, waits for its end, and gives the exit status of the program.
+///
+/// Safe because: the caller holds effective root only, with the user's real ids; what the user names
+/// is opened with the user's rights before root mounts it by descriptor; and what the image names is
+/// resolved inside its own root.
+///
+/// # Errors
+/// When a step fails: then no program has run and nothing is left. Exit status 125.
+pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> Result<u8> {
+    let start = Instant::now();
+    mount::private_namespace()?;
+    let trusted = trust::check_installation(config)?;
+    let root = open_directory(Path::new("/"))?;
+    // Before anything of ours is mounted: no source can lie in our own bundle.
+    let sources = open_sources(&root, bundle)?;
+    let place = prepare_place(config, &trusted.bundle_dir)?;
+    let rootfs = rootfs::assemble(&place, bundle, image)?;
+    files::write_etc(&rootfs, config, bundle)?;
+    if bundle.init {
+        place_init(&rootfs, config, &trusted, program)?;
+    }
+    for (mount, source) in bundle.mounts.iter().zip(&sources) {
+        attach(&rootfs, config, bundle, mount, source)?;
+    }
+    mountpoint::directory(&rootfs, &bundle.user, Path::new(&bundle.directory))
+        .because(|| format!("cannot create the working directory {}", bundle.directory))?;
+    files::create(&place, "config.json", spec::config_json(bundle).as_bytes(), 0o600, None)?;
+    log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
+    execute::run(config, bundle, &place)
+}
+
+/// The text of the site's copy of the group database.
+///
+/// # Errors
+/// When it is there but cannot be read.
+pub fn read_group_database(config: &Config) -> Result<String> {
+    let text = files::read(&config.prefix_dir.join("etc/group"))?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .because(|| format!("cannot open {}", path.display()))
+}
+
+/// Opens what is mounted, the user's requests with the user's rights.
+fn open_sources(root: &OwnedFd, bundle: &Bundle) -> Result<Vec<OwnedFd>> {
+    let open = |mount: &Mount| {
+        // Not through magic links, which would lead to descriptors of ours.
+        open::beneath(root, &mount.request.source, OFlags::PATH, Mode::empty())
+    };
+    let as_user = |mount: &Mount| ids::as_user(&bundle.user, || open(mount));
+    bundle
+        .mounts
+        .iter()
+        .map(|mount| {
+            // A site's mount may lie on a file system that root cannot search (root_squash).
+            let file = if mount.by_user {
+                as_user(mount)
+            } else {
+                open(mount).or_else(|_| as_user(mount))
+            };
+            file.because(|| cannot_mount(mount))
+        })
+        .collect()
+}
+
+fn cannot_mount(mount: &Mount) -> String {
+    let whose = if mount.by_user { "" } else { "the site's " };
+    let request = &mount.request;
+    format!("cannot mount {whose}{} on {}", request.source.display(), request.destination.display())
+}
+
+/// A file system in memory on the bundle directory: the only place where anything is made.
+fn prepare_place(config: &Config, below: &OwnedFd) -> Result<OwnedFd> {
+    let path = &config.bundle_dir;
+    let (kind, magic) = match config.ram_filesystem {
+        RamFilesystem::Tmpfs => ("tmpfs", 0x0102_1994),
+        RamFilesystem::Ramfs => ("ramfs", 0x8584_58f6),
+    };
+    let restrictions = Restrictions { nodev: true, ..Restrictions::default() };
+    mount::filesystem(kind, kind, below, restrictions, "mode=755")
+        .because(|| format!("cannot prepare {}", path.display()))?;
+    let place = open_directory(path)?;
+    let found = rustix::fs::fstatfs(&place).because(|| "cannot look at the bundle".into())?;
+    if found.f_type as u64 == magic {
+        Ok(place)
+    } else {
+        // Someone moved directories in between, which only root can.
+        Err(Error::new(format!("cannot prepare {}: it moved", path.display())))
+    }
+}
+
+/// Makes the init process visible in the container: the site's, or the applet of this program.
+fn place_init(
+    rootfs: &rootfs::Rootfs,
+    config: &Config,
+    trusted: &Trusted,
+    program: &Path,
+) -> Result<()> {
+    let cannot = || format!("cannot provide {INIT}");
+    let ours;
+    let source = match &trusted.init {
+        Some(init) => init,
+        None => {
+            ours = trust::program(program, config.checks).because(cannot)?;
+            &ours
+        }
+    };
+    let target = files::create(&rootfs.dev, "init", b"", 0o755, None).because(cannot)?;
+    let restrictions = Restrictions { readonly: true, ..Restrictions::default() };
+    mount::bind(source, &target, restrictions).because(cannot)
+}
+
+/// Mounts what was asked for, where it was asked for.
+fn attach(
+    rootfs: &rootfs::Rootfs,
+    config: &Config,
+    bundle: &Bundle,
+    mount: &Mount,
+    source: &OwnedFd,
+) -> Result<()> {
+    let destination = &mount.request.destination;
+    let limits = mount.by_user.then_some(&config.user_mounts);
+    let place = mountpoint::find(rootfs, destination).because(|| cannot_mount(mount))?;
+    if let Some(limits) = limits {
+        place.judge(limits).because(|| cannot_mount(mount))?;
+    }
+    let target = place.create_like(source, &bundle.user).because(|| cannot_mount(mount))?;
+    let restrictions = Restrictions { readonly: mount.request.readonly, ..Restrictions::default() };
+    mount::bind(source.as_fd(), target.as_fd(), restrictions).because(|| cannot_mount(mount))
+}

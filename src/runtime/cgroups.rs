@@ -1,0 +1,144 @@
+//! Takes away the cgroups that an OCI runtime leaves behind when it is killed.
+//!
+//! runc makes a cgroup for each container and removes it at the end, unless it is killed: and it is
+//! killed when the engine is. So a [`Janitor`] waits for the engine's end and removes what is left.
+//! Where it was killed too (a workload manager ends all of a job at once), the janitor of the next
+//! container does it.
+
+use crate::error::{Because, Result};
+use crate::log;
+use crate::sys::process;
+use std::io::{PipeReader, PipeWriter, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long processes that were killed may take to go: some wait for a file server.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A cgroup without processes may be one that a runtime is about to use; not after this time.
+const STALE: Duration = Duration::from_secs(60);
+
+/// What the name of every container starts with.
+pub const PREFIX: &str = "container-";
+
+/// A process of root's that outlives the engine by a moment.
+#[derive(Debug)]
+pub struct Janitor {
+    pid: u32,
+    /// Closed when this process ends, however it ends: the sign to start.
+    sign: PipeWriter,
+}
+
+impl Janitor {
+    /// Starts it, for the container that the runtime knows by `id`.
+    ///
+    /// # Errors
+    /// When no process can be made.
+    pub fn start(id: &str) -> Result<Self> {
+        // Found out now: the runtime gets a /proc of its own, which hides this one.
+        let folders = folders(id);
+        let (waiting, sign) = std::io::pipe().because(|| "cannot make a pipe".into())?;
+        let pid = process::fork_detached(&waiting, || tidy(&waiting, &folders))
+            .because(|| "cannot start the process that tidies up".into())?;
+        Ok(Self { pid, sign })
+    }
+
+    /// Lets it do its work now, and waits for the end of it.
+    pub fn dismiss(self) {
+        drop(self.sign);
+        process::wait_for(self.pid);
+    }
+}
+
+/// Removes what others left; waits for the sign; then removes each folder as soon as it is empty.
+fn tidy(sign: &PipeReader, folders: &[PathBuf]) {
+    folders.iter().filter_map(|folder| folder.parent()).for_each(remove_stale);
+    let mut sign = sign;
+    while matches!(sign.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::Interrupted)
+    {
+    }
+    let start = Instant::now();
+    for folder in folders {
+        while let Err(error) = std::fs::remove_dir(folder) {
+            if error.raw_os_error() != Some(libc::EBUSY) || start.elapsed() > PATIENCE {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+/// Removes old cgroups of containers; the kernel refuses those that hold a process.
+fn remove_stale(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if is_ours && age().is_some_and(|age| age > STALE) {
+            // In use, then.
+            std::fs::remove_dir(entry.path()).ok();
+        }
+    }
+}
+
+/// Where a runtime may make cgroups named `id`: below our own in each hierarchy, or beside it.
+fn folders(id: &str) -> Vec<PathBuf> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let (mounts, own) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
+    let mut folders = Vec::new();
+    for (point, root, controllers) in mounts.lines().filter_map(hierarchy) {
+        for (_, path) in
+            own.lines().filter_map(membership).filter(|(names, _)| *names == controllers)
+        {
+            // The mount may show only a part of the hierarchy, as in a container.
+            let below = path.strip_prefix(root).unwrap_or(path);
+            let own = Path::new(point).join(below.trim_start_matches('/'));
+            folders.extend(own.parent().map(|parent| parent.join(id)));
+            folders.push(own.join(id));
+        }
+    }
+    log::debug("runtime", || format!("cgroups of {id}: {folders:?}"));
+    folders
+}
+
+/// A line of mountinfo, if it is of a cgroup hierarchy: mount point, root, and controllers as
+/// `/proc/self/cgroup` lists them.
+fn hierarchy(line: &str) -> Option<(&str, &str, String)> {
+    let (mount, filesystem) = line.split_once(" - ")?;
+    let mut fields = mount.split(' ').skip(3);
+    let (root, point) = (fields.next()?, fields.next()?);
+    let mut fields = filesystem.split(' ');
+    match fields.next()? {
+        "cgroup2" => Some((point, root, String::new())),
+        "cgroup" => {
+            let is_controller =
+                |word: &&str| !matches!(*word, "rw" | "ro" | "xattr" | "clone_children");
+            let options = fields.nth(1)?.split(',').filter(is_controller);
+            let options = options.filter(|word| !word.starts_with("release_agent"));
+            Some((point, root, options.collect::<Vec<_>>().join(",")))
+        }
+        _ => None,
+    }
+}
+
+/// A line of `/proc/self/cgroup`: controllers and path.
+fn membership(line: &str) -> Option<(&str, &str)> {
+    line.split_once(':')?.1.split_once(':')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_and_memberships_are_matched() {
+        let v1 = "34 25 0:29 / /sys/fs/cgroup/cpu rw,nosuid - cgroup cgroup rw,cpu,cpuacct";
+        let named = "35 25 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
+        let v2 = "36 25 0:31 /job /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate";
+        assert_eq!(hierarchy(v1), Some(("/sys/fs/cgroup/cpu", "/", "cpu,cpuacct".into())));
+        assert_eq!(hierarchy(named), Some(("/sys/fs/cgroup/systemd", "/", "name=systemd".into())));
+        assert_eq!(hierarchy(v2), Some(("/sys/fs/cgroup", "/job", String::new())));
+        assert_eq!(hierarchy("22 1 0:5 / /proc rw - proc proc rw"), None);
+        assert_eq!(membership("4:cpu,cpuacct:/a:b"), Some(("cpu,cpuacct", "/a:b")));
+        assert_eq!(membership("0::/"), Some(("", "/")));
+    }
+}

@@ -1,0 +1,88 @@
+//! Files that the engine writes: into the bundle, and the few of `/etc` that a program on a cluster
+//! needs from the host.
+
+use super::rootfs::Rootfs;
+use crate::bundle::Bundle;
+use crate::config::Config;
+use crate::error::{Because, Error, Result};
+use crate::sys::open;
+use crate::user::User;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// A user database of a large site has tens of thousands of lines of a hundred bytes.
+const MAX_SIZE: u64 = 64 << 20;
+
+/// Creates the file `name` in `directory`; it must not be there yet, not as a link either.
+pub fn create(
+    directory: impl AsFd,
+    name: &str,
+    content: &[u8],
+    mode: u32,
+    owner: Option<&User>,
+) -> Result<OwnedFd> {
+    let cannot = || format!("cannot create {name}");
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file =
+        rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(mode)).because(cannot)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(content).because(cannot)?;
+    if let Some(owner) = owner {
+        rustix::fs::fchown(&file, Some(owner.uid), Some(owner.gid)).because(cannot)?;
+    }
+    Ok(file.into())
+}
+
+/// Gives what an `O_PATH` descriptor stands for to `user`.
+pub fn chown(file: impl AsFd, user: &User) -> Result<()> {
+    rustix::fs::chownat(file, "", Some(user.uid), Some(user.gid), AtFlags::EMPTY_PATH)
+        .because(|| format!("cannot give it to user id {}", user.uid.as_raw()))
+}
+
+/// Replaces the image's files of `/etc` by the host's and the site's.
+///
+/// Called while nothing of the host is mounted in the container: wherever a link of the image leads
+/// `/etc`, it is the image's own.
+pub fn write_etc(rootfs: &Rootfs, config: &Config, bundle: &Bundle) -> Result<()> {
+    let etc = open::mkdir_beneath(&rootfs.root, Path::new("etc"), Mode::from_raw_mode(0o755))
+        .because(|| "cannot use the image's /etc".into())?;
+    let prefix = config.prefix_dir.join("etc");
+    let files: [(&str, PathBuf); 5] = [
+        ("hosts", "/etc/hosts".into()),
+        ("resolv.conf", "/etc/resolv.conf".into()),
+        ("nsswitch.conf", prefix.join("container/nsswitch.conf")),
+        ("passwd", prefix.join("passwd")),
+        ("group", prefix.join("group")),
+    ];
+    for (name, source) in files {
+        // A node without name servers has no resolv.conf: then the image's is not right either.
+        let content = read(&source)?.unwrap_or_default();
+        match rustix::fs::unlinkat(&etc, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
+            Err(errno) => {
+                return Err(errno).because(|| format!("cannot replace the image's /etc/{name}"));
+            }
+        }
+        create(&etc, name, &content, 0o644, Some(&bundle.user))
+            .because(|| "cannot write /etc".into())?;
+    }
+    Ok(())
+}
+
+/// The content of a file of the host, or nothing where there is none.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    let cannot = || format!("cannot read {}", path.display());
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).because(cannot),
+    };
+    let mut content = Vec::new();
+    file.take(MAX_SIZE + 1).read_to_end(&mut content).because(cannot)?;
+    if content.len() as u64 > MAX_SIZE {
+        return Err(Error::caused_by(cannot(), "it is too large"));
+    }
+    Ok(Some(content))
+}

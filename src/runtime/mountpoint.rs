@@ -1,0 +1,166 @@
+//! Where something is mounted in the container: found inside its root, judged, and created when it
+//! is missing.
+//!
+//! A destination may lie in what was mounted before, which is the host's: there, directories are
+//! created with the user's rights and nothing more. On our own file systems root creates them.
+
+use super::files;
+use super::rootfs::Rootfs;
+use crate::config::UserMounts;
+use crate::error::{Because, Error, Result};
+use crate::sys::{ids, mount, open};
+use crate::user::User;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags};
+use std::ffi::{OsStr, OsString};
+use std::path::{Component, Path, PathBuf};
+
+/// A destination, as far as it exists.
+#[derive(Debug)]
+pub struct Place<'a> {
+    rootfs: &'a Rootfs,
+    /// The deepest part of it that is there.
+    found: OwnedFd,
+    /// The names of the rest.
+    missing: Vec<OsString>,
+}
+
+/// What is engine and runtime's own: a mount there would get root's files written into it.
+const RESERVED: [&str; 16] = [
+    "/",
+    "/dev",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/console",
+    "/dev/ptmx",
+    "/dev/pts",
+    "/dev/shm",
+    "/dev/mqueue",
+    "/dev/init",
+    "/proc",
+    "/sys",
+];
+
+/// Follows `destination` inside the container's root as far as it goes.
+pub fn find<'a>(rootfs: &'a Rootfs, destination: &Path) -> Result<Place<'a>> {
+    let names: Vec<&OsStr> = destination
+        .components()
+        .filter_map(|component| match component {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        })
+        .collect();
+    let find = |count: usize| {
+        let path: PathBuf = names.iter().take(count).collect();
+        let path = if count == 0 { Path::new(".") } else { &path };
+        open::find_beneath(&rootfs.root, path, OFlags::PATH)
+    };
+    for count in (0..=names.len()).rev() {
+        if let Some(found) = find(count)? {
+            let missing = names.iter().skip(count).map(OsString::from).collect();
+            return Ok(Place { rootfs, found, missing });
+        }
+    }
+    Err(Error::new("the root directory is gone"))
+}
+
+/// The directory `path` in the container, created when it is missing.
+pub fn directory(rootfs: &Rootfs, user: &User, path: &Path) -> Result<OwnedFd> {
+    find(rootfs, path)?.create(user, FileType::Directory)
+}
+
+impl Place<'_> {
+    /// Its path in the container, with every link resolved.
+    fn resolved(&self) -> Result<PathBuf> {
+        let path = std::fs::read_link(mount::proc_path(self.found.as_fd()))
+            .because(|| "cannot name it".into())?;
+        let inside =
+            path.strip_prefix(&self.rootfs.path).map_err(|_| "it is outside the container");
+        let inside = inside.because(|| "cannot name it".into())?;
+        Ok(Path::new("/").join(inside).join(self.missing.iter().collect::<PathBuf>()))
+    }
+
+    /// Whether a user may mount here: what the site forbids is compared with the resolved path,
+    /// component by component.
+    ///
+    /// # Errors
+    /// When not, with the rule.
+    pub fn judge(&self, limits: &UserMounts) -> Result<()> {
+        let path = self.resolved()?;
+        let shown = path.display();
+        if RESERVED.iter().any(|reserved| path == Path::new(reserved))
+            || path.starts_with("/proc")
+            || path.starts_with("/sys")
+        {
+            return Err(Error::new(format!("{shown} is reserved for the container itself")));
+        }
+        if let Some(prefix) =
+            limits.not_allowed_prefixes.iter().find(|prefix| path.starts_with(prefix))
+        {
+            let text = format!("the site does not allow mounts below {}", prefix.display());
+            return Err(Error::new(text));
+        }
+        if limits.not_allowed_paths.contains(&path) {
+            return Err(Error::new(format!("the site does not allow mounts on {shown}")));
+        }
+        Ok(())
+    }
+
+    /// The mount point, of the same kind as `source`.
+    pub fn create_like(self, source: &OwnedFd, user: &User) -> Result<OwnedFd> {
+        let kind = kind_of(source)?;
+        let target = self.create(user, kind)?;
+        match (kind == FileType::Directory, kind_of(&target)? == FileType::Directory) {
+            (true, false) => Err(Error::new("the source is a directory, the destination is not")),
+            (false, true) => Err(Error::new("the destination is a directory, the source is not")),
+            _ => Ok(target),
+        }
+    }
+
+    /// Creates what is missing: directories, and at the end a file unless a directory is wanted.
+    fn create(self, user: &User, kind: FileType) -> Result<OwnedFd> {
+        let mut at = self.found;
+        let mut missing = self.missing.iter().peekable();
+        while let Some(name) = missing.next() {
+            let last = missing.peek().is_none();
+            let directory = !last || kind == FileType::Directory;
+            let is_ours = is_on(&at, &self.rootfs.root)? || is_on(&at, &self.rootfs.dev)?;
+            let make = || make(&at, name, directory);
+            let made = if is_ours { make()? } else { ids::as_user(user, make)? };
+            if is_ours {
+                files::chown(&made, user)?;
+            }
+            at = made;
+        }
+        Ok(at)
+    }
+}
+
+fn make(parent: &OwnedFd, name: &OsStr, directory: bool) -> Result<OwnedFd> {
+    let cannot = || format!("cannot create {}", name.to_string_lossy());
+    let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if directory {
+        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)).because(cannot)?;
+        let flags = flags | OFlags::PATH | OFlags::DIRECTORY;
+        rustix::fs::openat(parent, name, flags, Mode::empty()).because(cannot)
+    } else {
+        let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
+        rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).because(cannot)
+    }
+}
+
+fn kind_of(file: &OwnedFd) -> Result<FileType> {
+    let stat = rustix::fs::fstat(file).because(|| "cannot stat it".into())?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// Whether both lie on the same file system.
+fn is_on(file: &OwnedFd, other: &OwnedFd) -> Result<bool> {
+    let device = |file| rustix::fs::fstat(file).map(|stat| stat.st_dev);
+    let same = device(file).and_then(|one| Ok(one == device(other)?));
+    same.because(|| "cannot stat a directory".into())
+}

@@ -1,0 +1,140 @@
+//! The root file system: squashfs image below, a layer in memory above, and a `/dev` of its own.
+//!
+//! No user process exists yet that could change it meanwhile; the image itself is hostile, so its
+//! links are never followed out of it. Manual, "Root filesystem".
+
+use super::{Image, files};
+use crate::bundle::Bundle;
+use crate::error::{Because, Error, Result};
+use crate::sys::loopdev;
+use crate::sys::mount::{self, Restrictions};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+
+/// An assembled root file system.
+#[derive(Debug)]
+pub struct Rootfs {
+    /// Its root directory.
+    pub root: OwnedFd,
+    /// The root directory's path in our mount namespace, as the kernel tells it.
+    pub path: std::path::PathBuf,
+    /// Its `/dev`.
+    pub dev: OwnedFd,
+}
+
+const LOWER: &str = "overlay/rootfs-lower";
+const UPPER: &str = "overlay/rootfs-upper";
+const WORK: &str = "overlay/rootfs-work";
+
+/// What an image may not have: set-user-id programs, and device files of its own.
+const CONFINED: Restrictions = Restrictions { readonly: false, nodev: true, noexec: false };
+
+/// Mounts everything in `place`, the bundle's directory in memory.
+pub fn assemble(place: &OwnedFd, bundle: &Bundle, image: &Image) -> Result<Rootfs> {
+    for directory in ["overlay", LOWER, UPPER, WORK, &bundle.rootfs] {
+        rustix::fs::mkdirat(place, directory, Mode::from_raw_mode(0o755))
+            .because(|| format!("cannot create {directory} in the bundle"))?;
+    }
+    mount_image(place, image)?;
+    mount_overlay(place, bundle)?;
+    let root = subdirectory(place, &bundle.rootfs)?;
+    for directory in ["dev", "proc", "sys"] {
+        require_directory(&root, directory)?;
+    }
+    let restrictions = Restrictions::default();
+    let dev = subdirectory(&root, "dev")?;
+    mount::filesystem("tmpfs", "tmpfs", &dev, restrictions, "mode=755,uid=0,gid=0,size=65536k")
+        .because(|| "cannot prepare /dev".into())?;
+    let dev = subdirectory(&root, "dev")?;
+    let path = std::fs::read_link(mount::proc_path(root.as_fd()))
+        .because(|| "cannot name the root file system".into())?;
+    Ok(Rootfs { root, path, dev })
+}
+
+fn subdirectory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+        .because(|| format!("cannot open {name} in the bundle"))
+}
+
+/// The image, through a loop device that all containers of the node share.
+fn mount_image(place: &OwnedFd, image: &Image) -> Result<()> {
+    let cannot = || format!("cannot mount the image {}", image.name);
+    let compressor = Compressor::of(image).because(cannot)?;
+    let device = loopdev::attach(&image.file).because(cannot)?;
+    let restrictions = Restrictions { readonly: true, ..CONFINED };
+    let lower = subdirectory(place, LOWER)?;
+    mount::filesystem("squashfs", &device.path, &lower, restrictions, "").map_err(|error| {
+        Error::caused_by(cannot(), error).hint(format!(
+            "the image is compressed with {}; if this kernel cannot read that, import it again \
+             with --compression=gzip, else the file may be damaged",
+            compressor.0
+        ))
+    })
+}
+
+/// The name of the compressor that an image needs.
+struct Compressor(&'static str);
+
+impl Compressor {
+    /// From the superblock: magic `hsqs`, and the compressor's number at byte 20.
+    fn of(image: &Image) -> Result<Self> {
+        let mut superblock = [0; 22];
+        let read = rustix::io::pread(&image.file, &mut superblock, 0)
+            .because(|| "cannot read its superblock".into())?;
+        match superblock {
+            [b'h', b's', b'q', b's', .., low, high] if read == superblock.len() => {
+                Ok(Self(match u16::from_le_bytes([low, high]) {
+                    1 => "gzip",
+                    3 => "lzo",
+                    4 => "xz",
+                    5 => "lz4",
+                    6 => "zstd",
+                    _ => "something unknown",
+                }))
+            }
+            _ => Err(Error::new("the file is no squashfs image")
+                .hint("remove the image with 'sarus rmi' and import it again")),
+        }
+    }
+}
+
+/// The writable root: what the user changes is kept in memory, above the image.
+fn mount_overlay(place: &OwnedFd, bundle: &Bundle) -> Result<()> {
+    let cannot = || "cannot make the root file system writable".to_owned();
+    // The root directory is the upper one: it looks as the image's, and belongs to the user.
+    let mode =
+        rustix::fs::statat(place, LOWER, rustix::fs::AtFlags::empty()).because(cannot)?.st_mode;
+    let upper = subdirectory(place, UPPER)?;
+    files::chown(&upper, &bundle.user).because(cannot)?;
+    rustix::fs::chmodat(
+        place,
+        UPPER,
+        Mode::from_raw_mode(mode & 0o1777),
+        rustix::fs::AtFlags::empty(),
+    )
+    .because(cannot)?;
+    // Relative to the bundle, whatever its path holds.
+    rustix::process::fchdir(place).because(cannot)?;
+    let target = subdirectory(place, &bundle.rootfs)?;
+    let layers = format!("lowerdir={LOWER},upperdir={UPPER},workdir={WORK}");
+    // An image may hold overlay's own attributes: let none of them lead anywhere. Kernels that do
+    // not know the options have not the features either.
+    let strict = format!("{layers},redirect_dir=nofollow,metacopy=off,index=off,xino=off");
+    mount::filesystem("overlay", "overlay", &target, CONFINED, &strict)
+        .or_else(|_| mount::filesystem("overlay", "overlay", &target, CONFINED, &layers))
+        .because(cannot)
+}
+
+/// Where the kernel's own file systems go there must be a directory, not a link of the image's to
+/// somewhere else.
+fn require_directory(root: &OwnedFd, name: &str) -> Result<()> {
+    match rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::EXIST) => match subdirectory(root, name) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::new(format!("cannot use the image: its /{name} is no directory"))),
+        },
+        Err(errno) => Err(errno).because(|| format!("cannot create /{name}")),
+    }
+}

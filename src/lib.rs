@@ -33,6 +33,18 @@ pub mod store;
 // What an image says of itself.
 pub mod image;
 
+// An image made by others becomes one file.
+pub mod archive;
+pub mod blob;
+pub mod digest;
+pub mod import;
+pub mod layer;
+pub mod progress;
+pub mod source;
+pub mod squashfs;
+pub mod temp;
+pub mod tree;
+
 // The plan of a container, and its realisation.
 pub mod bundle;
 pub mod runtime;

@@ -1,0 +1,110 @@
+//! PAX extended headers (`pax(1)`): records `<length> <key>=<value>\n` about the member that
+//! follows.
+
+use super::sparse::{self, MAX_EXTENTS};
+use crate::error::{Error, Result};
+
+/// What the extension headers before a member say of it.
+#[derive(Debug, Default)]
+pub struct Pax {
+    /// Also from a GNU long name.
+    pub path: Option<Vec<u8>>,
+    /// Also from a GNU long link.
+    pub linkpath: Option<Vec<u8>>,
+    /// Of the data in the tar.
+    pub size: Option<u64>,
+    /// Whole seconds since 1970.
+    pub mtime: Option<i64>,
+    /// The real name of a sparse file: `path` is a made-up one for other readers.
+    pub sparse_name: Option<Vec<u8>>,
+    sparse_major: Option<u64>,
+    sparse_size: Option<u64>,
+    /// Offsets and lengths, alternating.
+    sparse_map: Vec<u64>,
+}
+
+/// Which pieces of a file are in the tar.
+pub enum Map {
+    /// All of it.
+    None,
+    /// These offsets and lengths, of a file so long (formats 0.0 and 0.1).
+    Given(Vec<u64>, u64),
+    /// The map opens the data; the file is so long (format 1.0).
+    InData(u64),
+}
+
+impl Pax {
+    /// Takes the records of one header; later ones win.
+    pub fn read(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            let (key, value, rest) = record(bytes).ok_or_else(bad)?;
+            self.take(key, value)?;
+            bytes = rest;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let text = || (!value.is_empty()).then(|| value.to_vec());
+        match key {
+            b"path" => self.path = text(),
+            b"linkpath" => self.linkpath = text(),
+            b"size" => self.size = Some(decimal(value).ok_or_else(bad)?),
+            b"mtime" => self.mtime = Some(seconds(value).ok_or_else(bad)?),
+            b"GNU.sparse.name" => self.sparse_name = text(),
+            b"GNU.sparse.major" => self.sparse_major = Some(decimal(value).ok_or_else(bad)?),
+            b"GNU.sparse.size" | b"GNU.sparse.realsize" => {
+                self.sparse_size = Some(decimal(value).ok_or_else(bad)?);
+            }
+            b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
+                self.sparse_map.push(decimal(value).ok_or_else(bad)?);
+            }
+            b"GNU.sparse.map" => {
+                let numbers = value.split(|byte| *byte == b',').map(decimal);
+                self.sparse_map = numbers.collect::<Option<_>>().ok_or_else(bad)?;
+            }
+            _ => {}
+        }
+        if self.sparse_map.len() > 2 * MAX_EXTENTS { Err(sparse::bad()) } else { Ok(()) }
+    }
+
+    /// How the member's `stored` bytes make a file.
+    pub fn sparse_map(&mut self, stored: u64) -> Result<Map> {
+        match (self.sparse_major, self.sparse_size) {
+            (Some(1), Some(real)) => Ok(Map::InData(real)),
+            (None | Some(0), Some(real)) => Ok(match std::mem::take(&mut self.sparse_map) {
+                map if map.is_empty() && stored == real => Map::None,
+                map => Map::Given(map, real),
+            }),
+            (None, None) => Ok(Map::None),
+            _ => Err(sparse::bad()),
+        }
+    }
+}
+
+/// Splits the first record off: key, value, and what follows it.
+fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let blank = bytes.iter().take(20).position(|byte| *byte == b' ')?;
+    let length = usize::try_from(decimal(bytes.get(..blank)?)?).ok()?;
+    let (record, rest) = bytes.split_at_checked(length)?;
+    let record = record.get(blank + 1..)?.strip_suffix(b"\n")?;
+    let equals = record.iter().position(|byte| *byte == b'=')?;
+    Some((record.get(..equals)?, record.get(equals + 1..)?, rest))
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Whole seconds of `[-]seconds[.fraction]`.
+fn seconds(value: &[u8]) -> Option<i64> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    fraction.bytes().all(|byte| byte.is_ascii_digit()).then_some(())?;
+    whole.parse().ok()
+}
+
+#[cold]
+fn bad() -> Error {
+    Error::new("a malformed PAX header in the tar")
+}

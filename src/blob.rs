@@ -1,0 +1,122 @@
+//! A range of bytes in an open file: where a layer, a manifest or a file's content lies.
+//!
+//! Read by position, so that threads share one descriptor. Nothing here is believed: who reads a
+//! blob checks its digest.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use crate::error::{Because, Error, Result};
+
+/// `length` bytes of a file, from `offset`.
+#[derive(Debug, Clone)]
+pub struct Blob {
+    file: Arc<File>,
+    offset: u64,
+    length: u64,
+}
+
+impl Blob {
+    /// All of a regular file.
+    ///
+    /// # Errors
+    /// When the file cannot be examined.
+    pub fn whole(file: File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        Ok(Self { file: Arc::new(file), offset: 0, length })
+    }
+
+    /// The part from `offset`, `length` bytes long, or nothing where this blob is shorter.
+    #[must_use]
+    pub fn part(&self, offset: u64, length: u64) -> Option<Self> {
+        let end = offset.checked_add(length)?;
+        (end <= self.length).then(|| Self {
+            file: Arc::clone(&self.file),
+            offset: self.offset + offset,
+            length,
+        })
+    }
+
+    /// In bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Reads at `position`; 0 bytes mean the blob's end.
+    ///
+    /// # Errors
+    /// What the kernel answers.
+    pub fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let left = self.length.saturating_sub(position);
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let buffer = buffer.get_mut(..wanted).unwrap_or_default();
+        loop {
+            match self.file.read_at(buffer, self.offset + position) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Reads it all from its beginning.
+    #[must_use]
+    pub fn reader(&self) -> BlobReader {
+        BlobReader { blob: self.clone(), position: 0 }
+    }
+
+    /// All of it in memory, if it is not longer than `limit` bytes.
+    ///
+    /// # Errors
+    /// When it is longer, shorter than it should be, or cannot be read.
+    pub fn bytes(&self, limit: u64) -> Result<Vec<u8>> {
+        if self.length > limit {
+            let length = self.length;
+            return Err(Error::new(format!("{length} bytes long, more than {limit}")));
+        }
+        let mut bytes = Vec::new();
+        self.reader().read_to_end(&mut bytes).because(|| "cannot read it".into())?;
+        if bytes.len() as u64 != self.length {
+            return Err(Error::new("the file ends early"));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Reads a [`Blob`] from its beginning to its end.
+#[derive(Debug)]
+pub struct BlobReader {
+    blob: Blob,
+    position: u64,
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.blob.read_at(buffer, self.position)?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl BlobReader {
+    /// How much has been read or passed over.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Passes over `count` bytes without reading them.
+    ///
+    /// # Errors
+    /// When the blob ends before.
+    pub fn skip(&mut self, count: u64) -> io::Result<()> {
+        let position = self.position.checked_add(count);
+        match position.filter(|position| *position <= self.blob.length) {
+            Some(position) => self.position = position,
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,213 @@
+//! The JSON documents of images (<https://github.com/opencontainers/image-spec>), OCI's and
+//! Docker's alike, as far as they matter here.
+
+use std::collections::BTreeMap;
+
+use miniserde::{Deserialize, json};
+
+use crate::digest::Digest;
+use crate::error::{Because, Error, Result};
+use crate::image::Metadata;
+use crate::log;
+
+/// Reads a document that was written by a machine.
+pub fn parse<T: Deserialize>(bytes: &[u8]) -> Result<T> {
+    let text = std::str::from_utf8(bytes).map_err(|_| Error::new("it is not UTF-8"))?;
+    json::from_str(text).map_err(|_| Error::new("it is not the JSON that it should be"))
+}
+
+/// Points to a blob.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Descriptor {
+    #[serde(rename = "mediaType")]
+    pub media_type: Option<String>,
+    pub digest: String,
+    pub size: u64,
+    pub platform: Option<PlatformOf>,
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Descriptor {
+    pub fn digest(&self) -> Result<Digest> {
+        Digest::parse(&self.digest)
+    }
+
+    /// The name that tools give an image in a layout.
+    pub fn name(&self) -> Option<&str> {
+        let name = self.annotations.as_ref()?.get("org.opencontainers.image.ref.name")?;
+        (!name.is_empty()).then_some(name)
+    }
+
+    pub fn is_index(&self) -> bool {
+        matches!(
+            self.media_type.as_deref(),
+            Some(
+                "application/vnd.oci.image.index.v1+json"
+                    | "application/vnd.docker.distribution.manifest.list.v2+json"
+            )
+        )
+    }
+
+    /// Whether it may be an image: not the attestations that BuildKit puts beside them.
+    pub fn is_image(&self) -> bool {
+        let attestation = "vnd.docker.reference.type";
+        let type_ = self.media_type.as_deref();
+        let manifest = matches!(
+            type_,
+            None | Some(
+                "application/vnd.oci.image.manifest.v1+json"
+                    | "application/vnd.docker.distribution.manifest.v2+json"
+                    | "application/vnd.docker.distribution.manifest.v1+json"
+                    | "application/vnd.docker.distribution.manifest.v1+prettyjws"
+            )
+        );
+        (manifest || self.is_index())
+            && !self.annotations.as_ref().is_some_and(|notes| notes.contains_key(attestation))
+    }
+
+    /// Whether it may be a layer: refuses encrypted ones, and artifacts that are no images.
+    pub fn is_layer(&self) -> bool {
+        let type_ = self.media_type.as_deref().unwrap_or_default();
+        let known = [
+            "application/vnd.oci.image.layer.v1.tar",
+            "application/vnd.oci.image.layer.nondistributable.v1.tar",
+            "application/vnd.docker.image.rootfs.diff.tar",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar",
+        ];
+        // The suffix only repeats what the first bytes of the blob say.
+        let plain = ["+gzip", "+zstd", ".gzip", ".zstd"]
+            .iter()
+            .find_map(|suffix| type_.strip_suffix(suffix))
+            .unwrap_or(type_);
+        known.contains(&plain)
+    }
+}
+
+/// An index or a manifest: which of them tells its content.
+#[derive(Debug, Deserialize)]
+pub struct Document {
+    #[serde(rename = "schemaVersion")]
+    pub schema_version: Option<u64>,
+    /// Of an index.
+    pub manifests: Option<Vec<Descriptor>>,
+    /// Of a manifest.
+    pub config: Option<Descriptor>,
+    /// Of a manifest.
+    pub layers: Option<Vec<Descriptor>>,
+}
+
+impl Document {
+    /// Reads an index or manifest of today.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let document: Self = parse(bytes)?;
+        match document.schema_version {
+            Some(1) => Err(Error::new("it has a manifest of Docker's schema 1, given up in 2017")
+                .hint("convert it with `skopeo copy --format v2s2`")),
+            Some(2) | None => Ok(document),
+            Some(version) => Err(Error::new(format!("unknown manifest schema {version}"))),
+        }
+    }
+}
+
+/// An image configuration.
+#[derive(Debug, Deserialize)]
+pub struct Config {
+    pub architecture: Option<String>,
+    pub config: Option<Metadata>,
+    pub rootfs: Option<RootFs>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct RootFs {
+    pub diff_ids: Vec<String>,
+}
+
+impl Config {
+    /// An image for another processor loads, but will not run: say so now.
+    pub fn warn_of_foreign(&self, platform: &Platform) {
+        let architecture = self.architecture.as_deref().unwrap_or_default();
+        if !architecture.is_empty() && architecture != platform.architecture {
+            let text = format!("the image is made for {architecture:.20}, not for {platform}");
+            log::warn("import", &text);
+        }
+    }
+}
+
+/// For what an image is made, as an index says it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct PlatformOf {
+    pub architecture: String,
+    pub os: String,
+    pub variant: Option<String>,
+}
+
+impl PlatformOf {
+    pub fn text(&self) -> String {
+        let variant = self.variant.as_deref().map(|variant| format!("/{variant}"));
+        format!("{}/{}{}", self.os, self.architecture, variant.unwrap_or_default())
+    }
+}
+
+/// For what an image is wanted: `linux` and a processor, in Go's names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Platform {
+    architecture: String,
+    variant: Option<String>,
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "linux/{}", self.architecture)?;
+        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
+    }
+}
+
+impl Platform {
+    /// The machine that this program was made for.
+    #[must_use]
+    pub fn host() -> Self {
+        let (architecture, variant) = match std::env::consts::ARCH {
+            "x86_64" => ("amd64", None),
+            "aarch64" => ("arm64", Some("v8")),
+            "arm" => ("arm", Some("v7")),
+            "powerpc64" => ("ppc64le", None),
+            "x86" => ("386", None),
+            other => (other, None),
+        };
+        Self { architecture: architecture.into(), variant: variant.map(Into::into) }
+    }
+
+    /// Parses `linux/<architecture>[/<variant>]`.
+    ///
+    /// # Errors
+    /// When `text` is anything else.
+    pub fn parse(text: &str) -> Result<Self> {
+        let mut parts = text.split('/');
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some("linux"), Some(architecture), variant, None) if !architecture.is_empty() => {
+                Ok(Self { architecture: architecture.into(), variant: variant.map(Into::into) })
+            }
+            _ => Err(Error::new("expected linux/<architecture>[/<variant>]"))
+                .because(|| format!("cannot use the platform {text:?}")),
+        }
+    }
+
+    /// How well an image fits, less being better; nothing if it does not. Variants of a processor
+    /// grow, so that of those that run the highest is best; one that is not told always runs.
+    pub(super) fn fit(&self, offered: &PlatformOf) -> Option<u32> {
+        if offered.os != "linux" || offered.architecture != self.architecture {
+            return None;
+        }
+        let number = |variant: &Option<String>| {
+            variant.as_deref().and_then(|variant| variant.strip_prefix('v')?.parse::<u32>().ok())
+        };
+        // The first x86-64 level is what is meant when none is told.
+        let lowest = u32::from(self.architecture == "amd64");
+        let wanted = number(&self.variant).unwrap_or(lowest);
+        match &offered.variant {
+            variant if *variant == self.variant => Some(0),
+            None => Some(if self.variant.is_none() { 0 } else { 100 }),
+            variant => wanted.checked_sub(number(variant)?),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The OCI image layout, as a directory or in a tar: `index.json` leads to manifests, manifests to
+//! a configuration and layers, each by digest and size.
+
+use super::files::Files;
+use super::manifest::{Descriptor, Document};
+use super::{Choice, Image, MAX_JSON, ambiguous, assemble, same_name};
+use crate::blob::Blob;
+use crate::error::{Because, Error, Result};
+use crate::layer::{Expected, Source};
+
+/// Deepest nesting of indexes: one is usual, two are known.
+const MAX_NESTING: usize = 4;
+
+/// The image that `choice` means.
+pub fn image(files: &Files, choice: &Choice) -> Result<Image> {
+    let about = || "cannot read index.json".to_owned();
+    let bytes = files.get("index.json")?.bytes(MAX_JSON).because(about)?;
+    let mut document = Document::parse(&bytes).because(about)?;
+    for _ in 0..MAX_NESTING {
+        let Some(manifests) = document.manifests else {
+            return described(files, choice, document);
+        };
+        let chosen = choose(&manifests, choice)?;
+        let about = || format!("cannot read manifest {}", chosen.digest);
+        document = Document::parse(&read(files, chosen)?).because(about)?;
+    }
+    Err(Error::new("its indexes are nested too deeply"))
+}
+
+fn described(files: &Files, choice: &Choice, manifest: Document) -> Result<Image> {
+    let config =
+        manifest.config.ok_or_else(|| Error::new("its manifest names no configuration"))?;
+    let config = read(files, &config)?;
+    let layers = manifest.layers.unwrap_or_default();
+    assemble(&config, choice, layers.len(), |at, _| {
+        let layer = layers.get(at).ok_or_else(|| Error::new("it is missing"))?;
+        if !layer.is_layer() {
+            let type_ = layer.media_type.as_deref().unwrap_or("none");
+            return Err(Error::new(format!("unknown type {type_:.100}")));
+        }
+        let digest = layer.digest()?;
+        let name = format!("{}/{}", files.name(), digest.hex());
+        Ok(Source { name, blob: open(files, layer)?, expected: Expected::Stored(digest) })
+    })
+}
+
+/// The blob that `descriptor` points to: of the right size, not yet verified.
+fn open(files: &Files, descriptor: &Descriptor) -> Result<Blob> {
+    let digest = descriptor.digest()?;
+    let blob = files.get(&format!("blobs/sha256/{}", digest.hex()))?;
+    let (length, size) = (blob.length(), descriptor.size);
+    if length != size {
+        return Err(Error::new(format!("blob {digest} has {length} bytes instead of {size}")));
+    }
+    Ok(blob)
+}
+
+/// The verified content of a small blob.
+fn read(files: &Files, descriptor: &Descriptor) -> Result<Vec<u8>> {
+    let about = || format!("cannot read blob {:.100}", descriptor.digest);
+    let bytes = open(files, descriptor)?.bytes(MAX_JSON).because(about)?;
+    let mut hasher = crate::digest::Hasher::default();
+    hasher.update(&bytes);
+    hasher.check(descriptor.digest()?).because(about)?;
+    Ok(bytes)
+}
+
+/// The one manifest or index that fits platform and name.
+fn choose<'a>(manifests: &'a [Descriptor], choice: &Choice) -> Result<&'a Descriptor> {
+    let images: Vec<_> = manifests.iter().filter(|manifest| manifest.is_image()).collect();
+    let fit = |image: &Descriptor| match &image.platform {
+        Some(platform) => choice.platform.fit(platform),
+        None => Some(0),
+    };
+    let fitting: Vec<_> = images.iter().copied().filter(|image| fit(image).is_some()).collect();
+    if fitting.is_empty() {
+        return Err(nothing_fits(&images, choice));
+    }
+    let mut several = fitting.iter().map(|image| image.name()).collect::<Vec<_>>();
+    several.sort_unstable();
+    several.dedup();
+    let fitting: Vec<_> = match several.as_slice() {
+        // One name or none at all: only the platform tells them apart.
+        [_] => fitting,
+        _ => {
+            let tag = choice.name.rsplit(['/', ':']).next();
+            let wanted = |name: &str| same_name(name, &choice.name) || Some(name) == tag;
+            let named = |image: &&Descriptor| image.name().is_some_and(wanted);
+            let named: Vec<_> = fitting.iter().copied().filter(named).collect();
+            if named.is_empty() {
+                let name = |image: &&Descriptor| image.name().unwrap_or("(without a name)").into();
+                return Err(ambiguous(choice, fitting.iter().map(name)));
+            }
+            named
+        }
+    };
+    let best = fitting.into_iter().min_by_key(|image| fit(image));
+    best.ok_or_else(|| Error::new("it holds no image"))
+}
+
+#[cold]
+fn nothing_fits(images: &[&Descriptor], choice: &Choice) -> Error {
+    let platforms: Vec<_> =
+        images.iter().filter_map(|image| image.platform.as_ref()).map(|of| of.text()).collect();
+    if platforms.is_empty() {
+        return Error::new("it holds no image");
+    }
+    let (wanted, platforms) = (&choice.platform, platforms.join(", "));
+    Error::new(format!("it holds no image for {wanted}, only for {platforms:.500}"))
+}

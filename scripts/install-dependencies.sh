@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs what a purpose needs and this machine lacks: install-dependencies.sh build|test|demo|bench
+#
+# Does it by itself on Debian and Ubuntu, as root; elsewhere says what is needed, and fails unless
+# the programs are there.
+set -euo pipefail
+
+build=(rustc-web cargo-web rust-web-src musl-tools gcc)
+images=(skopeo umoci busybox-static)
+case ${1-} in
+build) packages=("${build[@]}") ;;
+demo) packages=("${images[@]}" runc) ;;
+test) packages=("${images[@]}" runc crun tini squashfs-tools debootstrap buildah strace shellcheck) ;;
+bench)
+    packages=("${images[@]}" runc crun squashfs-tools debootstrap podman charliecloud hyperfine
+        strace jq time)
+    ;;
+*) echo "usage: ${0##*/} build|test|demo|bench" >&2 && exit 2 ;;
+esac
+
+missing=()
+if command -v dpkg-query >/dev/null; then
+    for package in "${packages[@]}"; do
+        # shellcheck disable=SC2016 # dpkg-query expands it
+        dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$' ||
+            missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || exit 0
+fi
+if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
+    echo "${0##*/}: $1 needs ${missing[*]:-${packages[*]}} (Debian's names): install them first" >&2
+    exit 1
+fi
+echo "installing for $1: ${missing[*]}" >&2
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+if ! { apt-get update -q && apt-get install -q -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+    cat "$log" >&2
+    exit 1
+fi

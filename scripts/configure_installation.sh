@@ -1,0 +1,93 @@
+#!/bin/sh
+# Makes the installation that this script lies in ready for use on this machine: sets sarusbox
+# setuid root, caches the passwd and group databases, and fills etc/sarus.json from its template.
+# An existing etc/sarus.json is kept as etc/sarus.json.bak. May be run again at any time.
+set -eu
+
+prefix=$(cd -P "$(dirname "$0")" && pwd)
+umask 022
+
+fail() {
+    echo "configure_installation.sh: $*" >&2
+    exit 1
+}
+
+# Prints the OCI runtime to use: one that the site put beside sarusbox wins over the system's.
+find_runtime() {
+    search=$prefix/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
+    while [ -n "$search" ]; do
+        for name in runc crun; do
+            [ ! -x "${search%%:*}/$name" ] || { readlink -f "${search%%:*}/$name" && return; }
+        done
+        case $search in *:*) search=${search#*:} ;; *) search= ;; esac
+    done
+    fail "no OCI runtime found: install runc or crun, or copy one of them to $prefix/bin"
+}
+
+# A squashfs of one file in zstd, which kernels before 4.14, or built without it, do not mount:
+# yes 'zstd works' | head -n 400 >d/zstd; mksquashfs d image -comp zstd -no-exports -no-xattrs -nopad
+zstd_image() {
+    base64 -d <<END
+aHNxcwIAAAAAAAAAAAACAAEAAAAGABEAQAIBAAQAAAAgAAAAAAAAAO8AAAAAAAAA5wAAAAAAAAD//////////30AAAAAAAAA
+rQAAAAAAAADZAAAAAAAAAP//////////KLUv/WAwEJ0AAFh6c3RkIHdvcmtzCgEAIuG+eAEuACi1L/0gQC0BAMgCAKQBAAEA
+MBEAAAEAwAEAAhsAAAADAAAABACvESA7QGIXaAEYgAAAAAAAAAAAAQAAAAAAAAACAAMAenN0ZBCAYAAAAAAAAAAdAAAAAAAA
+AMcAAAAAAAAABIAAAAAA4QAAAAAAAAA=
+END
+}
+
+# Prints the best squashfs compression that the running kernel mounts, by mounting it. The mount
+# is seen by nobody else and ends with its namespace, whatever happens in between.
+find_compression() {
+    work=$(mktemp -d)
+    zstd_image >"$work/image"
+    truncate -s 4096 "$work/image" # loop devices end at whole sectors
+    mkdir "$work/mnt"
+    # shellcheck disable=SC2016 # expanded by the inner shell
+    if unshare --mount --propagation private sh -c \
+        'mount -t squashfs -o loop,ro "$1/image" "$1/mnt" && grep -q works "$1/mnt/zstd"' sh "$work" \
+        >/dev/null 2>&1; then
+        echo zstd
+    else
+        echo "note: zstd squashfs images cannot be mounted here: new images get gzip" >&2
+        echo gzip
+    fi
+    rm -rf "$work"
+}
+
+# Fills the database cache etc/$1, which stands in for name services that containers cannot ask.
+cache() {
+    echo "Creating cached $1 database"
+    getent "$1" >"etc/.$1.new"
+    mv -f "etc/.$1.new" "etc/$1"
+    echo "Successfully created cached $1 database"
+}
+
+for needed in bin/sarusbox etc/templates/sarus.json etc/sarus.schema.json; do
+    [ -f "$prefix/$needed" ] || fail "$prefix is not an installation of Sarus: it has no $needed"
+done
+[ "$(id -u)" = 0 ] || fail "only root can set $prefix/bin/sarusbox setuid root: run this as root"
+runtime=$(find_runtime)
+
+echo "Setting Sarus as SUID root"
+mkdir -p "$prefix/var/OCIBundleDir"
+cd "$prefix"
+set -- . bin bin/sarusbox etc etc/sarus.* etc/templates etc/templates/* etc/container \
+    etc/container/* var var/OCIBundleDir configure_installation.sh
+chown root:root "$@"
+chmod go-w "$@"
+chmod 4755 bin/sarusbox
+echo "Successfully set Sarus as SUID root"
+
+cache passwd
+cache group
+
+echo "Configuring etc/sarus.json"
+[ ! -e etc/sarus.json ] || cp -p etc/sarus.json etc/sarus.json.bak
+sed -e "s|@PREFIX@|$prefix|g" -e "s|@RUNTIME@|$runtime|" -e "s|@COMPRESSION@|$(find_compression)|" \
+    etc/templates/sarus.json >etc/.sarus.json.new
+mv -f etc/.sarus.json.new etc/sarus.json
+echo "Successfully configured etc/sarus.json."
+
+echo "To execute sarus commands run first:"
+echo "export PATH=$prefix/bin:\${PATH}"
+echo "To persist that for future sessions, consider adding the previous line to your .bashrc or equivalent file"

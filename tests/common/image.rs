@@ -1,0 +1,111 @@
+//! Small images, made by umoci and skopeo from Debian's busybox-static, without any network.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::{env, fs};
+
+use super::{Output, SOURCE};
+
+/// An image of busybox with a configuration: `Image::busybox().cmd(&["id"]).env("A=b")`.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    /// Options of `umoci config`.
+    options: Vec<String>,
+}
+
+impl Image {
+    /// Busybox with all its links in /bin, the host's /etc/os-release, and no configuration.
+    pub fn busybox() -> Self {
+        Self::default()
+    }
+
+    fn option(mut self, name: &str, values: &[&str]) -> Self {
+        self.options.extend(values.iter().map(|value| format!("--config.{name}={value}")));
+        self
+    }
+
+    pub fn cmd(self, args: &[&str]) -> Self {
+        self.option("cmd", args)
+    }
+
+    pub fn entrypoint(self, args: &[&str]) -> Self {
+        self.option("entrypoint", args)
+    }
+
+    /// Adds `NAME=value` to its environment.
+    pub fn env(self, variable: &str) -> Self {
+        self.option("env", &[variable])
+    }
+
+    pub fn working_dir(self, path: &str) -> Self {
+        self.option("workingdir", &[path])
+    }
+
+    /// Adds `NAME=value` to its labels.
+    pub fn label(self, label: &str) -> Self {
+        self.option("label", &[label])
+    }
+
+    /// A file name that differs where the image differs.
+    pub fn key(&self) -> String {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        self.options.hash(&mut hasher);
+        format!("busybox-{:016x}", hasher.finish())
+    }
+
+    /// The image as docker-archive with plain layers; its name inside is `busybox:latest`.
+    pub fn docker_archive(&self) -> PathBuf {
+        self.made("docker-archive", "tar", |file| {
+            format!("docker-archive:{}:busybox:latest", file.display())
+        })
+    }
+
+    /// The image as OCI archive with gzip layers.
+    pub fn oci_archive(&self) -> PathBuf {
+        self.made("oci-archive", "tar", |file| format!("oci-archive:{}:latest", file.display()))
+    }
+
+    /// The image as OCI layout, a directory, with gzip layers.
+    pub fn oci_layout(&self) -> PathBuf {
+        self.made("oci", "dir", |path| format!("oci:{}:latest", path.display()))
+    }
+
+    /// Makes the image unless this process did: `output` is skopeo's name for a path.
+    fn made(&self, kind: &str, suffix: &str, output: impl Fn(&Path) -> String) -> PathBuf {
+        static MAKING: Mutex<()> = Mutex::new(());
+        let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let pid = std::process::id();
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("images-{pid}"));
+        let root = cache.join("rootfs");
+        if !root.exists() {
+            remove_caches_of_ended_processes();
+            fs::create_dir_all(&cache).unwrap();
+            Output::of(Command::new(script("busybox-rootfs.sh")).arg(&root)).succeeds();
+        }
+        let path = cache.join(format!("{}-{kind}.{suffix}", self.key()));
+        if !path.exists() {
+            let mut make = Command::new(script("make-image.sh"));
+            make.arg(output(&path)).arg(&root).arg("--").args(&self.options);
+            Output::of(&mut make).succeeds();
+        }
+        path
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(SOURCE).join("scripts").join(name)
+}
+
+/// A process has no end at which it could remove its own.
+fn remove_caches_of_ended_processes() {
+    for entry in fs::read_dir(env!("CARGO_TARGET_TMPDIR")).unwrap().map(Result::unwrap) {
+        let name = entry.file_name();
+        if let Some(pid) = name.to_str().and_then(|name| name.strip_prefix("images-"))
+            && !Path::new("/proc").join(pid).exists()
+        {
+            fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+}

@@ -30,14 +30,16 @@ dist: $(BINARY) ## Pack what is installed into dist/sarus-VERSION-ARCH.tar.gz
 	rm -rf "$(DIST)"
 	@echo "$(DIST).tar.gz"
 
-test: lint $(BINARY) ## Run every test, as root, against the real binary, runtimes and mounts
-	scripts/test.sh "$(BINARY)"
+test: ## Run all tests, as root, against the real binary, OCI runtimes and mounts
+	scripts/install-dependencies.sh test
+	$(MAKE) --no-print-directory lint all size
+	SARUSBOX="$(abspath $(BINARY))" cargo test --locked
 
 demo: ## Show it at work: build, install privately, import an image, run it as a user
 	scripts/demo.sh
 
-bench: $(BINARY) ## Measure import and start-up beside skopeo, umoci, podman, charliecloud
-	scripts/bench.sh "$(BINARY)"
+bench: ## Measure import and start-up beside umoci, mksquashfs, podman, charliecloud
+	scripts/bench.sh
 
 lint: ## Check format, clippy without warnings, and the scripts
 	cargo fmt --check

@@ -37,7 +37,7 @@ else
     echo "install: not root, so not setuid yet: run configure_installation.sh as root" >&2
 fi
 mv -f "$root/bin/.sarusbox.new" "$root/bin/sarusbox"
-# Relative, so that the tree can be moved; the binary itself knows what it can be called.
-for applet in $("$binary"); do
+# Relative, so that the tree can be moved. The binary lists what it can be called: "   NAME: ABOUT".
+"$binary" | sed -n 's/^   \([a-z_]*\): .*/\1/p' | while read -r applet; do
     ln -sfn sarusbox "$root/bin/$applet"
 done

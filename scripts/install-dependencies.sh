@@ -10,7 +10,10 @@ images=(skopeo umoci busybox-static)
 case ${1-} in
 build) packages=("${build[@]}") ;;
 demo) packages=("${images[@]}" runc) ;;
-test) packages=("${images[@]}" runc crun tini squashfs-tools debootstrap buildah strace shellcheck) ;;
+test)
+    packages=("${images[@]}" runc crun tini squashfs-tools debootstrap buildah strace shellcheck)
+    command -v cargo-clippy >/dev/null || packages+=("${build[@]}" rust-web-clippy rustfmt-web)
+    ;;
 bench)
     packages=("${images[@]}" runc crun squashfs-tools debootstrap podman charliecloud hyperfine
         strace jq time)

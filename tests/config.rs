@@ -1,5 +1,8 @@
 //! The reader of sarus.json and the schema that is given to editors must agree on every file.
 
+// Helpers of tests may fail as tests do.
+#![allow(clippy::unwrap_used)]
+
 use boon::{Compiler, Schemas};
 use sarus::config::Config;
 

@@ -13,7 +13,7 @@ use crate::error::{Because, Error, Result};
 pub const DEFAULT_SERVER: &str = "index.docker.io";
 
 /// Docker Hub, as people write it.
-const HUB_ALIAS: &str = "docker.io";
+pub(crate) const HUB_ALIAS: &str = "docker.io";
 
 /// What stands for the server of images that did not come from one.
 pub const LOADED: &str = "load";

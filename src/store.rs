@@ -1,19 +1,216 @@
-//! stub
-#![allow(missing_docs)]
-use crate::{config::Config, error::*, image::Metadata, reference::Reference, user::User};
-use std::path::PathBuf;
-pub struct Repository(PathBuf);
-pub struct Entry {
+//! Where images live: each user's repository, and the one that the site shares.
+//!
+//! ```text
+//! metadata.json                                     the list of images
+//! images/<server>/<namespace>/<image>/<tag>.squashfs  and <tag>.meta beside it
+//! images/.partial/                                  images on their way
+//! ```
+//!
+//! Files never change once they have their name, and appear by rename; the list comes last. So
+//! readers need no lock. All of this is done with the user's rights.
+
+mod index;
+mod lock;
+mod owner;
+mod pending;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::error::{Because, Error, Result};
+use crate::image::Metadata;
+use crate::reference::{DEFAULT_SERVER, HUB_ALIAS, Reference};
+use crate::user::User;
+use index::Index;
+use lock::Lock;
+
+pub use pending::Pending;
+pub use table::table;
+
+/// An image in a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// `server/namespace/image/tag`: what tells it from the others.
+    pub key: String,
+    /// Where it came from; `load` if from a file.
+    pub server: String,
+    /// May be empty.
+    pub namespace: String,
+    /// The last part of the name.
+    pub image: String,
+    /// `sha256-<hex>` if it was asked for by digest.
+    pub tag: String,
+    /// In hexadecimal, without `sha256:`.
+    pub digest: String,
+    /// For people: `2.61MB`.
+    pub size: String,
+    /// Local time of the import, `YYYY-MM-DDTHH:MM:SS`.
+    pub created: String,
+    /// The squashfs.
     pub image_path: PathBuf,
+    /// What the image says of itself, [`crate::image::Metadata`] as JSON.
+    pub metadata_path: PathBuf,
 }
+
+impl Image {
+    fn is_there(&self) -> bool {
+        self.image_path.is_file() && self.metadata_path.is_file()
+    }
+}
+
+/// A place where images live.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    root: PathBuf,
+}
+
 impl Repository {
-    pub fn open(config: &Config, _u: &User, _c: bool) -> Result<Self> {
-        Ok(Self(config.local_repository_base_dir.clone()))
+    /// The one that a command works on.
+    ///
+    /// # Errors
+    /// When the site does not have it, or does not know the user.
+    pub fn open(config: &Config, user: &User, centralized: bool) -> Result<Self> {
+        if centralized { Self::centralized(config) } else { Self::local(config, user) }
     }
-    pub fn find(&self, r: &Reference) -> Result<Option<Entry>> {
-        Ok(Some(Entry { image_path: self.0.join(format!("{}.squashfs", r.image)) }))
+
+    /// The user's own.
+    ///
+    /// # Errors
+    /// When the site's user database does not have the user.
+    pub fn local(config: &Config, user: &User) -> Result<Self> {
+        let uid = user.uid.as_raw();
+        let path = config.prefix_dir.join("etc/passwd");
+        let path = path.display();
+        let what = || format!("cannot find the images of uid {uid}");
+        let passwd = std::fs::read_to_string(path.to_string());
+        let passwd = passwd.because(|| format!("cannot read {path}")).because(what)?;
+        // The name becomes part of a path.
+        let name = user.name(&passwd).filter(|name| !name.contains('/') && *name != "..");
+        let Some(name) = name else {
+            return Err(Error::new(format!("{path} does not have them"))
+                .hint(format!("ask the administrator to run: getent passwd > {path}")))
+            .because(what);
+        };
+        Ok(Self { root: config.local_repository_base_dir.join(name).join(".sarus") })
     }
-    pub fn metadata(&self, _e: &Entry) -> Result<Metadata> {
-        Ok(Metadata::default())
+
+    /// The one that all users share.
+    ///
+    /// # Errors
+    /// When the site has none.
+    pub fn centralized(config: &Config) -> Result<Self> {
+        let root = config.centralized_repository_dir.clone();
+        root.map(|root| Self { root }).ok_or_else(|| {
+            Error::new("this site has no centralized repository")
+                .hint("the administrator can set centralizedRepositoryDir in sarus.json")
+        })
+    }
+
+    /// The directory of the repository.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of the images.
+    #[must_use]
+    pub fn images_dir(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    fn partial(&self) -> PathBuf {
+        self.images_dir().join(".partial")
+    }
+
+    /// All images, oldest import first.
+    ///
+    /// # Errors
+    /// When the list cannot be read.
+    pub fn images(&self) -> Result<Vec<Image>> {
+        let index = Index::read(&self.root)?;
+        Ok(index.images(&self.root).filter(Image::is_there).collect())
+    }
+
+    /// The image that `reference` names, if it is here.
+    ///
+    /// # Errors
+    /// When the list cannot be read.
+    pub fn find(&self, reference: &Reference) -> Result<Option<Image>> {
+        let index = Index::read(&self.root)?;
+        Ok(select(&index, &self.root, reference).filter(Image::is_there))
+    }
+
+    /// What `image` says of itself.
+    ///
+    /// # Errors
+    /// When that cannot be read, or is damaged.
+    pub fn metadata(&self, image: &Image) -> Result<Metadata> {
+        let path = image.metadata_path.display();
+        let text = std::fs::read_to_string(&image.metadata_path);
+        let text = text.because(|| format!("cannot read {path}"))?;
+        miniserde::json::from_str(&text).map_err(|_| {
+            Error::new(format!("cannot read {path}: it is damaged"))
+                .hint(format!("remove {} and import it again", image.key))
+        })
+    }
+
+    /// Starts to add the image `reference`, or to replace it.
+    ///
+    /// # Errors
+    /// When nothing can be written here.
+    pub fn begin(&self, reference: &Reference) -> Result<Pending> {
+        Pending::begin(self, reference).because(|| format!("cannot add {reference}"))
+    }
+
+    /// Removes the image that `reference` names, and tells which one that was. Containers that
+    /// run from it keep it.
+    ///
+    /// # Errors
+    /// When it is not here, or cannot be removed.
+    pub fn remove(&self, reference: &Reference) -> Result<Image> {
+        let what = || format!("cannot remove {reference}");
+        if self.find(reference).because(what)?.is_none() {
+            // Said without a lock, which makes no sense in a repository that does not exist.
+            return Err(no_such_image(self)).because(what);
+        }
+        let _lock = Lock::take(&self.root).because(what)?;
+        let mut index = Index::read(&self.root).because(what)?;
+        let image = select(&index, &self.root, reference);
+        let image = image.ok_or_else(|| no_such_image(self)).because(what)?;
+        index.retain(&self.root, |other| other.key != image.key && other.is_there());
+        pending::replace(self, &index).because(what)?;
+        for file in [&image.image_path, &image.metadata_path] {
+            remove_file(file).because(what)?;
+        }
+        // Folders that became empty; the others stay, and that is no error.
+        let folders = image.image_path.ancestors().skip(1);
+        for folder in folders.take_while(|folder| *folder != self.images_dir()) {
+            std::fs::remove_dir(folder).ok();
+        }
+        Ok(image)
     }
 }
+
+fn no_such_image(repository: &Repository) -> Error {
+    Error::new(format!("no such image in {}", repository.root.display()))
+        .hint("'sarus images' lists the names to use")
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        removed => removed.because(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+/// The entry of `reference`. Releases from 1.5 on call Docker Hub `docker.io`.
+fn select(index: &Index, root: &Path, reference: &Reference) -> Option<Image> {
+    let key = reference.unique_key();
+    let alias = key.strip_prefix(DEFAULT_SERVER).map(|rest| format!("{HUB_ALIAS}{rest}"));
+    let named = |wanted: &str| index.images(root).find(|image| image.key == wanted);
+    named(&key).or_else(|| alias.as_deref().and_then(named))
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
+pub mod clock;
 pub mod ids;
 pub mod loopdev;
 pub mod mount;

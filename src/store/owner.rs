@@ -1,0 +1,105 @@
+//! Whose a lock or a temporary file is, and whether that process still lives.
+//!
+//! Written as `host~namespace~pid~start`: a process number alone says nothing on a file system
+//! that many nodes share, nor after a reboot, nor in a container.
+
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// A process, told from all others of a cluster and of all times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    host: String,
+    /// The inode of its pid namespace: numbers have a meaning only there.
+    namespace: u64,
+    pid: u32,
+    /// In clock ticks since boot.
+    start: u64,
+}
+
+impl Owner {
+    /// The process that asks.
+    #[must_use]
+    pub fn me() -> Self {
+        let host = rustix::system::uname().nodename().to_string_lossy().replace(['~', '/'], "_");
+        let pid = std::process::id();
+        Self { host, namespace: namespace(), pid, start: start(pid).unwrap_or_default() }
+    }
+
+    /// Reads back what was written by `Display`; anything else is nobody's.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut fields = text.split('~');
+        let owner = Self {
+            host: fields.next()?.to_owned(),
+            namespace: fields.next()?.parse().ok()?,
+            pid: fields.next()?.parse().ok()?,
+            start: fields.next()?.parse().ok()?,
+        };
+        fields.next().is_none().then_some(owner)
+    }
+
+    /// Whether the process has ended; `None` if that cannot be told from here.
+    #[must_use]
+    pub fn is_gone(&self) -> Option<bool> {
+        let me = Self::me();
+        let visible = (&me.host, me.namespace) == (&self.host, self.namespace);
+        visible.then(|| start(self.pid) != Some(self.start))
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, namespace, pid, start } = self;
+        write!(f, "{host}~{namespace}~{pid}~{start}")
+    }
+}
+
+/// Whether what lies at `path` and belongs to `owner` may be taken away: its process has ended,
+/// or, where that cannot be told, it was not touched for `patience`.
+#[must_use]
+pub fn is_abandoned(path: &Path, owner: Option<&Owner>, patience: Duration) -> bool {
+    owner.and_then(Owner::is_gone).unwrap_or_else(|| {
+        let touched = std::fs::symlink_metadata(path).and_then(|status| status.modified());
+        let age = touched.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+        age.is_some_and(|age| age > patience)
+    })
+}
+
+/// 0 before Linux 3.8, which does not tell.
+fn namespace() -> u64 {
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |status| status.ino())
+}
+
+/// When process `pid` started; `None` if there is none, or only its remains are left.
+fn start(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name, in parentheses, may hold blanks and parentheses itself.
+    let (_, fields) = status.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    let state = fields.next()?;
+    // proc(5) counts from 1: the state is field 3, the start time field 22.
+    let start = fields.nth(18)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then_some(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_living_process_is_told_from_a_dead_and_from_a_strange_one() {
+        let me = Owner::me();
+        assert_eq!(Owner::parse(&me.to_string()), Some(me.clone()));
+        assert_eq!(me.is_gone(), Some(false));
+        assert_eq!(Owner { start: me.start + 1, ..me.clone() }.is_gone(), Some(true));
+        assert_eq!(Owner { pid: u32::MAX, ..me.clone() }.is_gone(), Some(true));
+        assert_eq!(Owner { host: "elsewhere".into(), ..me.clone() }.is_gone(), None);
+        assert_eq!(Owner { namespace: 1, ..me }.is_gone(), None);
+        for text in ["", "a~1~2", "a~1~2~3~4", "a~1~-2~3"] {
+            assert_eq!(Owner::parse(text), None);
+        }
+    }
+}

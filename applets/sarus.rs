@@ -2,6 +2,9 @@
 //! of its own.
 
 mod help;
+mod images;
+mod load;
+mod rmi;
 mod run;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
@@ -12,7 +15,8 @@ use sarus::privilege::Rights;
 use std::ffi::OsString;
 
 /// A new command is one row here and one file in this folder.
-const COMMANDS: &[&Command] = &[&help::COMMAND, &run::COMMAND, &VERSION];
+const COMMANDS: &[&Command] =
+    &[&help::COMMAND, &images::COMMAND, &load::COMMAND, &rmi::COMMAND, &run::COMMAND, &VERSION];
 
 const VERSION: Command = Command {
     name: "version",

@@ -1,0 +1,83 @@
+//! `sarus load`: an image from an archive, a directory or stdin becomes one of the repository.
+
+use super::Command;
+use argh::{ArgsInfo, FromArgs};
+use sarus::args::Words;
+use sarus::config::{Config, Installation};
+use sarus::error::Result;
+use sarus::import;
+use sarus::log;
+use sarus::progress::Progress;
+use sarus::reference::Reference;
+use sarus::source::{self, Choice, Platform};
+use sarus::squashfs::Compression;
+use sarus::store::Repository;
+use sarus::temp::Space;
+use sarus::user::User;
+use std::path::PathBuf;
+
+pub const COMMAND: Command = Command {
+    name: "load",
+    usage: "[OPTIONS] FILE REPOSITORY[:TAG]",
+    about: "Load the contents of a tarball to create a filesystem image",
+    note: "FILE is what docker save, podman save or skopeo wrote, an OCI archive or the\n\
+           directory of an OCI layout; - is stdin. The image is then called\n\
+           load/<namespace>/<image>, as \"sarus images\" shows.",
+    options: Given::get_args_info,
+    optional_value: &[],
+    failure: 1,
+    main,
+};
+
+/// The options, as words.
+#[derive(FromArgs, ArgsInfo)]
+struct Given {
+    /// use centralized repository instead of the local one
+    #[argh(switch)]
+    centralized_repository: bool,
+    /// compressor of the image: zstd, gzip, lz4 or none, and :level
+    #[argh(option)]
+    compression: Option<String>,
+    /// temporary directory for layers that have to be inflated
+    #[argh(option)]
+    temp_dir: Option<PathBuf>,
+}
+
+fn main(command: &Command, words: Words) -> Result<u8> {
+    let given: Given = command.options(&words)?;
+    command.expect_words(&words, 2)?;
+    let [file, name] = words.rest.as_slice() else { return Err(command.wrong_number()) };
+    let name = name.to_string_lossy();
+    let reference = name.parse::<Reference>()?.for_load();
+    let config = Config::load(&Installation::find()?)?;
+    let compression = compression(&config, given.compression.as_deref())?;
+    let space = Space::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
+    let repository = Repository::open(&config, &User::caller()?, given.centralized_repository)?;
+
+    let progress = Progress::new();
+    let choice = Choice { name: name.into_owned(), platform: Platform::host() };
+    let image = source::open(file, &choice, &space, progress)?;
+    let pending = repository.begin(&reference)?;
+    let imported = import::import(image, &space, compression, pending.file(), progress)?;
+    progress.say("> create metadata ...");
+    let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
+    log::print(&format!("# created: {}", image.image_path.display()));
+    log::print(&format!("# created: {}", image.metadata_path.display()));
+    Ok(0)
+}
+
+/// `NAME[:LEVEL]` of the command line, else what the site configured.
+fn compression(config: &Config, option: Option<&str>) -> Result<Compression> {
+    let Some(text) = option else {
+        return Compression::new(config.compression.name, config.compression.level);
+    };
+    match text.split_once(':') {
+        None => Compression::new(text, None),
+        Some((name, level)) => match level.parse() {
+            Ok(level) => Compression::new(name, Some(level)),
+            Err(_) => Err(sarus::Error::new(format!(
+                "cannot compress at level '{level}': expected a whole number"
+            ))),
+        },
+    }
+}

@@ -1,0 +1,43 @@
+//! `sarus rmi`: takes an image out of the repository. Containers that run from it keep it.
+
+use super::Command;
+use argh::{ArgsInfo, FromArgs};
+use sarus::args::Words;
+use sarus::config::{Config, Installation};
+use sarus::error::Result;
+use sarus::log;
+use sarus::reference::Reference;
+use sarus::store::Repository;
+use sarus::user::User;
+
+pub const COMMAND: Command = Command {
+    name: "rmi",
+    usage: "[OPTIONS] REPOSITORY[:TAG]",
+    about: "Remove an image",
+    note: "Note: REPOSITORY[:TAG] has to be specified as\n      \
+           displayed by the \"sarus images\" command.",
+    options: Given::get_args_info,
+    optional_value: &[],
+    failure: 1,
+    main,
+};
+
+/// The options, as words.
+#[derive(FromArgs, ArgsInfo)]
+struct Given {
+    /// use centralized repository instead of the local one
+    #[argh(switch)]
+    centralized_repository: bool,
+}
+
+fn main(command: &Command, words: Words) -> Result<u8> {
+    let given: Given = command.options(&words)?;
+    command.expect_words(&words, 1)?;
+    let [name] = words.rest.as_slice() else { return Err(command.wrong_number()) };
+    let reference: Reference = name.to_string_lossy().parse()?;
+    let config = Config::load(&Installation::find()?)?;
+    let repository = Repository::open(&config, &User::caller()?, given.centralized_repository)?;
+    let image = repository.remove(&reference)?;
+    log::print(&format!("removed {}", image.key));
+    Ok(0)
+}

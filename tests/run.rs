@@ -1,6 +1,7 @@
 //! `sarus run` on real images with real runtimes, as an ordinary user.
 
 #![cfg(test)]
+#![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
 mod common;
 

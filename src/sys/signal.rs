@@ -68,7 +68,7 @@ impl Signals {
                 None => unsafe { libc::sigwaitinfo(&raw const self.set, &raw mut info) },
                 Some(patience) => {
                     let time = libc::timespec {
-                        tv_sec: patience.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+                        tv_sec: patience.as_secs().try_into().unwrap_or_default(),
                         tv_nsec: patience.subsec_nanos().into(),
                     };
                     // SAFETY: as above, and it reads one timespec.

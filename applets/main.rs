@@ -45,7 +45,8 @@ fn find(word: &OsStr) -> Option<&'static Applet> {
 
 fn run() -> Result<u8> {
     let words: Vec<OsString> = std::env::args_os().collect();
-    let (name, args) = words.split_first().ok_or_else(|| Error::new("called without a name"))?;
+    // Called by an applet's name, or by another with the applet as first argument.
+    let Some((name, args)) = words.split_first() else { return nothing_to_run(None) };
     let (applet, args) = match (find(name), args.split_first()) {
         (Some(applet), _) => (applet, args),
         (None, Some((first, args))) => match find(first) {

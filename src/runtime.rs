@@ -155,11 +155,13 @@ fn attach(
     mount: &Mount,
     source: &OwnedFd,
 ) -> Result<()> {
-    let destination = &mount.request.destination;
-    let limits = mount.by_user.then_some(&config.user_mounts);
-    let place = mountpoint::find(rootfs, destination).because(|| cannot_mount(mount))?;
-    if let Some(limits) = limits {
-        place.judge(limits).because(|| cannot_mount(mount))?;
+    let find = || mountpoint::find(rootfs, &mount.request.destination);
+    // The way may lead through the host's directories: what a user may not see there, the engine
+    // must not tell.
+    let place = if mount.by_user { ids::as_user(&bundle.user, find) } else { find() };
+    let place = place.because(|| cannot_mount(mount))?;
+    if mount.by_user {
+        place.judge(&config.user_mounts).because(|| cannot_mount(mount))?;
     }
     let target = place.create_like(source, &bundle.user).because(|| cannot_mount(mount))?;
     let restrictions = Restrictions { readonly: mount.request.readonly, ..Restrictions::default() };

@@ -7,12 +7,12 @@ use sarus::bundle::command::Entrypoint;
 use sarus::bundle::mounts::MountRequest;
 use sarus::bundle::{self, Bundle, Caller, Options};
 use sarus::config::{Config, Installation};
-use sarus::error::{Because, Error, Result};
+use sarus::error::{Error, Result};
 use sarus::log;
 use sarus::reference::Reference;
 use sarus::runtime::{self, Image, OciRuntime};
 use sarus::store::Repository;
-use sarus::sys::{ids, process};
+use sarus::sys::{ids, open, process};
 use sarus::user::User;
 use std::ffi::OsString;
 use std::path::Path;
@@ -151,9 +151,7 @@ fn find_image(
         Error::new(text).hint("'sarus images' lists what is there; 'sarus load' imports an image")
     })?;
     let metadata = repository.metadata(&found)?;
-    let file = std::fs::File::open(&found.image_path)
-        .because(|| format!("cannot open {}", found.image_path.display()))?;
-    let image = Image { file: file.into(), name: reference.to_string() };
+    let image = Image { file: open::regular_file(&found.image_path)?, name: reference.to_string() };
     Ok((image, metadata))
 }
 

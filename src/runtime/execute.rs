@@ -96,6 +96,10 @@ fn random_letters() -> Result<String> {
     Ok(bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect())
 }
 
+/// What a terminal sends to every process of the foreground group, so to the runtime too.
+const FROM_TERMINAL: [i32; 6] =
+    [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGWINCH];
+
 /// Passes signals on until the runtime ends.
 fn wait(child: &Contained, signals: &Signals) -> Result<u8> {
     loop {
@@ -109,9 +113,9 @@ fn wait(child: &Contained, signals: &Signals) -> Result<u8> {
                     }
                 }
             }
-            // What a terminal sends it sends to the runtime too.
-            Some(Arrived { from_kernel: true, .. }) | None => {}
+            Some(Arrived { number, from_kernel: true }) if FROM_TERMINAL.contains(&number) => {}
             Some(Arrived { number, .. }) => process::send(child.pid, number),
+            None => {}
         }
     }
 }

@@ -70,7 +70,7 @@ pub fn find<'a>(rootfs: &'a Rootfs, destination: &Path) -> Result<Place<'a>> {
 
 /// The directory `path` in the container, created when it is missing.
 pub fn directory(rootfs: &Rootfs, user: &User, path: &Path) -> Result<OwnedFd> {
-    find(rootfs, path)?.create(user, FileType::Directory)
+    ids::as_user(user, || find(rootfs, path))?.create(user, FileType::Directory)
 }
 
 impl Place<'_> {

@@ -42,6 +42,23 @@ pub fn find_beneath(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Optio
     }
 }
 
+/// Opens the file `path` of the host for reading. Neither a pipe nor a device of that name can make
+/// the caller wait or act, and links to descriptors of this process are not followed.
+///
+/// # Errors
+/// When it cannot be opened, or is no regular file.
+pub fn regular_file(path: &Path) -> Result<OwnedFd> {
+    let what = || cannot("open", path);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty()).because(what)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = beneath(&root, path, flags, Mode::empty())?;
+    match file_type(&file).because(what)? {
+        FileType::RegularFile => Ok(file),
+        _ => Err("it is no regular file").because(what),
+    }
+}
+
 /// Opens the directory `path` inside `root` by `O_PATH`; it and its parents are created with
 /// `mode` where they are missing, behind links too.
 ///

@@ -220,13 +220,6 @@ pub fn status_of(signal: i32) -> u8 {
     u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128))
 }
 
-/// Stops this process as SIGSTOP does; returns when it is continued.
-pub fn stop_self() {
-    if let Err(errno) = rustix::process::kill_process(rustix::process::getpid(), Signal::STOP) {
-        crate::log::debug("runtime", || format!("cannot stop: {errno}"));
-    }
-}
-
 /// What has become of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
@@ -234,21 +227,17 @@ pub enum Change {
     Exited(u8),
     /// This signal ended it.
     Killed(i32),
-    /// This signal stopped it; it may go on.
-    Stopped(i32),
 }
 
-/// The next child that ended or stopped, without waiting for one: its number and what became of it.
+/// The next child that ended, without waiting for one: its number and what became of it.
 #[must_use]
 pub fn next_change() -> Option<(u32, Change)> {
     use rustix::process::{WaitOptions, wait};
-    let (pid, status) = wait(WaitOptions::NOHANG | WaitOptions::UNTRACED).ok().flatten()?;
+    let (pid, status) = wait(WaitOptions::NOHANG).ok().flatten()?;
     let pid = u32::try_from(Pid::as_raw(Some(pid))).ok()?;
-    let change = match (status.exit_status(), status.terminating_signal(), status.stopping_signal())
-    {
-        (Some(code), ..) => Change::Exited(code as u8),
-        (_, Some(signal), _) => Change::Killed(signal),
-        (.., Some(signal)) => Change::Stopped(signal),
+    let change = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Change::Exited(code as u8),
+        (_, Some(signal)) => Change::Killed(signal),
         _ => return None,
     };
     Some((pid, change))

@@ -29,10 +29,26 @@ fn repository(root: &Path) -> Repository {
     Repository::centralized(&config).unwrap()
 }
 
-fn start_writer(root: &Path) -> Child {
-    let mut writer = Command::new(std::env::current_exe().unwrap());
-    writer.args(["--exact", "writer"]).env(REPOSITORY, root);
-    writer.stdout(Stdio::null()).spawn().unwrap()
+/// A copy of this program that writes until it is killed, at the latest when this test ends.
+struct Writer(Child);
+
+impl Writer {
+    fn start(root: &Path) -> Self {
+        let mut writer = Command::new(std::env::current_exe().unwrap());
+        writer.args(["--exact", "writer"]).env(REPOSITORY, root);
+        Self(writer.stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    fn has_failed(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 fn add(repository: &Repository, name: &str, letter: u8) {
@@ -95,23 +111,16 @@ fn twenty_writers_and_some_killed_keep_list_and_files_in_step() {
     let root = std::env::temp_dir().join(format!("sarus-stress-{}", std::process::id()));
     fs::remove_dir_all(&root).ok();
     let repository = repository(&root);
-    let mut writers: Vec<_> = (0..WRITERS).map(|_| start_writer(&root)).collect();
+    let mut writers: Vec<_> = (0..WRITERS).map(|_| Writer::start(&root)).collect();
     let start = Instant::now();
     let mut killed = 0;
     while start.elapsed() < TIME {
         std::thread::sleep(Duration::from_millis(30));
-        let victim = &mut writers[killed % WRITERS];
-        assert_eq!(victim.try_wait().unwrap(), None, "a writer failed");
-        victim.kill().unwrap();
-        victim.wait().unwrap();
-        *victim = start_writer(&root);
+        assert!(!writers.iter_mut().any(Writer::has_failed), "a writer failed");
+        writers[killed % WRITERS] = Writer::start(&root);
         killed += 1;
     }
-    for writer in &mut writers {
-        assert_eq!(writer.try_wait().unwrap(), None, "a writer failed");
-        writer.kill().unwrap();
-        writer.wait().unwrap();
-    }
+    drop(writers);
     check(&repository);
     add(&repository, "last", b'z');
     let listed = check(&repository);

@@ -100,13 +100,13 @@ fn what_is_given_up_leaves_nothing() {
 }
 
 #[test]
-fn a_full_disk_is_one_error_and_leaves_the_repository_as_it_was() {
+fn a_failed_commit_is_one_error_and_leaves_the_repository_as_it_was() {
     let scratch = Scratch::new("full");
     let repository = scratch.repository();
     add(&repository, "alpine", "old");
     let before = files(repository.path());
     let pending = repository.begin(&reference("alpine")).unwrap();
-    // The index cannot be written: its place is taken by what no file can replace.
+    // A directory in the place of the index makes the last steps fail.
     let index = Index::path(repository.path());
     let text = fs::read_to_string(&index).unwrap();
     fs::remove_file(&index).unwrap();

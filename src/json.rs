@@ -307,8 +307,22 @@ impl<'a> Object<'a> {
     }
 }
 
+/// Writes `value` for other programs: without the nulls that miniserde gives for what is absent.
+#[must_use]
+pub fn write(value: &impl miniserde::Serialize) -> String {
+    let text = miniserde::json::to_string(value);
+    match miniserde::json::from_str(&text) {
+        Ok(mut value) => {
+            prune(&mut value);
+            miniserde::json::to_string(&value)
+        }
+        // What was just written can be read.
+        Err(_) => text,
+    }
+}
+
 /// Drops the nulls that miniserde writes for `None`.
-pub fn prune(value: &mut miniserde::json::Value) {
+fn prune(value: &mut miniserde::json::Value) {
     use miniserde::json::Value;
     match value {
         Value::Array(items) => items.iter_mut().for_each(prune),

@@ -2,10 +2,10 @@
 //! fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 
 use super::Bundle;
-use crate::json::prune;
+use crate::json;
 use crate::log;
+use miniserde::Serialize;
 use miniserde::json::Value;
-use miniserde::{Serialize, json};
 use std::collections::BTreeMap;
 
 #[derive(Serialize)]
@@ -98,15 +98,7 @@ struct Cpu {
 /// The text of config.json.
 #[must_use]
 pub fn config_json(bundle: &Bundle) -> String {
-    // Through a Value, so that what is absent is left out instead of written as null.
-    let text = json::to_string(&spec(bundle));
-    match json::from_str::<Value>(&text) {
-        Ok(mut value) => {
-            prune(&mut value);
-            json::to_string(&value)
-        }
-        Err(_) => text,
-    }
+    json::write(&spec(bundle))
 }
 
 fn spec(bundle: &Bundle) -> Spec<'_> {

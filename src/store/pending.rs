@@ -17,6 +17,7 @@ use super::owner::{Owner, is_abandoned};
 use super::{Image, Repository, table};
 use crate::error::{Because, Result};
 use crate::image::Metadata;
+use crate::json;
 use crate::reference::Reference;
 use crate::sys::clock;
 
@@ -102,7 +103,7 @@ impl Pending {
         let what = || format!("cannot add {reference} to {}", repository.root.display());
         let image = describe(&repository, &reference, &file.file, digest).because(what)?;
         file.sync().because(what)?;
-        let meta = miniserde::json::to_string(metadata);
+        let meta = json::write(metadata);
         let meta = Temporary::with(&repository.partial(), "meta", &meta).because(what)?;
 
         let lock = Lock::take(&repository.root).because(what)?;

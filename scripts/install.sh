@@ -24,7 +24,7 @@ install_once etc/group etc/group
 if [ -n "$prefix" ]; then
     filled=$(mktemp)
     trap 'rm -f "$filled"' EXIT
-    sed -e "s|@PREFIX@|$prefix|g" -e "s|@RUNTIME@|/usr/bin/runc|" -e "s|@COMPRESSION@|zstd|" \
+    sed -e "s|@INSTALL_PREFIX@|$prefix|g" -e "s|@RUNC_PATH@|/usr/bin/runc|" -e "s|@SQUASHFS_COMPRESSION@|zstd|" \
         etc/templates/sarus.json >"$filled"
     install_once "$filled" etc/sarus.json
 fi

@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Measures imports of one large image; called by bench.sh, which sets what is exported to here.
+#
+# Each import runs BENCH_RUNS times (3) in a fresh directory: medians. One more run, on a file system
+# of its own where unlinked files count too, gives the temporary space: the most that was in use,
+# less the image.
+# shellcheck disable=SC2016 # snippets are expanded where they run
+set -euo pipefail
+: "${BENCH_IMAGES:?}" "${BENCH_WORK:?}" "${BENCH_PREFIX:?}" "${BENCH_UID:?}"
+runs=${BENCH_RUNS:-3}
+log=$BENCH_WORK.log
+
+# The imports, as snippets for bash: $ARCHIVE is what they read, $TRANSPORT its name for skopeo.
+as_user="setpriv --reuid=$BENCH_UID --regid=$BENCH_UID --clear-groups --"
+sarus="$as_user $BENCH_PREFIX/bin/sarus load --temp-dir tmp \$ARCHIVE bench --compression"
+chain='skopeo --insecure-policy copy --quiet $TRANSPORT:$ARCHIVE oci:oci:image
+       umoci unpack --image oci:image bundle
+       mksquashfs bundle/rootfs image.squashfs -no-progress'
+podman='podman --root store --runroot run load --quiet --input $ARCHIVE'
+image_bytes='find . -name "*.squashfs" -printf %s'
+store_bytes='du -sb store | cut -f1'
+
+# Empties the current directory and makes what the imports expect in it.
+prepare() {
+    rm -rf -- "${BENCH_WORK:?}"/*
+    mkdir -p home/bench
+    mkdir -m 1777 tmp
+    chown "$BENCH_UID" home/bench
+    sync
+}
+
+# Peak of the space that importing by $1 takes in bytes.
+peak_space() {
+    mount -t tmpfs -o size=90% tmpfs "$BENCH_WORK"
+    cd "$BENCH_WORK"
+    prepare
+    bash -euc "$1" >"$log.out" 2>&1 &
+    local peak=0 used
+    while kill -0 $! 2>/dev/null; do
+        used=$(df --block-size=1 --output=used . | tail -n 1)
+        [ "$used" -le "$peak" ] || peak=$used
+        sleep 0.02
+    done
+    wait $!
+    cd /
+    umount "$BENCH_WORK"
+    echo "$peak"
+}
+
+# One row: measure NAME BYTES-SNIPPET IMPORT-SNIPPET. The first row after `input` is what the
+# ratios of the following ones refer to.
+measure() {
+    local name=$1 bytes seconds cpu memory peak
+    echo "measuring: $name" >&2
+    : >"$log"
+    for ((run = 0; run < runs; run++)); do
+        prepare
+        /usr/bin/time --append --output="$log" --format='%e %U %S %M' bash -euc "$3" >"$log.out" 2>&1 ||
+            { cat "$log.out" >&2 && return 1; }
+    done
+    bytes=$(bash -euc "$2")
+    peak=$(peak_space "$3")
+    read -r seconds cpu memory < <(awk '{print $1, $2 + $3, $4}' "$log" | sort -n | sed -n "$(((runs + 1) / 2))p")
+    : "${base:=$seconds}"
+    awk -v name="$name" -v s="$seconds" -v cpu="$cpu" -v kib="$memory" -v bytes="$bytes" -v peak="$peak" \
+        -v base="$base" 'BEGIN { space = peak - bytes; if (space < 0) space = 0
+        printf "| %-40s | %6.2f | %6.1f | %6.2f | %6.0f | %6.0f | %6.0f |\n",
+            name, s, s / base, cpu, kib / 1024, space / 1e6, bytes / 1e6 }'
+}
+
+input() {
+    base=
+    export TRANSPORT=$1 ARCHIVE=$BENCH_IMAGES/$2
+    export TMPDIR=$BENCH_WORK/tmp # where podman and skopeo put what they need for a while
+}
+
+mkdir -p "$BENCH_WORK"
+cd "$BENCH_WORK"
+cat <<'END'
+| import                                   | wall s |  ratio |  CPU s | mem MB | tmp MB | img MB |
+| ---------------------------------------- | -----: | -----: | -----: | -----: | -----: | -----: |
+END
+input docker-archive big.tar
+if [ -z "${BENCH_PEERS_ONLY-}" ]; then
+    measure "sarus load, plain layers, zstd" "$image_bytes" "$sarus zstd"
+    measure "sarus load, plain layers, gzip" "$image_bytes" "$sarus gzip"
+fi
+measure "skopeo + umoci + mksquashfs, plain" "$image_bytes" "$chain"
+measure "podman load, plain layers" "$store_bytes" "$podman"
+input oci-archive big-oci.tar
+if [ -z "${BENCH_PEERS_ONLY-}" ]; then
+    measure "sarus load, gzip layers, zstd" "$image_bytes" "$sarus zstd"
+    measure "sarus load, gzip layers, gzip" "$image_bytes" "$sarus gzip"
+fi
+measure "skopeo + umoci + mksquashfs, gzip layers" "$image_bytes" "$chain"
+measure "podman load, gzip layers" "$store_bytes" "$podman"
+cd /
+rm -rf "$BENCH_WORK" "$log" "$log.out"

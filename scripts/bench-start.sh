@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Measures starts of a container of the large image; called by bench.sh, which sets what is exported.
+#
+# Two programs: `true`, whose time is the engine's, and Python importing numpy, which reads many files.
+# Medians of hyperfine, in milliseconds.
+set -euo pipefail
+: "${BENCH_IMAGES:?}" "${BENCH_WORK:?}" "${BENCH_PREFIX:?}" "${BENCH_UID:?}"
+
+config=$BENCH_PREFIX/etc/sarus.json
+image=load/library/bench
+numpy=(python3 -c "import numpy")
+
+user() { setpriv --reuid="$BENCH_UID" --regid="$BENCH_UID" --clear-groups -- env USER=bench "$@"; }
+
+# Median of starting "${@:2}" in ms, $1 is `user` or `env` (root). hyperfine itself runs as that
+# user, so that only the start is measured.
+median() {
+    "$1" hyperfine --shell none --warmup 3 --min-runs 20 --style none \
+        --export-json "$BENCH_WORK/tmp/times.json" "$(printf '%q ' "${@:2}")" >"$BENCH_WORK/tmp/out" 2>&1 ||
+        { cat "$BENCH_WORK/tmp/out" >&2 && return 1; }
+    jq '.results[0].median * 1e5 | round / 100' "$BENCH_WORK/tmp/times.json"
+    rm -f "$BENCH_WORK/tmp/times.json"
+}
+
+row() { printf '| %-44s | %8s | %12s |\n' "$@"; }
+
+# measure NAME WHO COMMAND...: the command takes the program to run as its last words.
+measure() {
+    echo "measuring: $1" >&2
+    local of_true of_numpy
+    of_true=$(median "${@:2}" true)
+    of_numpy=$(median "${@:2}" "${numpy[@]}")
+    row "$1" "$of_true" "$of_numpy"
+}
+
+# Makes a bundle for `true` and one for numpy from what umoci writes, and measures $1 with both.
+measure_bundle() {
+    echo "measuring: $1 run" >&2
+    local program time times=()
+    for program in '["true"]' '["python3", "-c", "import numpy"]'; do
+        mkdir -p "$BENCH_WORK/bundle-$1"
+        jq --argjson args "$program" --arg root "$BENCH_WORK/bundle/rootfs" \
+            '.process.args = $args | .process.terminal = false | .root.path = $root' \
+            "$BENCH_WORK/bundle/config.json" >"$BENCH_WORK/bundle-$1/config.json"
+        time=$(median env "$1" run --bundle "$BENCH_WORK/bundle-$1" "bench-$1")
+        times+=("$time")
+    done
+    row "$1 run of an unpacked bundle" "${times[@]}"
+}
+
+use_runtime() { sed -i "s|\(\"runcPath\": \)\"[^\"]*\"|\1\"$1\"|" "$config"; }
+
+measure_sarus() {
+    user "$BENCH_PREFIX/bin/sarus" load --temp-dir "$BENCH_WORK/tmp" "$BENCH_IMAGES/big.tar" bench >&2
+    for runtime in runc crun; do
+        use_runtime "$(command -v $runtime)"
+        measure "sarus run with $runtime" user "$BENCH_PREFIX/bin/sarus" run "$image"
+        user "$BENCH_PREFIX/bin/sarus" run "$image" sleep 600 &
+        local sleeper=$!
+        sleep 1
+        measure "sarus run with $runtime, image in use" user "$BENCH_PREFIX/bin/sarus" run "$image"
+        kill $sleeper
+        wait $sleeper || true
+    done
+    # A runtime that exits at once: all that is left is ours, before it and after it.
+    install "$(command -v busybox)" "$BENCH_PREFIX/bin/true"
+    use_runtime "$BENCH_PREFIX/bin/true"
+    echo "measuring: our own share" >&2
+    local all alone
+    all=$(median user "$BENCH_PREFIX/bin/sarus" run "$image" true)
+    alone=$(median user "$BENCH_PREFIX/bin/true")
+    row "sarus run with a runtime that does nothing" "$all" ""
+    row "that runtime alone" "$alone" ""
+}
+
+rm -rf "$BENCH_WORK"
+mkdir -p "$BENCH_WORK/tmp" "$BENCH_WORK/home/bench"
+chown "$BENCH_UID" "$BENCH_WORK/home/bench"
+chmod 1777 "$BENCH_WORK/tmp"
+cd "$BENCH_WORK"
+echo "preparing the image for each engine" >&2
+skopeo --insecure-policy copy --quiet "oci-archive:$BENCH_IMAGES/big-oci.tar" oci:oci:image
+umoci unpack --image oci:image bundle
+chmod 755 bundle
+podman=(podman --root "$BENCH_WORK/store" --runroot "$BENCH_WORK/run")
+TMPDIR=$BENCH_WORK/tmp "${podman[@]}" load --quiet --input "$BENCH_IMAGES/big.tar" >&2
+
+row start "true, ms" "numpy, ms"
+row "--------------------------------------------" "-------:" "-----------:"
+[ -n "${BENCH_PEERS_ONLY-}" ] || measure_sarus
+measure_bundle runc
+measure_bundle crun
+measure "charliecloud, from a directory" user ch-run "$BENCH_WORK/bundle/rootfs" --
+measure "podman run" env "${podman[@]}" run --rm --network=none --cgroups=disabled \
+    --ulimit nofile=20000:20000 --ulimit nproc=10000:10000 big:latest
+# Its layers are mounted below there until podman forgets them.
+"${podman[@]}" rmi --all --force >&2 || true
+cd /
+umount --recursive "$BENCH_WORK/store/overlay" 2>/dev/null || true
+rm -rf "$BENCH_WORK"

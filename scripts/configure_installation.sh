@@ -83,8 +83,8 @@ cache group
 
 echo "Configuring etc/sarus.json"
 [ ! -e etc/sarus.json ] || cp -p etc/sarus.json etc/sarus.json.bak
-sed -e "s|@INSTALL_PREFIX@|$prefix|g" -e "s|@RUNC_PATH@|$runtime|" -e "s|@SQUASHFS_COMPRESSION@|$(find_compression)|" \
-    etc/templates/sarus.json >etc/.sarus.json.new
+sed -e "s|@INSTALL_PREFIX@|$prefix|g" -e "s|@RUNC_PATH@|$runtime|" \
+    -e "s|@SQUASHFS_COMPRESSION@|$(find_compression)|" etc/templates/sarus.json >etc/.sarus.json.new
 mv -f etc/.sarus.json.new etc/sarus.json
 echo "Successfully configured etc/sarus.json."
 

@@ -24,8 +24,8 @@ install_once etc/group etc/group
 if [ -n "$prefix" ]; then
     filled=$(mktemp)
     trap 'rm -f "$filled"' EXIT
-    sed -e "s|@INSTALL_PREFIX@|$prefix|g" -e "s|@RUNC_PATH@|/usr/bin/runc|" -e "s|@SQUASHFS_COMPRESSION@|zstd|" \
-        etc/templates/sarus.json >"$filled"
+    sed -e "s|@INSTALL_PREFIX@|$prefix|g" -e "s|@RUNC_PATH@|/usr/bin/runc|" \
+        -e "s|@SQUASHFS_COMPRESSION@|zstd|" etc/templates/sarus.json >"$filled"
     install_once "$filled" etc/sarus.json
 fi
 

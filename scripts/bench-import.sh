@@ -12,7 +12,7 @@ log=$BENCH_WORK.log
 
 # The imports, as snippets for bash: $ARCHIVE is what they read, $TRANSPORT its name for skopeo.
 as_user="setpriv --reuid=$BENCH_UID --regid=$BENCH_UID --clear-groups --"
-sarus="$as_user $BENCH_PREFIX/bin/sarus load --temp-dir tmp \$ARCHIVE bench --compression"
+sarus="$as_user $BENCH_PREFIX/bin/sarus load --temp-dir $BENCH_WORK/tmp --compression"
 chain='skopeo --insecure-policy copy --quiet $TRANSPORT:$ARCHIVE oci:oci:image
        umoci unpack --image oci:image bundle
        mksquashfs bundle/rootfs image.squashfs -no-progress'
@@ -82,15 +82,15 @@ cat <<'END'
 END
 input docker-archive big.tar
 if [ -z "${BENCH_PEERS_ONLY-}" ]; then
-    measure "sarus load, plain layers, zstd" "$image_bytes" "$sarus zstd"
-    measure "sarus load, plain layers, gzip" "$image_bytes" "$sarus gzip"
+    measure "sarus load, plain layers, zstd" "$image_bytes" "$sarus zstd \$ARCHIVE bench"
+    measure "sarus load, plain layers, gzip" "$image_bytes" "$sarus gzip \$ARCHIVE bench"
 fi
 measure "skopeo + umoci + mksquashfs, plain" "$image_bytes" "$chain"
 measure "podman load, plain layers" "$store_bytes" "$podman"
 input oci-archive big-oci.tar
 if [ -z "${BENCH_PEERS_ONLY-}" ]; then
-    measure "sarus load, gzip layers, zstd" "$image_bytes" "$sarus zstd"
-    measure "sarus load, gzip layers, gzip" "$image_bytes" "$sarus gzip"
+    measure "sarus load, gzip layers, zstd" "$image_bytes" "$sarus zstd \$ARCHIVE bench"
+    measure "sarus load, gzip layers, gzip" "$image_bytes" "$sarus gzip \$ARCHIVE bench"
 fi
 measure "skopeo + umoci + mksquashfs, gzip layers" "$image_bytes" "$chain"
 measure "podman load, gzip layers" "$store_bytes" "$podman"

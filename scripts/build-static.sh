@@ -47,7 +47,7 @@ elif has_std_source || { is_root && scripts/install-dependencies.sh build; }; th
 elif timeout 120 rustup target add "$target" >&2; then
     build_with_rustup
 else
-    note "no way to build for $target: add it with rustup, or install Debian's packages as root"
+    note "no way to build for $target: add it with rustup, or run scripts/install-dependencies.sh build as root"
     exit 1
 fi
 

@@ -255,9 +255,11 @@ impl<T: Tape> Members<T> {
                 .ok_or_else(|| Error::new("a link in the tar without a target"))
         };
         let kind = match header.entry_type() {
-            // Before POSIX a directory was a file whose name ends in a slash.
-            EntryType::Regular if path.ends_with(b"/") => Kind::Directory,
-            EntryType::Regular | EntryType::Continuous => Kind::File(self.data(header, &mut pax)?),
+            EntryType::Regular | EntryType::Continuous => match self.data(header, &mut pax)? {
+                // Before POSIX a directory was a file whose name ends in a slash.
+                _ if path.ends_with(b"/") => Kind::Directory,
+                data => Kind::File(data),
+            },
             EntryType::GNUSparse => Kind::File(self.gnu_sparse(header, &pax)?),
             // What has no data has none whatever its header claims, as in Go's reader.
             EntryType::Directory => Kind::Directory,

@@ -308,3 +308,9 @@ impl Tape for Inflating<'_> {
         Ok(())
     }
 }
+
+/// The entries of a tar, for tests of what is made of them.
+#[cfg(test)]
+pub(crate) fn entries<T: Tape>(members: &mut Members<T>) -> Result<Vec<Entry>> {
+    entry::read(members, &Budget::default())
+}

@@ -150,7 +150,7 @@ impl<'a> Plan<'a> {
     fn descend(&mut self, path: &mut PathBuf, directory: Directory) -> Result<()> {
         for (name, node) in directory {
             path.push(OsStr::from_bytes(&name));
-            self.add(path, node).because(|| format!("cannot store {}", path.display()))?;
+            self.add(path, node)?;
             path.pop();
         }
         Ok(())
@@ -159,15 +159,17 @@ impl<'a> Plan<'a> {
     fn add(&mut self, path: &mut PathBuf, node: Node) -> Result<()> {
         let Owner { uid, gid } = self.owner;
         let header = NodeHeader { permissions: node.mode, uid, gid, mtime: node.mtime };
+        let about = || format!("cannot store {}", path.display());
         match node.kind {
             Kind::Directory(directory) => {
-                self.writer.push_dir(&path, header).map_err(failure)?;
+                self.writer.push_dir(&path, header).map_err(failure).because(about)?;
                 return self.descend(path, directory);
             }
             Kind::File(content) => {
                 self.total = self.total.saturating_add(content.length());
                 if self.total > MAX_TOTAL {
-                    return Err(Error::new("the image's files have more than 1 TiB"));
+                    return Err(Error::new("the image's files have more than 1 TiB"))
+                        .because(about);
                 }
                 let reader = ContentReader::new(content.clone(), self.data, Some(self.meter));
                 self.contents.push(content);
@@ -175,9 +177,8 @@ impl<'a> Plan<'a> {
             }
             Kind::Symlink(target) if target.len() > MAX_LINK => {
                 let length = target.len();
-                return Err(Error::new(format!(
-                    "its link has {length} bytes, more than {MAX_LINK}"
-                )));
+                return Err(format!("its link has {length} bytes, more than {MAX_LINK}"))
+                    .because(about);
             }
             Kind::Symlink(target) => {
                 let target = PathBuf::from(OsStr::from_bytes(&target));
@@ -186,6 +187,7 @@ impl<'a> Plan<'a> {
             Kind::Fifo => self.writer.push_fifo(&path, header),
         }
         .map_err(failure)
+        .because(about)
     }
 }
 

@@ -6,6 +6,7 @@
 set -euo pipefail
 : "${BENCH_IMAGES:?}" "${BENCH_WORK:?}" "${BENCH_PREFIX:?}" "${BENCH_UID:?}"
 
+here=$(cd "$(dirname "$0")" && pwd)
 config=$BENCH_PREFIX/etc/sarus.json
 image=load/library/bench
 numpy=(python3 -c "import numpy")
@@ -62,15 +63,13 @@ measure_sarus() {
         kill $sleeper
         wait $sleeper || true
     done
-    # A runtime that exits at once: all that is left is ours, before it and after it.
-    install "$(command -v busybox)" "$BENCH_PREFIX/bin/true"
-    use_runtime "$BENCH_PREFIX/bin/true"
     echo "measuring: our own share" >&2
-    local all alone
-    all=$(median user "$BENCH_PREFIX/bin/sarus" run "$image" true)
-    alone=$(median user "$BENCH_PREFIX/bin/true")
-    row "sarus run with a runtime that does nothing" "$all" ""
-    row "that runtime alone" "$alone" ""
+    rustc --edition 2024 -O -C target-feature=+crt-static -o "$BENCH_PREFIX/bin/runtime" "$here/bench-share.rs"
+    cp "$BENCH_PREFIX/bin/runtime" "$BENCH_PREFIX/bin/bench-share"
+    use_runtime "$BENCH_PREFIX/bin/runtime"
+    local share
+    share=$(user "$BENCH_PREFIX/bin/bench-share" "$BENCH_PREFIX/bin/sarus" run "$image" true)
+    row "sarus run until its OCI runtime runs" "$share" ""
 }
 
 rm -rf "$BENCH_WORK"

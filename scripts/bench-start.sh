@@ -11,7 +11,8 @@ config=$BENCH_PREFIX/etc/sarus.json
 image=load/library/bench
 numpy=(python3 -c "import numpy")
 
-user() { setpriv --reuid="$BENCH_UID" --regid="$BENCH_UID" --clear-groups -- env USER=bench "$@"; }
+as_user=(setpriv --reuid="$BENCH_UID" --regid="$BENCH_UID" --clear-groups -- env USER=bench)
+user() { "${as_user[@]}" "$@"; }
 
 # Median of starting "${@:2}" in ms, $1 is `user` or `env` (root). hyperfine itself runs as that
 # user, so that only the start is measured.
@@ -56,7 +57,7 @@ measure_sarus() {
     for runtime in runc crun; do
         use_runtime "$(command -v $runtime)"
         measure "sarus run with $runtime" user "$BENCH_PREFIX/bin/sarus" run "$image"
-        user "$BENCH_PREFIX/bin/sarus" run "$image" sleep 600 &
+        "${as_user[@]}" "$BENCH_PREFIX/bin/sarus" run --init "$image" sleep 600 &
         local sleeper=$!
         sleep 1
         measure "sarus run with $runtime, image in use" user "$BENCH_PREFIX/bin/sarus" run "$image"

@@ -48,8 +48,7 @@ pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> R
     // Before anything of ours is mounted: no source can lie in our own bundle.
     let sources = open_sources(&root, bundle)?;
     let place = prepare_place(config, &trusted.bundle_dir)?;
-    let rootfs = rootfs::assemble(&place, bundle, image)?;
-    files::write_etc(&rootfs, config, bundle)?;
+    let rootfs = rootfs::assemble(&place, config, bundle, image)?;
     if bundle.init {
         place_init(&rootfs, config, &trusted, program)?;
     }

@@ -8,6 +8,8 @@
 use crate::error::{Because, Result};
 use crate::log;
 use crate::sys::process;
+use rustix::fd::{AsFd, AsRawFd};
+use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -21,6 +23,30 @@ const STALE: Duration = Duration::from_secs(60);
 /// What the name of every container starts with.
 pub const PREFIX: &str = "container-";
 
+/// Where this process stands, opened before the runtime starts: it gets a /proc of its own, which
+/// hides the host's.
+#[derive(Debug)]
+pub struct Position {
+    mounts: File,
+    membership: File,
+    pid_namespace: File,
+}
+
+impl Position {
+    /// Of this process, now.
+    ///
+    /// # Errors
+    /// When `/proc` is not there.
+    pub fn now() -> Result<Self> {
+        let open = |name: &str| {
+            let path = format!("/proc/self/{name}");
+            File::open(&path).because(|| format!("cannot open {path}"))
+        };
+        let (mounts, membership) = (open("mountinfo")?, open("cgroup")?);
+        Ok(Self { mounts, membership, pid_namespace: open("ns/pid")? })
+    }
+}
+
 /// A process of root's that outlives the engine by a moment.
 #[derive(Debug)]
 pub struct Janitor {
@@ -30,15 +56,18 @@ pub struct Janitor {
 }
 
 impl Janitor {
-    /// Starts it, for the container that the runtime knows by `id`.
+    /// Starts it, for the container that the runtime knows by `id`. The runtime works meanwhile.
     ///
     /// # Errors
     /// When no process can be made.
-    pub fn start(id: &str) -> Result<Self> {
-        // Found out now: the runtime gets a /proc of its own, which hides this one.
-        let folders = folders(id);
+    pub fn start(id: &str, position: Position) -> Result<Self> {
         let (waiting, sign) = std::io::pipe().because(|| "cannot make a pipe".into())?;
-        let pid = process::fork_detached(&waiting, || tidy(&waiting, &folders))
+        let Position { mounts, membership, pid_namespace } = position;
+        let work = || tidy(&waiting, &folders(id, &mounts, &membership));
+        // Not in the namespace that ends with the runtime.
+        process::leave_pid_namespace(&pid_namespace)?;
+        let keep = [waiting.as_fd(), mounts.as_fd(), membership.as_fd()];
+        let pid = process::fork_detached(&keep.map(|fd| fd.as_raw_fd()), work)
             .because(|| "cannot start the process that tidies up".into())?;
         Ok(Self { pid, sign })
     }
@@ -81,14 +110,17 @@ fn remove_stale(parent: &Path) {
 }
 
 /// Where a runtime may make cgroups named `id`: below our own in each hierarchy, or beside it.
-fn folders(id: &str) -> Vec<PathBuf> {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let (mounts, own) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
+fn folders(id: &str, mounts: &File, membership: &File) -> Vec<PathBuf> {
+    let read = |mut file: &File| {
+        let mut text = String::new();
+        // What cannot be read has nothing to tidy up.
+        file.read_to_string(&mut text).ok();
+        text
+    };
+    let (mounts, own) = (read(mounts), read(membership));
     let mut folders = Vec::new();
     for (point, root, controllers) in mounts.lines().filter_map(hierarchy) {
-        for (_, path) in
-            own.lines().filter_map(membership).filter(|(names, _)| *names == controllers)
-        {
+        for (_, path) in own.lines().filter_map(member).filter(|(names, _)| *names == controllers) {
             // The mount may show only a part of the hierarchy, as in a container.
             let below = path.strip_prefix(root).unwrap_or(path);
             let own = Path::new(point).join(below.trim_start_matches('/'));
@@ -121,7 +153,7 @@ fn hierarchy(line: &str) -> Option<(&str, &str, String)> {
 }
 
 /// A line of `/proc/self/cgroup`: controllers and path.
-fn membership(line: &str) -> Option<(&str, &str)> {
+fn member(line: &str) -> Option<(&str, &str)> {
     line.split_once(':')?.1.split_once(':')
 }
 
@@ -138,7 +170,7 @@ mod tests {
         assert_eq!(hierarchy(named), Some(("/sys/fs/cgroup/systemd", "/", "name=systemd".into())));
         assert_eq!(hierarchy(v2), Some(("/sys/fs/cgroup", "/job", String::new())));
         assert_eq!(hierarchy("22 1 0:5 / /proc rw - proc proc rw"), None);
-        assert_eq!(membership("4:cpu,cpuacct:/a:b"), Some(("cpu,cpuacct", "/a:b")));
-        assert_eq!(membership("0::/"), Some(("", "/")));
+        assert_eq!(member("4:cpu,cpuacct:/a:b"), Some(("cpu,cpuacct", "/a:b")));
+        assert_eq!(member("0::/"), Some(("", "/")));
     }
 }

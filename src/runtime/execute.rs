@@ -3,7 +3,7 @@
 //! The runtime is a child in a PID namespace of its own, whose end ends everything in it. See
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md>.
 
-use super::cgroups::{self, Janitor};
+use super::cgroups::{self, Janitor, Position};
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::error::{Because, Error, Result};
@@ -53,7 +53,7 @@ pub fn run(config: &Config, bundle: &Bundle, place: &OwnedFd) -> Result<u8> {
     let signals = Signals::take_over(&[])?;
     let id = format!("{}{}", cgroups::PREFIX, random_letters()?);
     let runtime = OciRuntime::of(&config.runc_path);
-    let janitor = runtime.makes_cgroups().then(|| Janitor::start(&id)).transpose()?;
+    let position = runtime.makes_cgroups().then(Position::now).transpose()?;
     let args = arguments(config, bundle, runtime, &id);
     let child = process::spawn_contained(&Program {
         path: config.runc_path.as_os_str(),
@@ -62,6 +62,7 @@ pub fn run(config: &Config, bundle: &Bundle, place: &OwnedFd) -> Result<u8> {
         directory: place.as_fd(),
         signals: &signals,
     })?;
+    let janitor = position.map(|position| Janitor::start(&id, position)).transpose()?;
     let status = wait(&child, &signals);
     if let Some(janitor) = janitor {
         janitor.dismiss();

@@ -1,11 +1,9 @@
 //! Files that the engine writes: into the bundle, and the few of `/etc` that a program on a cluster
 //! needs from the host.
 
-use super::rootfs::Rootfs;
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::error::{Because, Error, Result};
-use crate::sys::open;
 use crate::user::User;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -41,13 +39,8 @@ pub fn chown(file: impl AsFd, user: &User) -> Result<()> {
         .because(|| format!("cannot give it to user id {}", user.uid.as_raw()))
 }
 
-/// Replaces the image's files of `/etc` by the host's and the site's.
-///
-/// Called while nothing of the host is mounted in the container: wherever a link of the image leads
-/// `/etc`, it is the image's own.
-pub fn write_etc(rootfs: &Rootfs, config: &Config, bundle: &Bundle) -> Result<()> {
-    let etc = open::mkdir_beneath(&rootfs.root, Path::new("etc"), Mode::from_raw_mode(0o755))
-        .because(|| "cannot use the image's /etc".into())?;
+/// Writes the host's and the site's files into the new directory `etc`, which hide the image's.
+pub fn write_etc(etc: &OwnedFd, config: &Config, bundle: &Bundle) -> Result<()> {
     let prefix = config.prefix_dir.join("etc");
     let files: [(&str, PathBuf); 5] = [
         ("hosts", "/etc/hosts".into()),
@@ -59,13 +52,7 @@ pub fn write_etc(rootfs: &Rootfs, config: &Config, bundle: &Bundle) -> Result<()
     for (name, source) in files {
         // A node without name servers has no resolv.conf: then the image's is not right either.
         let content = read(&source)?.unwrap_or_default();
-        match rustix::fs::unlinkat(&etc, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(errno) => {
-                return Err(errno).because(|| format!("cannot replace the image's /etc/{name}"));
-            }
-        }
-        create(&etc, name, &content, 0o644, Some(&bundle.user))
+        create(etc, name, &content, 0o644, Some(&bundle.user))
             .because(|| "cannot write /etc".into())?;
     }
     Ok(())

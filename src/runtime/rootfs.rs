@@ -5,6 +5,7 @@
 
 use super::{Image, files};
 use crate::bundle::Bundle;
+use crate::config::Config;
 use crate::error::{Because, Error, Result};
 use crate::sys::loopdev;
 use crate::sys::mount::{self, Restrictions};
@@ -30,20 +31,24 @@ const WORK: &str = "overlay/rootfs-work";
 const CONFINED: Restrictions = Restrictions { readonly: false, nodev: true, noexec: false };
 
 /// Mounts everything in `place`, the bundle's directory in memory.
-pub fn assemble(place: &OwnedFd, bundle: &Bundle, image: &Image) -> Result<Rootfs> {
+pub fn assemble(
+    place: &OwnedFd,
+    config: &Config,
+    bundle: &Bundle,
+    image: &Image,
+) -> Result<Rootfs> {
     for directory in ["overlay", LOWER, UPPER, WORK, &bundle.rootfs] {
         rustix::fs::mkdirat(place, directory, Mode::from_raw_mode(0o755))
             .because(|| format!("cannot create {directory} in the bundle"))?;
     }
     mount_image(place, image)?;
+    prepare_upper(place, config, bundle)?;
     mount_overlay(place, bundle)?;
     let root = subdirectory(place, &bundle.rootfs)?;
-    for directory in ["dev", "proc", "sys"] {
-        require_directory(&root, directory)?;
-    }
-    let restrictions = Restrictions::default();
     let dev = subdirectory(&root, "dev")?;
-    mount::filesystem("tmpfs", "tmpfs", &dev, restrictions, "mode=755,uid=0,gid=0,size=65536k")
+    let restrictions = Restrictions::default();
+    let options = "mode=755,uid=0,gid=0,size=65536k";
+    mount::filesystem("tmpfs", "tmpfs", &dev, restrictions, options)
         .because(|| "cannot prepare /dev".into())?;
     let dev = subdirectory(&root, "dev")?;
     let path = std::fs::read_link(mount::proc_path(root.as_fd()))
@@ -99,21 +104,55 @@ impl Compressor {
     }
 }
 
+/// Fills the layer in memory: the root directory, which looks as the image's but belongs to the
+/// user, and what the engine puts into every container. Done before the layers are joined, where it
+/// costs next to nothing and no link of the image's is in the way.
+fn prepare_upper(place: &OwnedFd, config: &Config, bundle: &Bundle) -> Result<()> {
+    let lower = subdirectory(place, LOWER)?;
+    let upper = subdirectory(place, UPPER)?;
+    dress(&upper, &lower, bundle).because(|| "cannot prepare the root directory".into())?;
+    for name in ["dev", "proc", "sys", "etc"] {
+        let found = match subdirectory_if_there(&lower, name)? {
+            // The kernel's own file systems cover it.
+            Some(_) if name != "etc" => continue,
+            found => found,
+        };
+        let cannot = || format!("cannot prepare /{name}");
+        rustix::fs::mkdirat(&upper, name, Mode::from_raw_mode(0o755)).because(cannot)?;
+        let made = subdirectory(&upper, name)?;
+        dress(&made, found.as_ref().unwrap_or(&made), bundle).because(cannot)?;
+        if name == "etc" {
+            files::write_etc(&made, config, bundle)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a directory the mode of `model`, and to the user.
+fn dress(directory: &OwnedFd, model: &OwnedFd, bundle: &Bundle) -> Result<()> {
+    let mode = rustix::fs::fstat(model).because(|| "cannot stat it".into())?.st_mode & 0o1777;
+    files::chown(directory, &bundle.user)?;
+    rustix::fs::chmod(mount::proc_path(directory.as_fd()), Mode::from_raw_mode(mode))
+        .because(|| "cannot change its mode".into())
+}
+
+/// The image's directory `name`. Where files of the engine or the kernel go there must be no link to
+/// somewhere else.
+fn subdirectory_if_there(lower: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(lower, name, flags, Mode::empty()) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+            Err(Error::new(format!("cannot use the image: its /{name} is no directory")))
+        }
+        Err(errno) => Err(errno).because(|| format!("cannot open the image's /{name}")),
+    }
+}
+
 /// The writable root: what the user changes is kept in memory, above the image.
 fn mount_overlay(place: &OwnedFd, bundle: &Bundle) -> Result<()> {
     let cannot = || "cannot make the root file system writable".to_owned();
-    // The root directory is the upper one: it looks as the image's, and belongs to the user.
-    let mode =
-        rustix::fs::statat(place, LOWER, rustix::fs::AtFlags::empty()).because(cannot)?.st_mode;
-    let upper = subdirectory(place, UPPER)?;
-    files::chown(&upper, &bundle.user).because(cannot)?;
-    rustix::fs::chmodat(
-        place,
-        UPPER,
-        Mode::from_raw_mode(mode & 0o1777),
-        rustix::fs::AtFlags::empty(),
-    )
-    .because(cannot)?;
     // Relative to the bundle, whatever its path holds.
     rustix::process::fchdir(place).because(cannot)?;
     let target = subdirectory(place, &bundle.rootfs)?;
@@ -124,17 +163,4 @@ fn mount_overlay(place: &OwnedFd, bundle: &Bundle) -> Result<()> {
     mount::filesystem("overlay", "overlay", &target, CONFINED, &strict)
         .or_else(|_| mount::filesystem("overlay", "overlay", &target, CONFINED, &layers))
         .because(cannot)
-}
-
-/// Where the kernel's own file systems go there must be a directory, not a link of the image's to
-/// somewhere else.
-fn require_directory(root: &OwnedFd, name: &str) -> Result<()> {
-    match rustix::fs::mkdirat(root, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) => Ok(()),
-        Err(rustix::io::Errno::EXIST) => match subdirectory(root, name) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Error::new(format!("cannot use the image: its /{name} is no directory"))),
-        },
-        Err(errno) => Err(errno).because(|| format!("cannot create /{name}")),
-    }
 }

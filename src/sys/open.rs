@@ -3,7 +3,7 @@
 //! [`beneath`] opens a path inside a root directory, as if that were `/`: no link, no `..` and no
 //! race leads out of it. The kernel does so by openat2(2) since 5.6; for older ones, and where a
 //! seccomp filter knows the call not, [`Walk`] does the same from component to component, and
-//! also creates what is missing and shows each step to a visitor.
+//! can show each step to a visitor.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,7 +27,7 @@ const MAX_TRIES: u32 = 16;
 /// # Errors
 /// When it cannot be opened; the text names `path`.
 pub fn beneath(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
-    open(root.as_fd(), path, flags, mode).because(|| cannot("open", path))
+    open(root.as_fd(), path, flags, mode).because(|| cannot_open(path))
 }
 
 /// As [`beneath`], for what may not be there.
@@ -38,7 +38,7 @@ pub fn find_beneath(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Optio
     match open(root.as_fd(), path, flags, Mode::empty()) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno).because(|| cannot("open", path)),
+        Err(errno) => Err(errno).because(|| cannot_open(path)),
     }
 }
 
@@ -48,7 +48,7 @@ pub fn find_beneath(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Optio
 /// # Errors
 /// When it cannot be opened, or is no regular file.
 pub fn regular_file(path: &Path) -> Result<OwnedFd> {
-    let what = || cannot("open", path);
+    let what = || cannot_open(path);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).because(what)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -59,42 +59,8 @@ pub fn regular_file(path: &Path) -> Result<OwnedFd> {
     }
 }
 
-/// Opens the directory `path` inside `root` by `O_PATH`; it and its parents are created with
-/// `mode` where they are missing, behind links too.
-///
-/// # Errors
-/// When it is no directory, or cannot be created.
-pub fn mkdir_beneath(root: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let directory = Walk::new(root.as_fd()).and_then(|walk| walk.creating(mode).open(path, flags));
-    directory.because(|| cannot("create directory", path))
-}
-
-/// Opens the file `path` inside `root` by `O_PATH`. Where it is missing, an empty one is created
-/// with `mode`, and its parents with `rwxr-xr-x`.
-///
-/// # Errors
-/// When it is a directory, or cannot be created.
-pub fn create_file_beneath(root: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
-    let root = root.as_fd();
-    // What is there is not opened for reading: it might be a pipe, a device, or not readable.
-    let found = open(root, path, OFlags::PATH, Mode::empty()).or_else(|errno| {
-        if errno != Errno::NOENT {
-            return Err(errno);
-        }
-        let directories = Mode::from_raw_mode(0o755);
-        let flags = OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
-        Walk::new(root)?.creating(directories).with_mode(mode).open(path, flags)
-    });
-    let file = found.because(|| cannot("create file", path))?;
-    match file_type(&file).because(|| cannot("create file", path))? {
-        FileType::Directory => Err(Errno::ISDIR).because(|| cannot("create file", path)),
-        _ => Ok(file),
-    }
-}
-
-fn cannot(verb: &str, path: &Path) -> String {
-    format!("cannot {verb} {}", path.display())
+fn cannot_open(path: &Path) -> String {
+    format!("cannot open {}", path.display())
 }
 
 fn open(
@@ -148,7 +114,6 @@ pub struct Walk<'a> {
     ahead: Vec<OsString>,
     links: u32,
     mode: Mode,
-    create: Option<Mode>,
     visit: Option<&'a mut Visitor<'a>>,
 }
 
@@ -165,15 +130,8 @@ impl<'a> Walk<'a> {
             ahead: Vec::new(),
             links: 0,
             mode: Mode::empty(),
-            create: None,
             visit: None,
         })
-    }
-
-    /// Missing directories are to be created with `mode`.
-    #[must_use]
-    pub fn creating(self, mode: Mode) -> Self {
-        Self { create: Some(mode), ..self }
     }
 
     /// A file that is created at the end gets `mode`.
@@ -215,7 +173,7 @@ impl<'a> Walk<'a> {
                 self.enter(&name)?;
             }
         }
-        // The path ended in a directory that is open already: `/`, `a/..`, or one just created.
+        // The path ended in a directory that is open already: `/` or `a/..`.
         rustix::fs::openat(self.here()?, ".", flags | OFlags::CLOEXEC, self.mode)
     }
 
@@ -240,13 +198,7 @@ impl<'a> Walk<'a> {
     /// Goes into the directory `name`, or to where the link `name` points.
     fn enter(&mut self, name: &OsString) -> rustix::io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let found = match rustix::fs::openat(self.here()?, name, flags, Mode::empty()) {
-            Err(Errno::NOENT) if self.create.is_some() => {
-                self.make_directory(name)?;
-                rustix::fs::openat(self.here()?, name, flags, Mode::empty())?
-            }
-            found => found?,
-        };
+        let found = rustix::fs::openat(self.here()?, name, flags, Mode::empty())?;
         let path = self.names.join(name);
         self.show(&path, found.as_fd())?;
         match file_type(&found)? {
@@ -257,15 +209,6 @@ impl<'a> Walk<'a> {
                 Ok(())
             }
             _ => Err(Errno::NOTDIR),
-        }
-    }
-
-    fn make_directory(&self, name: &OsString) -> rustix::io::Result<()> {
-        let Some(mode) = self.create else { return Err(Errno::NOENT) };
-        match rustix::fs::mkdirat(self.here()?, name, mode) {
-            // Somebody else was faster, or it is a link: opening it will tell.
-            Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(errno) => Err(errno),
         }
     }
 
@@ -288,10 +231,6 @@ impl<'a> Walk<'a> {
 
     /// Opens `name`, the last component; `None` if the end is still to be reached.
     fn last(&mut self, name: &OsString, flags: OFlags) -> rustix::io::Result<Option<OwnedFd>> {
-        if self.create.is_some() && flags.contains(OFlags::DIRECTORY) {
-            self.enter(name)?;
-            return Ok(None);
-        }
         let path = self.names.join(name);
         let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = match rustix::fs::openat(self.here()?, name, look, Mode::empty()) {

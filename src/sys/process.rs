@@ -159,16 +159,16 @@ fn before_exec(directory: RawFd, parent_is_alive: &std::io::PipeReader) -> std::
 }
 
 /// Runs `work` in a child that nothing of the caller's touches: root in every id, in a session of
-/// its own, with no descriptor open but `keep`.
+/// its own, with no descriptor open but those of `keep`.
 ///
 /// # Errors
 /// When no process can be made.
-pub fn fork_detached(keep: impl AsFd, work: impl FnOnce()) -> std::io::Result<u32> {
+pub fn fork_detached(keep: &[RawFd], work: impl FnOnce()) -> std::io::Result<u32> {
     // SAFETY: this program has one thread, so the child may go on as it likes.
     match unsafe { libc::fork() } {
         -1 => Err(std::io::Error::last_os_error()),
         0 => {
-            if detach(keep.as_fd()).is_ok() {
+            if detach(keep).is_ok() {
                 work();
             }
             // SAFETY: ends this process at once; nothing of the parent's is flushed twice.
@@ -178,16 +178,28 @@ pub fn fork_detached(keep: impl AsFd, work: impl FnOnce()) -> std::io::Result<u3
     }
 }
 
-fn detach(keep: BorrowedFd<'_>) -> Result<()> {
+fn detach(keep: &[RawFd]) -> Result<()> {
     ids::become_root().because(|| "cannot become root".into())?;
     rustix::process::setsid().because(|| "cannot leave the session".into())?;
-    close_descriptors(Some(keep.as_raw_fd()))?;
     // A reader of our output shall not wait for this process.
-    for fd in 0..=2 {
-        // SAFETY: nothing writes to them in this process.
+    for fd in (0..MANY_DESCRIPTORS).filter(|fd| !keep.contains(fd)) {
+        // SAFETY: what is closed is not used in this process.
         unsafe { libc::close(fd) };
     }
     Ok(())
+}
+
+/// More than this program ever has open.
+const MANY_DESCRIPTORS: RawFd = 64;
+
+/// Lets the children that come from now on be born in `namespace`, as before [`spawn_contained`].
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn leave_pid_namespace(namespace: impl AsFd) -> Result<()> {
+    let kind = rustix::thread::LinkNameSpaceType::ProcessID;
+    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
+        .because(|| "cannot leave the runtime's PID namespace".into())
 }
 
 /// Waits for the child `pid` to end.

@@ -1,6 +1,6 @@
 use super::*;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 
 type Opener = fn(BorrowedFd<'_>, &Path, OFlags, Mode) -> rustix::io::Result<OwnedFd>;
 
@@ -140,62 +140,6 @@ fn magic_links_lead_nowhere() {
         let found = open(root.as_fd(), Path::new(&link), OFlags::RDONLY, Mode::empty());
         assert!(found.is_err(), "{way}");
     }
-}
-
-#[test]
-fn missing_directories_are_made_behind_links_too() {
-    let scratch = Scratch::hostile("mkdir");
-    let root = scratch.open();
-    let mode = Mode::from_raw_mode(0o755);
-    for (path, made) in [
-        ("new/a/b", "new/a/b"),
-        ("usr/lib", "usr/lib"),
-        ("absolute/x/y", "usr/lib/x/y"),
-        ("dangling/z", "usr/new/dir/z"),
-        ("etc/conf", "etc-is-elsewhere"),
-        ("../../../over/root", "over/root"),
-        ("/", ""),
-    ] {
-        let directory = mkdir_beneath(&root, Path::new(path), mode);
-        if made == "etc-is-elsewhere" {
-            // /nowhere/../../etc is /etc, which is this very link.
-            let error = directory.unwrap_err().to_string();
-            assert_eq!(
-                error,
-                "cannot create directory etc/conf: Too many levels of symbolic links"
-            );
-            continue;
-        }
-        let inode = status(directory.unwrap()).unwrap().st_ino;
-        assert_eq!(fs::metadata(scratch.root().join(made)).unwrap().ino(), inode, "{path}");
-    }
-    let error = mkdir_beneath(&root, Path::new("secret/x"), mode).unwrap_err();
-    assert_eq!(error.to_string(), "cannot create directory secret/x: Not a directory");
-    let error = mkdir_beneath(&root, Path::new("secret"), mode).unwrap_err();
-    assert_eq!(error.to_string(), "cannot create directory secret: Not a directory");
-    let mut outside: Vec<_> =
-        fs::read_dir(&scratch.0).unwrap().map(|e| e.unwrap().file_name()).collect();
-    outside.sort();
-    assert_eq!(outside, ["root", "secret"]);
-}
-
-#[test]
-fn missing_files_are_made_and_others_left_alone() {
-    let scratch = Scratch::hostile("create");
-    let root = scratch.open();
-    let mode = Mode::from_raw_mode(0o640);
-    rustix::fs::mkfifoat(&root, "pipe", Mode::from_raw_mode(0o600)).unwrap();
-    create_file_beneath(&root, Path::new("new/dir/file"), mode).unwrap();
-    create_file_beneath(&root, Path::new("dangling"), mode).unwrap();
-    create_file_beneath(&root, Path::new("outside"), mode).unwrap();
-    create_file_beneath(&root, Path::new("pipe"), mode).unwrap();
-    let made = |path: &str| fs::metadata(scratch.root().join(path)).unwrap();
-    assert_eq!(made("new/dir/file").permissions().mode() & 0o777, 0o640);
-    assert!(made("usr/new/dir").is_file());
-    assert!(made("pipe").file_type().is_fifo());
-    assert_eq!(fs::read_to_string(scratch.root().join("secret")).unwrap(), "inside");
-    let error = create_file_beneath(&root, Path::new("usr"), mode).unwrap_err();
-    assert_eq!(error.to_string(), "cannot create file usr: Is a directory");
 }
 
 #[test]

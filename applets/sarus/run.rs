@@ -146,13 +146,23 @@ fn find_image(
     reference: &Reference,
 ) -> Result<(Image, sarus::image::Metadata)> {
     let repository = Repository::open(config, user, centralized)?;
-    let found = repository.find(reference)?.ok_or_else(|| {
-        let text = format!("specified image {reference} is not available");
-        Error::new(text).hint("'sarus images' lists what is there; 'sarus load' imports an image")
-    })?;
+    let Some(found) = repository.find(reference)? else {
+        return Err(not_available(&repository, reference));
+    };
     let metadata = repository.metadata(&found)?;
     let image = Image { file: open::regular_file(&found.image_path)?, name: reference.to_string() };
     Ok((image, metadata))
+}
+
+fn not_available(repository: &Repository, reference: &Reference) -> Error {
+    let error = Error::new(format!("specified image {reference} is not available"));
+    let loaded = reference.clone().for_load();
+    match repository.find(&loaded) {
+        Ok(Some(_)) => {
+            error.hint(format!("an image of that name was loaded: it is called {loaded}"))
+        }
+        _ => error.hint("'sarus images' lists what is there; 'sarus load' imports an image"),
+    }
 }
 
 /// The processors that this process may use, if they are not all that there are.

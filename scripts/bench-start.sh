@@ -68,9 +68,11 @@ measure_sarus() {
     rustc --edition 2024 -O -C target-feature=+crt-static -o "$BENCH_PREFIX/bin/runtime" "$here/bench-share.rs"
     cp "$BENCH_PREFIX/bin/runtime" "$BENCH_PREFIX/bin/bench-share"
     use_runtime "$BENCH_PREFIX/bin/runtime"
-    local share
+    local share alone
     share=$(user "$BENCH_PREFIX/bin/bench-share" "$BENCH_PREFIX/bin/sarus" run "$image" true)
+    alone=$(user "$BENCH_PREFIX/bin/bench-share" "$BENCH_PREFIX/bin/runtime")
     row "sarus run until its OCI runtime runs" "$share" ""
+    row "... that runtime started without sarus" "$alone" ""
 }
 
 rm -rf "$BENCH_WORK"

@@ -15,6 +15,7 @@ use crate::log;
 use crate::user::User;
 use command::Entrypoint;
 use environment::Variables;
+use miniserde::json::{Object, Value};
 use mounts::MountRequest;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -76,8 +77,8 @@ pub struct Bundle {
     pub cpus: Option<String>,
     /// The number of the site's group `tty`.
     pub tty_group: Option<u32>,
-    /// `OCIHooks` of sarus.json, as it stands there.
-    pub hooks: Option<miniserde::json::Value>,
+    /// `OCIHooks` of sarus.json, as it stands there; else an empty object.
+    pub hooks: Value,
     /// Descriptors above 2 that the program inherits, from 3 on.
     pub preserved_fds: u32,
 }
@@ -141,7 +142,7 @@ impl Bundle {
             rootfs: config.rootfs_folder.clone(),
             cpus: caller.cpus,
             tty_group: group_id(group_database, "tty"),
-            hooks: config.hooks.verbatim.clone(),
+            hooks: config.hooks.verbatim.clone().unwrap_or_else(|| Value::Object(Object::new())),
             preserved_fds: caller.pmi_fd.is_some().into(),
             user: caller.user,
         })

@@ -2,10 +2,9 @@
 //! fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 
 use super::Bundle;
-use crate::json;
 use crate::log;
 use miniserde::Serialize;
-use miniserde::json::Value;
+use miniserde::json::{self, Value};
 use std::collections::BTreeMap;
 
 #[derive(Serialize)]
@@ -14,9 +13,8 @@ struct Spec<'a> {
     version: &'a str,
     process: Process<'a>,
     root: Root<'a>,
-    hostname: Option<String>,
     mounts: Vec<Mount>,
-    hooks: Option<&'a Value>,
+    hooks: &'a Value,
     linux: Linux,
     annotations: BTreeMap<&'static str, String>,
 }
@@ -70,7 +68,7 @@ struct Mount {
 #[derive(Serialize)]
 struct Linux {
     namespaces: Vec<Namespace>,
-    resources: Option<Resources>,
+    resources: Resources,
     #[serde(rename = "rootfsPropagation")]
     propagation: &'static str,
     #[serde(rename = "maskedPaths")]
@@ -85,20 +83,19 @@ struct Namespace {
     kind: &'static str,
 }
 
-#[derive(Serialize)]
-struct Resources {
-    cpu: Cpu,
-}
+/// Empty, or the processors.
+type Resources = BTreeMap<&'static str, Cpu>;
 
 #[derive(Serialize)]
 struct Cpu {
     cpus: String,
 }
 
-/// The text of config.json.
+/// The text of config.json. Nothing in it is optional, so that no null is written, which the
+/// specification does not know.
 #[must_use]
 pub fn config_json(bundle: &Bundle) -> String {
-    json::write(&spec(bundle))
+    json::to_string(&spec(bundle))
 }
 
 fn spec(bundle: &Bundle) -> Spec<'_> {
@@ -107,12 +104,11 @@ fn spec(bundle: &Bundle) -> Spec<'_> {
         version: "1.0.2",
         process: process(bundle),
         root: Root { path: &bundle.rootfs, readonly: false },
-        hostname: None,
         mounts: mounts(bundle),
-        hooks: bundle.hooks.as_ref(),
+        hooks: &bundle.hooks,
         linux: Linux {
             namespaces: ["pid", "mount"].map(|kind| Namespace { kind }).into(),
-            resources: bundle.cpus.clone().map(|cpus| Resources { cpu: Cpu { cpus } }),
+            resources: bundle.cpus.clone().map(|cpus| ("cpu", Cpu { cpus })).into_iter().collect(),
             propagation: "slave",
             masked: MASKED.into(),
             readonly: READONLY.into(),

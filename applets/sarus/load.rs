@@ -4,7 +4,7 @@ use super::Command;
 use argh::{ArgsInfo, FromArgs};
 use sarus::args::Words;
 use sarus::config::{Config, Installation};
-use sarus::error::Result;
+use sarus::error::{Because, Result};
 use sarus::import;
 use sarus::log;
 use sarus::progress::Progress;
@@ -58,7 +58,8 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let choice = Choice { name: name.into_owned(), platform: Platform::host() };
     let image = source::open(file, &choice, &space, progress)?;
     let pending = repository.begin(&reference)?;
-    let imported = import::import(image, &space, compression, pending.file(), progress)?;
+    let imported = import::import(image, &space, compression, pending.file(), progress)
+        .because(|| format!("cannot import into {}", repository.path().display()))?;
     progress.say("> create metadata ...");
     let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
     log::print(&format!("# created: {}", image.image_path.display()));

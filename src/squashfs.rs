@@ -3,6 +3,7 @@
 
 mod compressor;
 mod content;
+mod output;
 mod pool;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::progress::Meter;
 use crate::tree::{Content, Directory, Kind, Node, Tree};
 use compressor::Engine;
 use content::ContentReader;
+use output::Output;
 use pool::{Ahead, Queue};
 
 /// Bytes of a data block: `mksquashfs`'s default. Larger ones compress better and make a first
@@ -106,7 +108,7 @@ pub fn write(
             scope.spawn(|| queue.work(compression));
         }
         scope.spawn(|| content::walk(&contents, data, &queue));
-        let result = writer.write(out);
+        let result = writer.write(Output::new(out));
         queue.close();
         result.map(|(_, size)| size).map_err(failure)
     })?;

@@ -13,3 +13,4 @@ mod mount_compat;
 pub mod open;
 pub mod process;
 pub mod signal;
+pub mod writeback;

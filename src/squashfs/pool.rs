@@ -6,6 +6,7 @@
 //! compresses itself, so the image never depends on the walker's guess.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use backhand::compression::{CompressionAction, Compressor};
@@ -24,11 +25,36 @@ const MAX_DEPTH: usize = 256;
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
-    /// Something changed that a worker or the writer may wait for.
-    filled: Condvar,
-    /// The writer took a block: the walker may go on.
-    taken: Condvar,
+    /// For workers: there is a block to compress.
+    filled: Bell,
+    /// For the writer: there is a block in front, or its result.
+    ready: Bell,
+    /// For the walker: there is room.
+    taken: Bell,
     workers: usize,
+}
+
+/// A condition variable that makes no system call when nobody waits for it, as is the rule here.
+#[derive(Debug, Default)]
+struct Bell {
+    condition: Condvar,
+    /// Changed and read under the lock of the state, or after a change that was made under it.
+    waiting: AtomicUsize,
+}
+
+impl Bell {
+    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let state = self.condition.wait(state).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        state
+    }
+
+    fn wake_one(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.condition.notify_one();
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -56,8 +82,8 @@ struct Block {
 impl Queue {
     /// For `workers` threads.
     pub fn new(workers: usize) -> Arc<Self> {
-        let state = Mutex::default();
-        Arc::new(Self { state, filled: Condvar::new(), taken: Condvar::new(), workers })
+        let [filled, ready, taken] = std::array::from_fn(|_| Bell::default());
+        Arc::new(Self { state: Mutex::default(), filled, ready, taken, workers })
     }
 
     pub fn workers(&self) -> usize {
@@ -78,27 +104,29 @@ impl Queue {
         let room = (DEPTH * self.workers).min(MAX_DEPTH);
         let mut state = self.lock();
         while state.blocks.len() >= room && !state.closed {
-            state = self.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.taken.wait(state);
         }
         if state.closed {
             return false;
         }
         state.blocks.push_back(Block { raw: Arc::new(raw), compressed: None });
-        self.filled.notify_all();
+        self.filled.wake_one();
+        self.ready.wake_one();
         true
     }
 
     /// The walker has nothing more.
     pub fn end(&self) {
         self.lock().ended = true;
-        self.filled.notify_all();
+        self.filled.condition.notify_all();
+        self.ready.condition.notify_all();
     }
 
     /// The writer has all it needs: lets walker and workers end.
     pub fn close(&self) {
         self.lock().closed = true;
-        self.filled.notify_all();
-        self.taken.notify_all();
+        self.filled.condition.notify_all();
+        self.taken.condition.notify_all();
     }
 
     /// Compresses blocks until there are no more.
@@ -113,34 +141,30 @@ impl Queue {
                     drop(raw);
                     state = self.lock();
                     if state.store(number, compressed) {
-                        self.filled.notify_all();
+                        self.ready.wake_one();
                     }
                 }
                 None if state.ended => return,
-                None => state = self.wait(state),
+                None => state = self.filled.wait(state),
             }
         }
-    }
-
-    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
-        self.filled.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The compressed form of `raw`, if the walker guessed that it would be asked for.
     fn take(&self, raw: &[u8], engine: &mut Engine) -> Option<Vec<u8>> {
         let mut state = self.lock();
         while state.blocks.is_empty() && !state.ended {
-            state = self.wait(state);
+            state = self.ready.wait(state);
         }
         let ahead = state.blocks.iter().position(|block| same(&block.raw, raw))?;
         for _ in 0..ahead {
             state.remove();
         }
-        self.taken.notify_all();
         loop {
             let front = state.blocks.front_mut()?;
             if let Some(compressed) = front.compressed.take() {
                 state.remove();
+                self.taken.wake_one();
                 return Some(compressed);
             }
             // Rather than wait for a worker to begin, begin.
@@ -149,9 +173,10 @@ impl Queue {
                 drop(state);
                 let compressed = engine.compress(raw);
                 self.lock().remove();
+                self.taken.wake_one();
                 return Some(compressed);
             }
-            state = self.wait(state);
+            state = self.ready.wait(state);
         }
     }
 }

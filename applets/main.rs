@@ -2,6 +2,7 @@
 //! and the applet's row in the table decides over its rights before its first line runs.
 
 mod init;
+mod launch;
 mod sarus;
 
 use ::sarus::error::{Error, Result};
@@ -25,6 +26,12 @@ const APPLETS: &[Applet] = &[
         about: "Run a program as the first process of a container",
         rights: |_| Rights::Drop,
         main: init::main,
+    },
+    Applet {
+        name: "launch",
+        about: "Run a program in a directory, as sarus run does",
+        rights: |_| Rights::Drop,
+        main: launch::main,
     },
 ];
 

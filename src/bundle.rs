@@ -95,6 +95,9 @@ pub struct Mount {
 /// Where the init process lies in the container.
 pub const INIT: &str = "/dev/init";
 
+/// Where the program lies in the container that leads another to its working directory.
+pub const LAUNCH: &str = "/dev/launch";
+
 /// The descriptor that `PMI_FD` is moved to: the lowest that a container can inherit.
 pub const PMI_FD: i32 = 3;
 
@@ -146,6 +149,12 @@ impl Bundle {
             preserved_fds: caller.pmi_fd.is_some().into(),
             user: caller.user,
         })
+    }
+
+    /// Whether the program has a way to go before it starts: an OCI runtime would go it as root.
+    #[must_use]
+    pub fn needs_launch(&self) -> bool {
+        std::path::Path::new(&self.directory) != std::path::Path::new("/")
     }
 
     /// What hooks are told beside the state.

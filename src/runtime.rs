@@ -10,13 +10,14 @@ mod files;
 mod mountpoint;
 mod rootfs;
 
-use crate::bundle::{Bundle, INIT, Mount, spec};
+use crate::bundle::{Bundle, INIT, LAUNCH, Mount, spec};
 use crate::config::{Config, RamFilesystem};
 use crate::error::{Because, Error, Result};
 use crate::log;
 use crate::sys::mount::{self, Restrictions};
 use crate::sys::{ids, open};
-use crate::trust::{self, Trusted};
+use crate::trust;
+use crate::user::User;
 pub use execute::OciRuntime;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -50,7 +51,14 @@ pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> R
     let place = prepare_place(config, &trusted.bundle_dir)?;
     let rootfs = rootfs::assemble(&place, config, bundle, image)?;
     if bundle.init {
-        place_init(&rootfs, config, &trusted, program)?;
+        let init = match &trusted.init {
+            Some(init) => init,
+            None => &this_program(config, program)?,
+        };
+        place_program(&rootfs, INIT, init)?;
+    }
+    if bundle.needs_launch() {
+        place_program(&rootfs, LAUNCH, &this_program(config, program)?)?;
     }
     for (mount, source) in bundle.mounts.iter().zip(&sources) {
         attach(&rootfs, config, bundle, mount, source)?;
@@ -125,25 +133,18 @@ fn prepare_place(config: &Config, below: &OwnedFd) -> Result<OwnedFd> {
     }
 }
 
-/// Makes the init process visible in the container: the site's, or the applet of this program.
-fn place_init(
-    rootfs: &rootfs::Rootfs,
-    config: &Config,
-    trusted: &Trusted,
-    program: &Path,
-) -> Result<()> {
-    let cannot = || format!("cannot provide {INIT}");
-    let ours;
-    let source = match &trusted.init {
-        Some(init) => init,
-        None => {
-            ours = trust::program(program, config.checks).because(cannot)?;
-            &ours
-        }
-    };
-    let target = files::create(&rootfs.dev, "init", b"", 0o755, None).because(cannot)?;
+/// The program that is running, whose applets serve in the container.
+fn this_program(config: &Config, path: &Path) -> Result<OwnedFd> {
+    trust::program(path, config.checks).because(|| "cannot use this program".into())
+}
+
+/// Makes a program of the host visible in the container's `/dev`, as `path`.
+fn place_program(rootfs: &rootfs::Rootfs, path: &str, program: &OwnedFd) -> Result<()> {
+    let cannot = || format!("cannot provide {path}");
+    let name = path.trim_start_matches("/dev/");
+    let target = files::create(&rootfs.dev, name, b"", 0o755, None).because(cannot)?;
     let restrictions = Restrictions { readonly: true, ..Restrictions::default() };
-    mount::bind(source, &target, restrictions).because(cannot)
+    mount::bind(program, &target, restrictions).because(cannot)
 }
 
 /// Mounts what was asked for, where it was asked for.

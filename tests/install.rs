@@ -38,6 +38,7 @@ fn every_file_is_where_the_manual_says() {
         "bin/sarusbox",
         "bin/sarus",
         "bin/init",
+        "bin/launch",
         "configure_installation.sh",
         "etc/sarus.schema.json",
         "etc/templates/sarus.json",

@@ -1,7 +1,7 @@
 //! config.json of a bundle: plain structs of the OCI runtime specification, and one function that
 //! fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 
-use super::Bundle;
+use super::{Bundle, LAUNCH};
 use crate::log;
 use miniserde::Serialize;
 use miniserde::json::{self, Value};
@@ -23,7 +23,7 @@ struct Spec<'a> {
 struct Process<'a> {
     terminal: bool,
     user: User,
-    args: &'a [String],
+    args: Vec<&'a str>,
     env: Vec<String>,
     cwd: &'a str,
     capabilities: Capabilities,
@@ -119,6 +119,7 @@ fn spec(bundle: &Bundle) -> Spec<'_> {
 
 fn process(bundle: &Bundle) -> Process<'_> {
     let user = &bundle.user;
+    let launch: &[&str] = if bundle.needs_launch() { &[LAUNCH, &bundle.directory] } else { &[] };
     Process {
         terminal: bundle.terminal,
         user: User {
@@ -127,9 +128,9 @@ fn process(bundle: &Bundle) -> Process<'_> {
             umask: bundle.umask,
             groups: user.groups.iter().map(|group| group.as_raw()).collect(),
         },
-        args: &bundle.args,
+        args: launch.iter().copied().chain(bundle.args.iter().map(String::as_str)).collect(),
         env: bundle.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
-        cwd: &bundle.directory,
+        cwd: "/",
         capabilities: Capabilities::default(),
         no_new_privileges: true,
     }

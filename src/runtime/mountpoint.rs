@@ -26,7 +26,7 @@ pub struct Place<'a> {
 }
 
 /// What is engine and runtime's own: a mount there would get root's files written into it.
-const RESERVED: [&str; 16] = [
+const RESERVED: [&str; 17] = [
     "/",
     "/dev",
     "/dev/null",
@@ -41,6 +41,7 @@ const RESERVED: [&str; 16] = [
     "/dev/shm",
     "/dev/mqueue",
     "/dev/init",
+    "/dev/launch",
     "/proc",
     "/sys",
 ];

@@ -271,10 +271,7 @@ pub fn spawn_in_own_group(program: &OsStr, args: &[OsString], signals: &Signals)
             lead_a_foreground_group()
         });
     }
-    let child = command.spawn().map_err(|error| {
-        let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-        Error::caused_by(format!("cannot execute {}", program.to_string_lossy()), error).exit(code)
-    })?;
+    let child = command.spawn().map_err(|error| cannot_execute(program, error))?;
     Ok(child.id())
 }
 
@@ -282,6 +279,18 @@ fn lead_a_foreground_group() -> std::io::Result<()> {
     rustix::process::setpgid(None, None)?;
     // A background process that takes the terminal is stopped by SIGTTOU unless it ignores it.
     // SAFETY: SIG_IGN and SIG_DFL run no code of ours.
+/// Goes on as `program`, with our environment and descriptors. Comes back only when it cannot be
+/// executed; the exit status is 127 when it is not there, else 126.
+#[must_use]
+pub fn become_program(program: &OsStr, args: &[OsString]) -> Error {
+    cannot_execute(program, Command::new(program).args(args).exec())
+}
+
+fn cannot_execute(program: &OsStr, error: std::io::Error) -> Error {
+    let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+    Error::caused_by(format!("cannot execute {}", program.to_string_lossy()), error).exit(code)
+}
+
     unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
     // SAFETY: descriptor 0 is open: std opens /dev/null where the caller closed it.
     let stdin = unsafe { BorrowedFd::borrow_raw(0) };

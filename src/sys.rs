@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod clock;
+mod guard;
 pub mod ids;
 pub mod loopdev;
 pub mod mount;

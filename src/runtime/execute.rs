@@ -61,6 +61,7 @@ pub fn run(config: &Config, bundle: &Bundle, place: &OwnedFd) -> Result<u8> {
         env: &[("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")],
         directory: place.as_fd(),
         signals: &signals,
+        takes_stdio: runtime == OciRuntime::Crun,
     })?;
     let janitor = position.map(|position| Janitor::start(&id, position)).transpose()?;
     let status = wait(&child, &signals);

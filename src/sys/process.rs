@@ -1,6 +1,7 @@
 //! Processes: our own descriptors and limits, and the OCI runtime as a child that cannot outlive us.
 
 use super::ids;
+use super::{guard, ids};
 use super::signal::Signals;
 use crate::error::{Because, Error, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -95,6 +96,8 @@ pub struct Program<'a> {
     pub env: &'a [(&'static str, &'static str)],
     /// Where it starts.
     pub directory: BorrowedFd<'a>,
+    /// Whether it would give stdin, stdout and stderr to others if it could.
+    pub takes_stdio: bool,
     /// What this process has blocked, and the child shall not.
     pub signals: &'a Signals,
 }
@@ -118,6 +121,7 @@ pub fn spawn_contained(program: &Program<'_>) -> Result<Contained> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
         .because(|| "cannot make a PID namespace".into())?;
     let (alive, ours) = std::io::pipe().because(|| "cannot make a pipe".into())?;
+    let takes_stdio = program.takes_stdio;
     let directory = program.directory.as_raw_fd();
     let mask = program.signals.mask_before();
     let mut command = Command::new(program.path);
@@ -127,7 +131,9 @@ pub fn spawn_contained(program: &Program<'_>) -> Result<Contained> {
     unsafe {
         command.pre_exec(move || {
             mask.restore();
-            before_exec(directory, &alive)
+            before_exec(directory, &alive)?;
+            // For all, in case that another one does it too; kernels that cannot are rare and old.
+            guard::keep_owner_of_stdio().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })
         });
     }
     let child =

@@ -17,7 +17,7 @@ pub fn unite(host: &[(OsString, OsString)], image: &[String], site: &Environment
     let gpus = variables.get("CUDA_VISIBLE_DEVICES").cloned();
     for text in image {
         match text.split_once('=') {
-            Some((name, value)) if !name.is_empty() => {
+            Some((name, value)) if is_variable(name, value) => {
                 variables.insert(name.to_owned(), value.to_owned());
             }
             _ => log::warn("environment", &format!("'{text}' of the image is no NAME=value")),
@@ -28,18 +28,23 @@ pub fn unite(host: &[(OsString, OsString)], image: &[String], site: &Environment
     variables
 }
 
+/// execve(2) takes any text; as a variable, nobody can read a name without letters or with a `=`.
+fn is_variable(name: &str, value: &str) -> bool {
+    !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
+}
+
 /// A name that is there twice means its first value, as getenv(3) has it.
 fn from_host(host: &[(OsString, OsString)]) -> Variables {
     let mut variables = Variables::new();
     for (name, value) in host {
         match (name.to_str(), value.to_str()) {
-            (Some(name), Some(value)) => {
+            (Some(name), Some(value)) if is_variable(name, value) => {
                 variables.entry(name.to_owned()).or_insert_with(|| value.to_owned());
             }
-            // config.json cannot hold it.
+            // config.json cannot hold it, or the OCI runtime would refuse it.
             _ => log::warn(
                 "environment",
-                &format!("{} is not UTF-8 and left out", name.to_string_lossy()),
+                &format!("'{}' is no variable in UTF-8 and left out", name.to_string_lossy()),
             ),
         }
     }
@@ -122,8 +127,8 @@ mod tests {
 
     #[test]
     fn the_image_overrides_the_host() {
-        let host = host(&[("A", "host"), ("B", "x\ny"), ("E", ""), ("A", "second")]);
-        let image = ["A=image".to_owned(), "C=a=b".into(), "broken".into(), "=x".into()];
+        let host = host(&[("A", "host"), ("B", "x\ny"), ("E", ""), ("A", "second"), ("=X", "1")]);
+        let image = ["A=image", "C=a=b", "broken", "=x", "N=a\0b", "\0=x"].map(str::to_owned);
         let all = unite(&host, &image, &Environment::default());
         assert_eq!(shown(&all), ["A=image", "B=x\ny", "C=a=b", "E="]);
     }

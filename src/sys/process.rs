@@ -1,8 +1,7 @@
 //! Processes: our own descriptors and limits, and the OCI runtime as a child that cannot outlive us.
 
-use super::ids;
-use super::{guard, ids};
 use super::signal::Signals;
+use super::{guard, ids};
 use crate::error::{Because, Error, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use rustix::mount::{MountFlags, mount};
@@ -78,10 +77,9 @@ pub fn move_descriptor(fd: RawFd, to: RawFd) -> Result<()> {
 #[must_use]
 pub fn take_environment() -> Vec<(OsString, OsString)> {
     let environment: Vec<_> = std::env::vars_os().collect();
-    for (name, _) in &environment {
-        // SAFETY: this program has one thread now.
-        unsafe { std::env::remove_var(name) };
-    }
+    // Not one by one: that would panic at a name that holds `=`, and leave what has none.
+    // SAFETY: this program has one thread now.
+    unsafe { libc::clearenv() };
     environment
 }
 
@@ -96,10 +94,10 @@ pub struct Program<'a> {
     pub env: &'a [(&'static str, &'static str)],
     /// Where it starts.
     pub directory: BorrowedFd<'a>,
-    /// Whether it would give stdin, stdout and stderr to others if it could.
-    pub takes_stdio: bool,
     /// What this process has blocked, and the child shall not.
     pub signals: &'a Signals,
+    /// Whether it would give stdin, stdout and stderr to others if it could.
+    pub takes_stdio: bool,
 }
 
 /// A child that ends when we do.
@@ -121,9 +119,9 @@ pub fn spawn_contained(program: &Program<'_>) -> Result<Contained> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
         .because(|| "cannot make a PID namespace".into())?;
     let (alive, ours) = std::io::pipe().because(|| "cannot make a pipe".into())?;
-    let takes_stdio = program.takes_stdio;
     let directory = program.directory.as_raw_fd();
     let mask = program.signals.mask_before();
+    let takes_stdio = program.takes_stdio;
     let mut command = Command::new(program.path);
     command.args(program.args).env_clear().envs(program.env.iter().copied());
     // SAFETY: the closure runs in the forked child of a program with one thread, so allocation and
@@ -281,10 +279,6 @@ pub fn spawn_in_own_group(program: &OsStr, args: &[OsString], signals: &Signals)
     Ok(child.id())
 }
 
-fn lead_a_foreground_group() -> std::io::Result<()> {
-    rustix::process::setpgid(None, None)?;
-    // A background process that takes the terminal is stopped by SIGTTOU unless it ignores it.
-    // SAFETY: SIG_IGN and SIG_DFL run no code of ours.
 /// Goes on as `program`, with our environment and descriptors. Comes back only when it cannot be
 /// executed; the exit status is 127 when it is not there, else 126.
 #[must_use]
@@ -297,6 +291,10 @@ fn cannot_execute(program: &OsStr, error: std::io::Error) -> Error {
     Error::caused_by(format!("cannot execute {}", program.to_string_lossy()), error).exit(code)
 }
 
+fn lead_a_foreground_group() -> std::io::Result<()> {
+    rustix::process::setpgid(None, None)?;
+    // A background process that takes the terminal is stopped by SIGTTOU unless it ignores it.
+    // SAFETY: SIG_IGN and SIG_DFL run no code of ours.
     unsafe { libc::signal(libc::SIGTTOU, libc::SIG_IGN) };
     // SAFETY: descriptor 0 is open: std opens /dev/null where the caller closed it.
     let stdin = unsafe { BorrowedFd::borrow_raw(0) };

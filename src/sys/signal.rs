@@ -47,6 +47,8 @@ impl Signals {
             for signal in FAULTS.iter().chain(except) {
                 libc::sigdelset(&raw mut set, *signal);
             }
+            // A caller that ignores it would have the kernel reap our children, and us wait for ever.
+            libc::signal(libc::SIGCHLD, libc::SIG_DFL);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const set, &raw mut before)
         };
         if answer != 0 {

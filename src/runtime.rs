@@ -50,6 +50,9 @@ pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> R
     let sources = open_sources(&root, bundle)?;
     let place = prepare_place(config, &trusted.bundle_dir)?;
     let rootfs = rootfs::assemble(&place, config, bundle, image)?;
+    // A mount of `/` in the container shall not show what root keeps here. Not before: the kernel
+    // binds the layers itself.
+    mount::hide_from_binds(&place)?;
     if bundle.init {
         let init = match &trusted.init {
             Some(init) => init,

@@ -59,6 +59,15 @@ pub fn filesystem(
         .because(|| format!("cannot mount {kind}"))
 }
 
+/// Leaves the mount whose root is `mount`, and all below it, out of binds of what is above it.
+///
+/// # Errors
+/// With the kernel's reason.
+pub fn hide_from_binds(mount: impl AsFd) -> Result<()> {
+    mount_change(proc_path(mount.as_fd()), MountPropagationFlags::UNBINDABLE)
+        .because(|| "cannot hide a mount from binds".into())
+}
+
 /// Shows `source` and everything mounted below it at `target` too: recursive, private, `nosuid`.
 /// The restrictions hold for every mount below as well; those that a mount has already stay.
 ///

@@ -77,8 +77,8 @@ pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> R
 ///
 /// # Errors
 /// When it is there but cannot be read.
-pub fn read_group_database(config: &Config) -> Result<String> {
-    let text = files::read(&config.prefix_dir.join("etc/group"))?.unwrap_or_default();
+pub fn read_group_database(config: &Config, user: &User) -> Result<String> {
+    let text = files::read(user, &config.prefix_dir.join("etc/group"))?.unwrap_or_default();
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 

@@ -51,6 +51,7 @@ pub struct Trusted {
 /// When something is missing, or can be tampered with.
 pub fn check_installation(config: &Config) -> Result<Trusted> {
     let judge = Judge::of_root(config.checks)?;
+    judge.open(&config.prefix_dir, OFlags::PATH | OFlags::DIRECTORY)?;
     let trusted = Trusted {
         runtime: judge.program(&config.runc_path)?,
         init: config.init_path.as_deref().map(|path| judge.program(path)).transpose()?,

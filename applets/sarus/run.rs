@@ -72,7 +72,6 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let cpus =
         if OciRuntime::of(&config.runc_path).makes_cgroups() { limited_cpus() } else { None };
     let caller = Caller { user, environment, umask, cpus, pmi_fd };
-    let groups = runtime::read_group_database(&config)?;
     let bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
     log::info("cli", || {
         format!("command line processed in {:.6} s", start.elapsed().as_secs_f64())
@@ -80,6 +79,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     runtime::run(&config, &bundle, &image, &installation.program)
 }
 
+    let groups = runtime::read_group_database(&config, &user)?;
 type Environment = Vec<(OsString, OsString)>;
 
 /// Takes the environment and the open descriptors away from this process: nothing of them shall

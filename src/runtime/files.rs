@@ -4,6 +4,7 @@
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::error::{Because, Error, Result};
+use crate::sys::ids;
 use crate::user::User;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
@@ -51,15 +52,20 @@ pub fn write_etc(etc: &OwnedFd, config: &Config, bundle: &Bundle) -> Result<()> 
     ];
     for (name, source) in files {
         // A node without name servers has no resolv.conf: then the image's is not right either.
-        let content = read(&source)?.unwrap_or_default();
+        let content = read(&bundle.user, &source)?.unwrap_or_default();
         create(etc, name, &content, 0o644, Some(&bundle.user))
             .because(|| "cannot write /etc".into())?;
     }
     Ok(())
 }
 
-/// The content of a file of the host, or nothing where there is none.
-pub fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+/// The content of a file of the host, or nothing where there is none. Read with the rights of
+/// `user`, who sees it in the container: a link to another file shows nothing that they may not see.
+pub fn read(user: &User, path: &Path) -> Result<Option<Vec<u8>>> {
+    ids::as_user(user, || read_as_we_are(path))
+}
+
+fn read_as_we_are(path: &Path) -> Result<Option<Vec<u8>>> {
     let cannot = || format!("cannot read {}", path.display());
     let file = match std::fs::File::open(path) {
         Ok(file) => file,

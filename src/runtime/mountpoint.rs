@@ -85,12 +85,12 @@ impl Place<'_> {
         Ok(Path::new("/").join(inside).join(self.missing.iter().collect::<PathBuf>()))
     }
 
-    /// Whether a user may mount here: what the site forbids is compared with the resolved path,
-    /// component by component.
+    /// Whether `user` may mount here. What the site forbids is compared with the resolved path,
+    /// component by component: as it stands, and where the image's links lead it.
     ///
     /// # Errors
     /// When not, with the rule.
-    pub fn judge(&self, limits: &UserMounts) -> Result<()> {
+    pub fn judge(&self, limits: &UserMounts, user: &User) -> Result<()> {
         let path = self.resolved()?;
         let shown = path.display();
         if RESERVED.iter().any(|reserved| path == Path::new(reserved))
@@ -99,13 +99,18 @@ impl Place<'_> {
         {
             return Err(Error::new(format!("{shown} is reserved for the container itself")));
         }
-        if let Some(prefix) =
-            limits.not_allowed_prefixes.iter().find(|prefix| path.starts_with(prefix))
-        {
+        // Where the user cannot go, no destination of theirs was found either.
+        let find = |limit: &Path| ids::as_user(user, || find(self.rootfs, limit)).ok();
+        let resolved = |limit: &Path| find(limit)?.resolved().ok();
+        let is_below = |limit: &&PathBuf| {
+            path.starts_with(limit) || resolved(limit).is_some_and(|limit| path.starts_with(limit))
+        };
+        if let Some(prefix) = limits.not_allowed_prefixes.iter().find(is_below) {
             let text = format!("the site does not allow mounts below {}", prefix.display());
             return Err(Error::new(text));
         }
-        if limits.not_allowed_paths.contains(&path) {
+        let is_it = |limit: &PathBuf| path == *limit || resolved(limit).as_ref() == Some(&path);
+        if limits.not_allowed_paths.iter().any(is_it) {
             return Err(Error::new(format!("the site does not allow mounts on {shown}")));
         }
         Ok(())

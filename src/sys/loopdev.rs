@@ -4,6 +4,7 @@
 //! and one page cache for all of them. Start at [`attach`]. See loop(4).
 
 use crate::error::{Because, Result};
+use crate::log;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::time::{Duration, Instant};
@@ -75,9 +76,11 @@ impl LoopInfo64 {
     }
 }
 
-/// How long to wait for other starts on this node, and for a device that udev or another start
-/// took from under us.
+/// How long to wait for a device that udev or another start took from under us.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long to wait for other starts on this node. Each holds the lock for less than a millisecond.
+const TURN: Duration = Duration::from_secs(2);
 
 /// The read-only loop device of `image`: the one that serves it already, or a new one.
 ///
@@ -88,8 +91,7 @@ pub fn attach(image: impl AsFd) -> Result<LoopDevice> {
         .because(|| "cannot open /dev/loop-control".into())
         .map_err(|error| error.hint("the kernel module may be missing: modprobe loop"))?;
     // Starts of one node take turns, or each of 128 ranks would find no device and make its own.
-    // Only root can open this file, so no user can hold the lock.
-    lock(&control)?;
+    take_turns(&control)?;
     let stat = rustix::fs::fstat(&image).because(|| "cannot stat the image file".into())?;
     if let Some(device) = find(stat.st_dev, stat.st_ino) {
         return Ok(device);
@@ -97,11 +99,17 @@ pub fn attach(image: impl AsFd) -> Result<LoopDevice> {
     create(&control, &image)
 }
 
-fn lock(control: &OwnedFd) -> Result<()> {
+/// Only root can open this file, but a user can stop an engine of theirs that holds the lock: then
+/// the others go on without, and lose no more than the sharing of a device.
+fn take_turns(control: &OwnedFd) -> Result<()> {
     let start = Instant::now();
     while let Err(errno) = rustix::fs::flock(control, FlockOperation::NonBlockingLockExclusive) {
-        if errno != rustix::io::Errno::WOULDBLOCK || start.elapsed() > PATIENCE {
+        if errno != rustix::io::Errno::WOULDBLOCK {
             return Err(errno).because(|| "cannot take turns at /dev/loop-control".into());
+        }
+        if start.elapsed() > TURN {
+            log::info("loop", || "somebody holds /dev/loop-control: going on without".into());
+            return Ok(());
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -8,7 +8,7 @@ use crate::user::User;
 /// What an applet does with the root that the program was started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rights {
-    /// Effective root stays; the real ids are the caller's all the time.
+    /// Effective root stays; the real ids, and all of the group, are the caller's all the time.
     Keep,
     /// Given up for good before the applet's first line.
     Drop,
@@ -21,8 +21,11 @@ pub enum Rights {
 /// # Errors
 /// When the kernel refuses, or a privilege is left afterwards: then nothing may run.
 pub fn settle(rights: Rights) -> Result<()> {
-    if rights == Rights::Drop && ids::are_raised() {
-        ids::become_for_good(&User::caller()?)?;
+    if !ids::are_raised() {
+        return Ok(());
     }
-    Ok(())
+    match rights {
+        Rights::Drop => ids::become_for_good(&User::caller()?),
+        Rights::Keep => ids::give_up_group(),
+    }
 }

@@ -49,6 +49,16 @@ pub fn become_for_good(user: &User) -> Result<()> {
     verify(user)
 }
 
+/// Keeps the caller's group and no other. Old installations were set-group-id too, and what is
+/// opened as the user would be opened with root's group.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn give_up_group() -> Result<()> {
+    let gid = rustix::process::getgid();
+    set_thread_res_gid(gid, gid, gid).because(|| "cannot give up root's group".into())
+}
+
 fn cannot_become(user: &User) -> String {
     format!("cannot give up root for user id {}", user.uid.as_raw())
 }

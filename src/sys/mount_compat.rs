@@ -39,7 +39,7 @@ fn restrict(copy: &Mount, copies: &[Mount], restrictions: Restrictions) -> Resul
         // Either another mount of the copy lies on top of this one and nobody can reach it, or
         // the path was changed under our hands.
         let is_covered =
-            copies.iter().any(|other| other.id != copy.id && other.point == copy.point);
+            copies.iter().any(|other| other.parent == copy.id && other.point == copy.point);
         return if is_covered { Ok(()) } else { Err(Error::caused_by(cannot(), "it moved")) };
     }
     let mut flags = copy.flags | MountFlags::BIND | MountFlags::NOSUID;
@@ -54,6 +54,8 @@ fn restrict(copy: &Mount, copies: &[Mount], restrictions: Restrictions) -> Resul
 /// A line of mountinfo.
 struct Mount {
     id: u64,
+    /// What it is mounted on.
+    parent: u64,
     point: PathBuf,
     flags: MountFlags,
 }
@@ -68,8 +70,9 @@ fn mounts() -> Result<Vec<Mount>> {
 
 fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let point = unescape(fields.nth(3)?);
+    let number = |field| std::str::from_utf8(field).ok()?.parse().ok();
+    let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
+    let point = unescape(fields.nth(2)?);
     let flags =
         fields.next()?.split(|byte| *byte == b',').fold(MountFlags::empty(), |all, word| {
             all | match word {
@@ -83,7 +86,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
                 _ => MountFlags::empty(),
             }
         });
-    Some(Mount { id, point: PathBuf::from(OsString::from_vec(point)), flags })
+    Some(Mount { id, parent, point: PathBuf::from(OsString::from_vec(point)), flags })
 }
 
 /// Blank, tab, newline and backslash stand as three octal digits behind a backslash.
@@ -123,7 +126,7 @@ mod tests {
     fn a_line_of_mountinfo_is_understood() {
         let line = br"36 35 98:0 /mnt1 /a\040b\134 ro,noexec,relatime master:1 - ext3 /dev/root rw";
         let mount = parse(line).unwrap();
-        assert_eq!(mount.id, 36);
+        assert_eq!((mount.id, mount.parent), (36, 35));
         assert_eq!(mount.point, PathBuf::from("/a b\\"));
         let flags = MountFlags::RDONLY | MountFlags::NOEXEC | MountFlags::RELATIME;
         assert_eq!(mount.flags, flags);

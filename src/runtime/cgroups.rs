@@ -100,13 +100,19 @@ fn tidy(sign: &PipeReader, folders: &[PathBuf]) {
 /// Removes old cgroups of containers; the kernel refuses those that hold a process.
 fn remove_stale(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-        let is_ours = entry.file_name().to_string_lossy().starts_with(PREFIX);
+        let is_ours = entry.file_name().to_str().is_some_and(is_id);
         let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
         if is_ours && age().is_some_and(|age| age > STALE) {
             // In use, then.
             std::fs::remove_dir(entry.path()).ok();
         }
     }
+}
+
+/// Other programs call theirs `container-` too; sixteen letters behind it are ours.
+fn is_id(name: &str) -> bool {
+    name.strip_prefix(PREFIX)
+        .is_some_and(|rest| rest.len() == 16 && rest.bytes().all(|byte| byte.is_ascii_lowercase()))
 }
 
 /// Where a runtime may make cgroups named `id`: below our own in each hierarchy, or beside it.

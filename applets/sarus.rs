@@ -74,12 +74,12 @@ fn split_global(words: &[OsString]) -> Result<Words> {
     args::split(words, Grammar { flags: Global::get_args_info().flags, optional_value: &[] })
 }
 
-/// Only `run` keeps root; a command line that cannot be understood does not.
+/// Only `run` keeps root; its help does not, nor a command line that cannot be understood.
 pub fn rights(words: &[OsString]) -> Rights {
-    match split_global(words) {
-        Ok(Words { rest, .. }) if rest.first().is_some_and(|name| name == run::COMMAND.name) => {
-            Rights::Keep
-        }
+    let Ok(global) = split_global(words) else { return Rights::Drop };
+    let wants_text = global.help || global.options.iter().any(|option| option == "--version");
+    match global.rest.split_first() {
+        Some((name, behind)) if name == run::COMMAND.name && !wants_text => run::rights(behind),
         _ => Rights::Drop,
     }
 }
@@ -113,10 +113,13 @@ fn find(name: &OsString) -> Result<&'static Command> {
 }
 
 impl Command {
+    fn split(&self, words: &[OsString]) -> Result<Words> {
+        let flags = (self.options)().flags;
+        args::split(words, Grammar { flags, optional_value: self.optional_value })
+    }
+
     fn run(&self, words: &[OsString]) -> Result<u8> {
-        let grammar =
-            Grammar { flags: (self.options)().flags, optional_value: self.optional_value };
-        let result = match args::split(words, grammar) {
+        let result = match self.split(words) {
             Ok(words) if words.help => help::print_command(self),
             Ok(words) => (self.main)(self, words),
             Err(error) => Err(self.see(error)),

@@ -9,6 +9,7 @@ use sarus::bundle::{self, Bundle, Caller, Options};
 use sarus::config::{Config, Installation};
 use sarus::error::{Error, Result};
 use sarus::log;
+use sarus::privilege::Rights;
 use sarus::reference::Reference;
 use sarus::runtime::{self, Image, OciRuntime};
 use sarus::store::Repository;
@@ -30,6 +31,14 @@ pub const COMMAND: Command = Command {
     failure: 125,
     main,
 };
+
+/// Root is needed to run something, from an image at least.
+pub fn rights(words: &[OsString]) -> Rights {
+    match COMMAND.split(words) {
+        Ok(words) if !words.help && !words.rest.is_empty() => Rights::Keep,
+        _ => Rights::Drop,
+    }
+}
 
 /// The options, as words.
 #[derive(FromArgs, ArgsInfo)]
@@ -71,6 +80,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
         ids::as_user(&user, || find_image(&config, &user, centralized, &reference))?;
     let cpus =
         if OciRuntime::of(&config.runc_path).makes_cgroups() { limited_cpus() } else { None };
+    let groups = runtime::read_group_database(&config, &user)?;
     let caller = Caller { user, environment, umask, cpus, pmi_fd };
     let bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
     log::info("cli", || {
@@ -79,7 +89,6 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     runtime::run(&config, &bundle, &image, &installation.program)
 }
 
-    let groups = runtime::read_group_database(&config, &user)?;
 type Environment = Vec<(OsString, OsString)>;
 
 /// Takes the environment and the open descriptors away from this process: nothing of them shall

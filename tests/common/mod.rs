@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
 mod host;
+pub mod hostile;
 mod image;
 
 pub use host::{loop_devices, mounts, processes_of};

@@ -172,16 +172,16 @@ fn privileged_files_of_an_image_are_inert() {
         installation.forge(alice, &root, "privileged", NO_META);
         let image = "load/library/privileged";
         let sh = |script: &str| run(&installation, &[image, "sh", "-c", script]);
+        for node in ["memory", "zeroes", "disk"] {
+            let output = sh(&format!("head -c 1 /{node}"));
+            assert_ne!(output.status, 0, "{output}");
+            assert!(output.stderr.contains("Permission denied"), "{output}");
+        }
         for program in ["setuid", "capable"] {
             let shown = sh(&format!("/{program}/busybox cat /proc/self/status")).succeeds();
             let uid = alice.uid;
             assert_eq!(field(&shown, "Uid"), format!("{uid} {uid} {uid} {uid}"), "{runtime:?}");
             assert_eq!(field(&shown, "CapEff"), "0000000000000000");
-        }
-        for node in ["memory", "zeroes", "disk"] {
-            let output = sh(&format!("head -c 1 /{node}"));
-            assert_ne!(output.status, 0, "{output}");
-            assert!(output.stderr.contains("Permission denied"), "{output}");
         }
         // Nor what the user makes of it, nor elsewhere in the root file system.
         sh("cp -p /setuid/busybox /tmp/; chmod 6755 /tmp/busybox; /tmp/busybox id -u").succeeds();
@@ -289,7 +289,7 @@ fn a_file_that_is_no_image_is_refused() {
             .as_user(alice, "timeout", ["10"])
             .arg(installation.prefix().join("bin/sarus"))
             .args(["run", &image, "true"])
-            .stdin(fs::File::open(&installation.config_file()).unwrap())
+            .stdin(fs::File::open(installation.config_file()).unwrap())
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stderr);

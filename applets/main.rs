@@ -1,6 +1,7 @@
 //! One binary, many names: the name that it is called by, or its first argument, picks the applet,
 //! and the applet's row in the table decides over its rights before its first line runs.
 
+mod confine_hook;
 mod init;
 mod launch;
 mod sarus;
@@ -32,6 +33,12 @@ const APPLETS: &[Applet] = &[
         about: "Run a program in a directory, as sarus run does",
         rights: |_| Rights::Drop,
         main: launch::main,
+    },
+    Applet {
+        name: "confine_hook",
+        about: "Keep an OCI runtime from lifting the restrictions of a root file system",
+        rights: |_| Rights::Drop,
+        main: confine_hook::main,
     },
 ];
 

@@ -19,6 +19,7 @@ use miniserde::json::{Object, Value};
 use mounts::MountRequest;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 
 /// What the command line asks for, typed.
 #[derive(Debug)]
@@ -101,6 +102,9 @@ pub const LAUNCH: &str = "/dev/launch";
 /// The descriptor that `PMI_FD` is moved to: the lowest that a container can inherit.
 pub const PMI_FD: i32 = 3;
 
+/// The kernel's limit of an argument or a variable, `=` and the final NUL left out: execve(2).
+const LONGEST: usize = (128 << 10) - 2;
+
 impl Bundle {
     /// Decides.
     ///
@@ -124,6 +128,13 @@ impl Bundle {
         }
         if let Some(word) = args.iter().find(|word| word.contains('\0')) {
             return Err(Error::new(format!("cannot run with a NUL byte in '{word}'")));
+        }
+        if let Some((name, _)) = env.iter().find(|(name, value)| name.len() + value.len() > LONGEST)
+        {
+            return Err(Error::new(format!("cannot run with a variable as long as {name}")));
+        }
+        if args.iter().any(|word| word.len() > LONGEST) {
+            return Err(Error::new("cannot run with an argument of more than 128 KiB"));
         }
         let site = config.site_mounts.iter().map(|mount| Mount {
             request: MountRequest {
@@ -154,7 +165,30 @@ impl Bundle {
     /// Whether the program has a way to go before it starts: an OCI runtime would go it as root.
     #[must_use]
     pub fn needs_launch(&self) -> bool {
-        std::path::Path::new(&self.directory) != std::path::Path::new("/")
+        Path::new(&self.directory) != Path::new("/")
+    }
+
+    /// Has `program`, which is this program, confine the root file system at `rootfs` once more
+    /// when the OCI runtime has made the container, before the site's own hooks of that stage.
+    ///
+    /// # Errors
+    /// When a path cannot be said in config.json.
+    pub fn confine(&mut self, program: &Path, rootfs: &Path) -> Result<()> {
+        let text = |path: &Path| {
+            let text = path.to_str().map(|text| Value::String(text.to_owned()));
+            text.ok_or_else(|| Error::new(format!("the path {} is not UTF-8", path.display())))
+        };
+        let list = |items: Vec<Value>| Value::Array(items.into_iter().collect());
+        let args = list(vec![Value::String("confine_hook".into()), text(rootfs)?]);
+        let hook = [("path".to_owned(), text(program)?), ("args".to_owned(), args)];
+        let hook = Value::Object(hook.into_iter().collect());
+        if let Value::Object(stages) = &mut self.hooks {
+            match stages.get_mut("createContainer") {
+                Some(Value::Array(hooks)) => hooks.insert(0, hook),
+                _ => drop(stages.insert("createContainer".into(), list(vec![hook]))),
+            }
+        }
+        Ok(())
     }
 
     /// What hooks are told beside the state.

@@ -45,6 +45,7 @@ pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> R
     let start = Instant::now();
     mount::private_namespace()?;
     let trusted = trust::check_installation(config)?;
+    let ours = this_program(config, program)?;
     let root = open_directory(Path::new("/"))?;
     // Before anything of ours is mounted: no source can lie in our own bundle.
     let sources = open_sources(&root, bundle)?;
@@ -56,12 +57,12 @@ pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> R
     if bundle.init {
         let init = match &trusted.init {
             Some(init) => init,
-            None => &this_program(config, program)?,
+            None => &ours,
         };
         place_program(&rootfs, INIT, init)?;
     }
     if bundle.needs_launch() {
-        place_program(&rootfs, LAUNCH, &this_program(config, program)?)?;
+        place_program(&rootfs, LAUNCH, &ours)?;
     }
     for (mount, source) in bundle.mounts.iter().zip(&sources) {
         attach(&rootfs, config, bundle, mount, source)?;

@@ -39,6 +39,7 @@ fn every_file_is_where_the_manual_says() {
         "bin/sarus",
         "bin/init",
         "bin/launch",
+        "bin/confine_hook",
         "configure_installation.sh",
         "etc/sarus.schema.json",
         "etc/templates/sarus.json",

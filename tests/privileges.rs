@@ -360,7 +360,7 @@ fn the_runtime_inherits_no_descriptor_but_the_one_for_pmi() {
         ("", &["0", "1", "2"]),
     ] {
         let script =
-            format!("exec {open}; PMI_FD='{pmi}' exec {} run {IMAGE} true", sarus.display());
+            format!("exec {open} 10>&-; PMI_FD='{pmi}' exec {} run {IMAGE} true", sarus.display());
         let mut command = installation.as_user(&installation.alice, "bash", ["-c", &script]);
         Output::of(&mut command).succeeds();
         // Those of the engine itself are closed when the runtime is executed.

@@ -78,11 +78,15 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let config = Config::load(&installation)?;
     let (image, metadata) =
         ids::as_user(&user, || find_image(&config, &user, centralized, &reference))?;
-    let cpus =
-        if OciRuntime::of(&config.runc_path).makes_cgroups() { limited_cpus() } else { None };
+    let runtime = OciRuntime::of(&config.runc_path);
+    let cpus = if runtime.makes_cgroups() { limited_cpus() } else { None };
     let groups = runtime::read_group_database(&config, &user)?;
     let caller = Caller { user, environment, umask, cpus, pmi_fd };
-    let bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
+    let mut bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
+    if !runtime.keeps_restrictions() {
+        let rootfs = config.bundle_dir.join(&config.rootfs_folder);
+        bundle.confine(&installation.program, &rootfs)?;
+    }
     log::info("cli", || {
         format!("command line processed in {:.6} s", start.elapsed().as_secs_f64())
     });

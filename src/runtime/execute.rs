@@ -24,10 +24,12 @@ const NOT_FOUND: u8 = 127;
 /// The runtimes that differ in what they are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OciRuntime {
-    /// runc, and whatever takes its command line.
+    /// The reference.
     Runc,
-    /// crun, which can leave the processes in the cgroup that the workload manager put them into.
+    /// It can leave the processes in the cgroup that the workload manager put them into.
     Crun,
+    /// What takes runc's command line.
+    Other,
 }
 
 impl OciRuntime {
@@ -35,13 +37,24 @@ impl OciRuntime {
     #[must_use]
     pub fn of(path: &Path) -> Self {
         let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        if name.starts_with("crun") { Self::Crun } else { Self::Runc }
+        match name {
+            name if name.starts_with("crun") => Self::Crun,
+            name if name.starts_with("runc") => Self::Runc,
+            _ => Self::Other,
+        }
     }
 
     /// Whether the processors of the container are confined by a cgroup: then the list must be in
     /// the bundle. Else they are inherited, as everything that the workload manager set.
     #[must_use]
     pub fn makes_cgroups(self) -> bool {
+        self != Self::Crun
+    }
+
+    /// Whether the root file system keeps its restrictions when the runtime binds it: runc's bind
+    /// copies them. What is not known to is not trusted with it.
+    #[must_use]
+    pub fn keeps_restrictions(self) -> bool {
         self == Self::Runc
     }
 }

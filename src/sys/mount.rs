@@ -6,12 +6,14 @@
 use super::mount_compat;
 use crate::error::{Because, Error, Result};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change,
-    move_mount, open_tree,
+    mount_remount, move_mount, open_tree,
 };
 use rustix::thread::UnshareFlags;
+use std::path::Path;
 
 /// What a mount forbids. `nosuid` is not among them: every mount of a container has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,6 +68,23 @@ pub fn filesystem(
 pub fn hide_from_binds(mount: impl AsFd) -> Result<()> {
     mount_change(proc_path(mount.as_fd()), MountPropagationFlags::UNBINDABLE)
         .because(|| "cannot hide a mount from binds".into())
+}
+
+/// Forbids set-user-id programs and device files on the mount at `directory`, and reads back that
+/// it is so.
+///
+/// # Errors
+/// With the kernel's reason, or when a restriction did not take effect.
+pub fn confine(directory: &Path) -> Result<()> {
+    let cannot = || format!("cannot confine {}", directory.display());
+    let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
+    mount_remount(directory, flags, c"").because(cannot)?;
+    let found = rustix::fs::statvfs(directory).because(cannot)?.f_flag;
+    if found.contains(StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV) {
+        Ok(())
+    } else {
+        Err(Error::caused_by(cannot(), "the kernel did not restrict it"))
+    }
 }
 
 /// Shows `source` and everything mounted below it at `target` too: recursive, private, `nosuid`.

@@ -110,6 +110,7 @@ fn report(error: &Error) {
     if let Some(hint) = error.advice() {
         text.push_str(&format!("hint: {hint}\n"));
     }
+    let text = log::printable(&text, &['\n', '\t']);
     // A closed stderr must not turn into a panic.
     std::io::stderr().write_all(text.as_bytes()).ok();
     log::debug("error", || "trace, from what was asked for to what failed first:".into());

@@ -187,8 +187,9 @@ impl Bundle {
                 Some(Value::Array(hooks)) => hooks.insert(0, hook),
                 _ => drop(stages.insert("createContainer".into(), list(vec![hook]))),
             }
+            return Ok(());
         }
-        Ok(())
+        Err(Error::new("cannot confine the container: OCIHooks is no object"))
     }
 
     /// What hooks are told beside the state.

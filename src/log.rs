@@ -66,7 +66,23 @@ pub fn line(level: Level, subsystem: &str, text: &str) -> String {
         Level::Error => "ERROR",
     };
     let (seconds, nanoseconds) = (now.as_secs(), now.subsec_nanos());
+    let text = printable(text, &[]);
     format!("[{seconds}.{nanoseconds:09}] [{host}-{pid}] [{subsystem}] [{level}] {text}\n")
+}
+
+/// `text` without control characters but those of `allowed`: what an image says may be in it, and
+/// shall neither steer a terminal nor look like a message of ours.
+#[must_use]
+pub fn printable(text: &str, allowed: &[char]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() && !allowed.contains(&letter) {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 /// A [`Level::Debug`] message.

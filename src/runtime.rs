@@ -67,6 +67,7 @@ pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> R
     for (mount, source) in bundle.mounts.iter().zip(&sources) {
         attach(&rootfs, config, bundle, mount, source)?;
     }
+    drop(sources);
     mountpoint::directory(&rootfs, &bundle.user, Path::new(&bundle.directory))
         .because(|| format!("cannot create the working directory {}", bundle.directory))?;
     files::create(&place, "config.json", spec::config_json(bundle).as_bytes(), 0o600, None)?;

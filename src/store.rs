@@ -147,7 +147,7 @@ impl Repository {
     /// When that cannot be read, or is damaged.
     pub fn metadata(&self, image: &Image) -> Result<Metadata> {
         let path = image.metadata_path.display();
-        let text = std::fs::read_to_string(&image.metadata_path);
+        let text = read(&image.metadata_path, MAX_METADATA);
         let text = text.because(|| format!("cannot read {path}"))?;
         miniserde::json::from_str(&text).map_err(|_| {
             Error::new(format!("cannot read {path}: it is damaged"))
@@ -170,7 +170,9 @@ impl Repository {
     /// When it is not here, or cannot be removed.
     pub fn remove(&self, reference: &Reference) -> Result<Image> {
         let what = || format!("cannot remove {reference}");
-        if self.find(reference).because(what)?.is_none() {
+        // Whatever is left of it: one of its files may be gone.
+        let index = Index::read(&self.root).because(what)?;
+        if select(&index, &self.root, reference).is_none() {
             // Said without a lock, which makes no sense in a repository that does not exist.
             return Err(no_such_image(self)).because(what);
         }
@@ -189,6 +191,27 @@ impl Repository {
             std::fs::remove_dir(folder).ok();
         }
         Ok(image)
+    }
+}
+
+/// The configuration of an image, of which this is a part, is bounded by 4 MiB in an import.
+const MAX_METADATA: u64 = 4 << 20;
+
+/// The text of a file of at most `max` bytes. Files of a repository are its user's, and the engine
+/// waits for no pipe and reads no device in their place.
+fn read(path: &Path, max: u64) -> std::io::Result<String> {
+    use std::io::{Error, ErrorKind, Read};
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut text = String::new();
+    file.take(max + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > max {
+        true => Err(Error::new(ErrorKind::InvalidData, "it is too large")),
+        false => Ok(text),
     }
 }
 

@@ -437,3 +437,29 @@ fn the_engine_needs_to_be_setuid_and_says_so() {
     // What needs no privilege works without.
     assert!(installation.sarus(&installation.alice, &["images"]).succeeds().contains(IMAGE));
 }
+
+#[test]
+fn a_hundred_mounts_leave_nothing_behind_either() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let mounts: Vec<_> =
+            (0..100).map(|n| format!("--mount=type=bind,source=/usr,destination=/m/{n}")).collect();
+        let mut args: Vec<_> = mounts.iter().map(String::as_str).collect();
+        args.extend([IMAGE, "ls", "/m/99/bin"]);
+        assert!(!run(&installation, &args).is_empty());
+        assert_nothing_is_left(&installation, runtime);
+    }
+}
+
+#[test]
+fn a_repository_with_devices_for_files_is_refused_at_once() {
+    let installation = with_busybox(Runtime::Runc);
+    let repository = installation.repository(&installation.alice);
+    for file in ["images/load/library/bb/latest.meta", "metadata.json"] {
+        let file = repository.join(file);
+        fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", &file).unwrap();
+        let text = try_run(&installation, &[IMAGE, "true"]).fails(125);
+        assert!(text.contains("cannot read") || text.contains("not available"), "{text}");
+    }
+}

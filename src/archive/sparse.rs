@@ -73,7 +73,10 @@ pub fn read_map(mut next: impl FnMut(&mut [u8]) -> Result<bool>) -> Result<(Vec<
             match byte {
                 b'0'..=b'9' => {
                     let digit = u64::from(byte - b'0');
-                    let more = value.unwrap_or(0).checked_mul(10).map(|value| value + digit);
+                    let more = value
+                        .unwrap_or(0)
+                        .checked_mul(10)
+                        .and_then(|value| value.checked_add(digit));
                     value = Some(more.filter(|value| *value < 1 << 63).ok_or_else(bad)?);
                 }
                 b'\n' => match (count, value.take().ok_or_else(bad)?) {

@@ -52,8 +52,15 @@ pub fn words(image: &Metadata, entrypoint: &Entrypoint, args: &[OsString]) -> Re
 pub fn directory(image: &Metadata, workdir: Option<&str>) -> String {
     let of_image = image.working_dir.as_deref().filter(|path| !path.is_empty());
     let path = workdir.or(of_image).unwrap_or("/");
-    // Docker takes a relative one as starting from the root, and old builders write such.
-    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+    // As Docker: a relative one starts from the root, and `..` is taken by its name.
+    let mut names: Vec<&str> = Vec::new();
+    for name in path.split('/').filter(|name| !matches!(*name, "" | ".")) {
+        match name {
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
 }
 
 #[cfg(test)]
@@ -98,5 +105,7 @@ mod tests {
         assert_eq!(directory(&image("/src"), None), "/src");
         assert_eq!(directory(&image("src"), None), "/src");
         assert_eq!(directory(&image(""), None), "/");
+        assert_eq!(directory(&image("/a/../b/./c//"), None), "/b/c");
+        assert_eq!(directory(&image("../../x"), None), "/x");
     }
 }

@@ -67,7 +67,7 @@ impl Janitor {
         // Not in the namespace that ends with the runtime.
         process::leave_pid_namespace(&pid_namespace)?;
         let keep = [waiting.as_fd(), mounts.as_fd(), membership.as_fd()];
-        let pid = process::fork_detached(&keep.map(|fd| fd.as_raw_fd()), work)
+        let pid = process::fork_detached(&keep.map(|fd| fd.as_raw_fd()), sign.as_raw_fd(), work)
             .because(|| "cannot start the process that tidies up".into())?;
         Ok(Self { pid, sign })
     }

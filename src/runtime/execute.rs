@@ -150,8 +150,9 @@ fn explain(bundle: &Bundle, place: &OwnedFd) -> Option<Error> {
         rustix::fs::openat(place, LOG, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let mut text = String::new();
     std::fs::File::from(file).take(1 << 20).read_to_string(&mut text).ok()?;
+    // runc also logs what goes wrong after the program has ended; crun logs in plain text.
     let line =
-        text.lines().rfind(|line| line.contains("level=error") || !line.contains("level="))?;
+        text.lines().rfind(|line| line.contains("run failed") || !line.contains("level="))?;
     let code = classify(line);
     let program = bundle.args.first().map(String::as_str).unwrap_or_default();
     let error = Error::new(format!("cannot start '{program}' in the container")).exit(code);

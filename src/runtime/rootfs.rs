@@ -157,10 +157,17 @@ fn mount_overlay(place: &OwnedFd, bundle: &Bundle) -> Result<()> {
     rustix::process::fchdir(place).because(cannot)?;
     let target = subdirectory(place, &bundle.rootfs)?;
     let layers = format!("lowerdir={LOWER},upperdir={UPPER},workdir={WORK}");
-    // An image may hold overlay's own attributes: let none of them lead anywhere. Kernels that do
-    // not know the options have not the features either.
-    let strict = format!("{layers},redirect_dir=nofollow,metacopy=off,index=off,xino=off");
-    mount::filesystem("overlay", "overlay", &target, CONFINED, &strict)
-        .or_else(|_| mount::filesystem("overlay", "overlay", &target, CONFINED, &layers))
-        .because(cannot)
+    // An image may hold overlay's own attributes: let none of them lead anywhere. A kernel refuses
+    // options that it does not know: then those go first that came last, with their features.
+    let strict = ["redirect_dir=nofollow", "index=off", "xino=off", "metacopy=off"];
+    let mut result = Ok(());
+    for count in (0..=strict.len()).rev() {
+        let known = strict.iter().take(count);
+        let options = known.fold(layers.clone(), |all, option| format!("{all},{option}"));
+        result = mount::filesystem("overlay", "overlay", &target, CONFINED, &options);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result.because(cannot)
 }

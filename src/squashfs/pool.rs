@@ -168,8 +168,8 @@ impl Queue {
                 return Some(compressed);
             }
             // Rather than wait for a worker to begin, begin.
-            if state.next == state.removed {
-                state.next += 1;
+            if state.next <= state.removed {
+                state.next = state.removed + 1;
                 drop(state);
                 let compressed = engine.compress(raw);
                 self.lock().remove();

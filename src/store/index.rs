@@ -10,6 +10,9 @@ use miniserde::json::{self, Array, Object, Value};
 use super::Image;
 use crate::error::{Because, Error, Result};
 
+/// More than ten thousand images have.
+const MAX_SIZE: u64 = 16 << 20;
+
 /// The content of a `metadata.json`.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -30,7 +33,7 @@ impl Index {
     pub fn read(root: &Path) -> Result<Self> {
         let path = Self::path(root);
         let what = || format!("cannot read {}", path.display());
-        match std::fs::read_to_string(&path) {
+        match super::read(&path, MAX_SIZE) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             text => Self::parse(&text.because(what)?).because(what),
         }

@@ -114,7 +114,7 @@ fn a_failed_commit_is_one_error_and_leaves_the_repository_as_it_was() {
     let error = pending.commit(&Metadata::default(), "").unwrap_err();
     let path = repository.path().display();
     let expected = format!(
-        "cannot add index.docker.io/library/alpine:latest to {path}: cannot read {path}/metadata.json: Is a directory"
+        "cannot add index.docker.io/library/alpine:latest to {path}: cannot read {path}/metadata.json: it is no regular file"
     );
     assert_eq!(error.to_string(), expected);
     fs::remove_dir(&index).unwrap();

@@ -6,6 +6,9 @@
 
 use rustix::fd::RawFd;
 
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("the number of this architecture in seccomp filters is missing here");
+
 /// What `struct seccomp_data` calls `arch`: other numbers of system calls belong to others.
 const NATIVE: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
 

@@ -101,7 +101,13 @@ pub fn as_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
     }
     set_thread_res_uid(None, user.uid, None)
         .because(|| format!("cannot act as user id {}", user.uid.as_raw()))?;
-    let result = work();
+    // Leaving uid 0 clears the effective set, unless securebits say otherwise.
+    let rights = capabilities(None).map_or(true, |sets| !sets.effective.is_empty());
+    let result = if rights || rustix::process::geteuid() != user.uid {
+        Err(Error::new(format!("cannot act as user id {}: a privilege is left", user.uid.as_raw())))
+    } else {
+        work()
+    };
     // Without root again, nothing that follows could be right.
     set_thread_res_uid(None, root, None).because(|| "cannot take root back".into())?;
     result

@@ -7,6 +7,8 @@ use crate::error::{Because, Result};
 use crate::log;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A loop device that serves an image. It goes away by itself when this descriptor is closed and
@@ -91,9 +93,11 @@ pub fn attach(image: impl AsFd) -> Result<LoopDevice> {
         .because(|| "cannot open /dev/loop-control".into())
         .map_err(|error| error.hint("the kernel module may be missing: modprobe loop"))?;
     // Starts of one node take turns, or each of 128 ranks would find no device and make its own.
-    take_turns(&control)?;
     let stat = rustix::fs::fstat(&image).because(|| "cannot stat the image file".into())?;
-    if let Some(device) = find(stat.st_dev, stat.st_ino) {
+    let name = std::fs::read_link(super::mount::proc_path(image.as_fd()))
+        .because(|| "cannot name the image file".into())?;
+    take_turns(&control)?;
+    if let Some(device) = find(&name, stat.st_dev, stat.st_ino) {
         return Ok(device);
     }
     create(&control, &image)
@@ -121,13 +125,21 @@ fn open(path: &str, access: OFlags) -> rustix::io::Result<OwnedFd> {
 }
 
 /// Looks through the devices in use for one that serves the whole of this file, read-only.
-fn find(device: u64, inode: u64) -> Option<LoopDevice> {
+///
+/// Only those are asked that the kernel says serve a file of its name: to answer, a device asks the
+/// file system of its file, which may be another user's on a file server that is down.
+fn find(name: &Path, device: u64, inode: u64) -> Option<LoopDevice> {
     let mut in_use: Vec<u32> = std::fs::read_dir("/sys/block")
         .ok()?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("loop")?.parse().ok())
         .collect();
     in_use.sort_unstable();
     in_use.into_iter().find_map(|number| {
+        let backing = format!("/sys/block/loop{number}/loop/backing_file");
+        let backing = std::fs::read(backing).ok()?;
+        if backing.strip_suffix(b"\n")? != name.as_os_str().as_bytes() {
+            return None;
+        }
         let path = format!("/dev/loop{number}");
         // From here on the device cannot go away, so what it says now stays true.
         let open = open(&path, OFlags::RDONLY).ok()?;

@@ -122,6 +122,7 @@ pub fn spawn_contained(program: &Program<'_>) -> Result<Contained> {
     let directory = program.directory.as_raw_fd();
     let mask = program.signals.mask_before();
     let takes_stdio = program.takes_stdio;
+    let other_end = ours.as_raw_fd();
     let mut command = Command::new(program.path);
     command.args(program.args).env_clear().envs(program.env.iter().copied());
     // SAFETY: the closure runs in the forked child of a program with one thread, so allocation and
@@ -129,6 +130,8 @@ pub fn spawn_contained(program: &Program<'_>) -> Result<Contained> {
     unsafe {
         command.pre_exec(move || {
             mask.restore();
+            // Ours is inherited too: as long as it is open, the pipe tells nothing of the parent.
+            libc::close(other_end);
             before_exec(directory, &alive)?;
             // For all, in case that another one does it too; kernels that cannot are rare and old.
             guard::keep_owner_of_stdio().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })
@@ -163,15 +166,18 @@ fn before_exec(directory: RawFd, parent_is_alive: &std::io::PipeReader) -> std::
 }
 
 /// Runs `work` in a child that nothing of the caller's touches: root in every id, in a session of
-/// its own, with no descriptor open but those of `keep`.
+/// its own, with no descriptor open but those of `keep`, and surely without `sign`, whose end is a
+/// sign that the parent gives.
 ///
 /// # Errors
 /// When no process can be made.
-pub fn fork_detached(keep: &[RawFd], work: impl FnOnce()) -> std::io::Result<u32> {
+pub fn fork_detached(keep: &[RawFd], sign: RawFd, work: impl FnOnce()) -> std::io::Result<u32> {
     // SAFETY: this program has one thread, so the child may go on as it likes.
     match unsafe { libc::fork() } {
         -1 => Err(std::io::Error::last_os_error()),
         0 => {
+            // SAFETY: this process never uses it.
+            unsafe { libc::close(sign) };
             if detach(keep).is_ok() {
                 work();
             }
@@ -185,16 +191,27 @@ pub fn fork_detached(keep: &[RawFd], work: impl FnOnce()) -> std::io::Result<u32
 fn detach(keep: &[RawFd]) -> Result<()> {
     ids::become_root().because(|| "cannot become root".into())?;
     rustix::process::setsid().because(|| "cannot leave the session".into())?;
-    // A reader of our output shall not wait for this process.
-    for fd in (0..MANY_DESCRIPTORS).filter(|fd| !keep.contains(fd)) {
+    // A reader of our output shall not wait for this process. There is no /proc to list them.
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    keep.sort_unstable();
+    let mut first = 0;
+    for end in keep.into_iter().chain([u32::MAX]) {
         // SAFETY: what is closed is not used in this process.
-        unsafe { libc::close(fd) };
+        let answer =
+            unsafe { libc::syscall(libc::SYS_close_range, first, end.saturating_sub(1), 0) };
+        if answer != 0 && first < end {
+            for fd in first..end.min(MANY_DESCRIPTORS) {
+                // SAFETY: as above.
+                unsafe { libc::close(fd.cast_signed()) };
+            }
+        }
+        first = end.saturating_add(1);
     }
     Ok(())
 }
 
-/// More than this program ever has open.
-const MANY_DESCRIPTORS: RawFd = 64;
+/// More than this program has open when the OCI runtime runs; for kernels before 5.9.
+const MANY_DESCRIPTORS: u32 = 1024;
 
 /// Lets the children that come from now on be born in `namespace`, as before [`spawn_contained`].
 ///

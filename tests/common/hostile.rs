@@ -101,8 +101,9 @@ impl Flipper {
             #include <stdio.h>
             #include <unistd.h>
             int main(int argc, char **argv) {
-                for (unsigned n = 0;; n++) {
-                    if (renameat2(AT_FDCWD, argv[1], AT_FDCWD, argv[2], RENAME_EXCHANGE)) return 1;
+                for (unsigned n = 0, failed = 0;; n++) {
+                    if (!renameat2(AT_FDCWD, argv[1], AT_FDCWD, argv[2], RENAME_EXCHANGE)) failed = 0;
+                    else if (++failed > 1000) return 1;
                     usleep(n % 7 * 700);
                 }
             }"#;

@@ -1,13 +1,14 @@
-//! `launch DIRECTORY PROGRAM [ARG...]`: goes into a directory and becomes the program. `sarus run`
-//! puts it before a program that starts elsewhere than in `/`.
+//! `launch DIRECTORY PROGRAM [ARG...]`: the last step of `sarus run`, the first in the container. It
+//! makes sure that the image is confined, goes into the directory and becomes the program.
 //!
-//! An OCI runtime goes there as root, and the way may lead through directories of the host that
+//! An OCI runtime would go there as root, and the way may lead through directories of the host that
 //! the user can change at any moment: through a link of theirs root would go where they may not,
 //! and they would start there. This applet goes with the user's rights and no others.
 
 use sarus::error::{Because, Error, Result};
-use sarus::sys::process;
+use sarus::sys::{mount, process};
 use std::ffi::OsString;
+use std::path::Path;
 
 /// As all that fails before the program starts.
 const FAILED: u8 = 125;
@@ -18,8 +19,22 @@ pub fn main(args: &[OsString]) -> Result<u8> {
             .hint("usage: launch DIRECTORY PROGRAM [ARG...]")
             .exit(FAILED));
     };
+    start_in(directory).map_err(|error| error.exit(FAILED))?;
+    let error = process::become_program(program, args);
+    Err(match error.code() {
+        127 => error.hint("it is not in the image, or not in the image's PATH"),
+        _ => error,
+    })
+}
+
+fn start_in(directory: &OsString) -> Result<()> {
+    // Device files of an image of the user's own would open every disk of the machine.
+    if !mount::is_confined(Path::new("/")).because(|| "cannot look at the root".into())? {
+        return Err(Error::new(
+            "cannot start: the root file system is not mounted nosuid and nodev",
+        )
+        .hint("the OCI runtime of sarus.json lifts what the engine restricts: use another one"));
+    }
     std::env::set_current_dir(directory)
         .because(|| format!("cannot start in {}", directory.to_string_lossy()))
-        .map_err(|error| error.exit(FAILED))?;
-    Err(process::become_program(program, args))
 }

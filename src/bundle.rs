@@ -96,7 +96,7 @@ pub struct Mount {
 /// Where the init process lies in the container.
 pub const INIT: &str = "/dev/init";
 
-/// Where the program lies in the container that leads another to its working directory.
+/// Where the program lies in the container that becomes the one to run.
 pub const LAUNCH: &str = "/dev/launch";
 
 /// The descriptor that `PMI_FD` is moved to: the lowest that a container can inherit.
@@ -160,12 +160,6 @@ impl Bundle {
             preserved_fds: caller.pmi_fd.is_some().into(),
             user: caller.user,
         })
-    }
-
-    /// Whether the program has a way to go before it starts: an OCI runtime would go it as root.
-    #[must_use]
-    pub fn needs_launch(&self) -> bool {
-        Path::new(&self.directory) != Path::new("/")
     }
 
     /// Has `program`, which is this program, confine the root file system at `rootfs` once more

@@ -61,9 +61,7 @@ pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> R
         };
         place_program(&rootfs, INIT, init)?;
     }
-    if bundle.needs_launch() {
-        place_program(&rootfs, LAUNCH, &ours)?;
-    }
+    place_program(&rootfs, LAUNCH, &ours)?;
     for (mount, source) in bundle.mounts.iter().zip(&sources) {
         attach(&rootfs, config, bundle, mount, source)?;
     }

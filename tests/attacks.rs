@@ -199,6 +199,32 @@ fn privileged_files_of_an_image_are_inert() {
     }
 }
 
+#[test]
+fn a_runtime_that_lifts_the_confinement_is_found_out() {
+    let installation = with_busybox(Runtime::Runc);
+    let source = r#"
+        #define _GNU_SOURCE
+        #include <fcntl.h>
+        #include <stdint.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            uint64_t attr[4] = {0, 0x2 | 0x4, 0, 0}; /* clears nosuid and nodev */
+            if (syscall(442, AT_FDCWD, "rootfs", 0, attr, sizeof attr)) return 99;
+            return execv(RUNC, argv);
+        }"#;
+    let runc = format!("#define RUNC \"{}\"\n", Runtime::Runc.path().display());
+    // Under a name that is trusted to keep it.
+    let loose = installation.compile("runc-loose", &(runc + source));
+    let installation = installation.set("runcPath", &format!("\"{}\"", loose.display()));
+    for directory in ["/", "/tmp"] {
+        let output = run(&installation, &["-w", directory, IMAGE, "echo", "started"]);
+        assert_eq!(output.stdout, "", "{output}");
+        let text = output.fails(125);
+        assert!(text.contains("not mounted nosuid and nodev"), "{text}");
+    }
+}
+
 fn set_attribute(path: &Path, name: &str, value: &[u8]) {
     rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
 }

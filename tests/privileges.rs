@@ -150,13 +150,12 @@ fn an_import_from_stdin_has_no_privilege() {
 }
 
 #[test]
-fn what_init_and_launch_start_has_no_privilege() {
+fn what_init_starts_has_no_privilege() {
     let installation = Installation::new();
     let alice = &installation.alice;
     for args in [
         &["sarusbox", "init", "cat", "/proc/self/status"][..],
         &["init", "--", "cat", "/proc/self/status"],
-        &["launch", "/", "cat", "/proc/self/status"],
         &["init", "cat", "/proc/self/status"],
     ] {
         let program = installation.prefix().join("bin").join(args[0]);

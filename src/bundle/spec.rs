@@ -119,7 +119,8 @@ fn spec(bundle: &Bundle) -> Spec<'_> {
 
 fn process(bundle: &Bundle) -> Process<'_> {
     let user = &bundle.user;
-    let launch: &[&str] = if bundle.needs_launch() { &[LAUNCH, &bundle.directory] } else { &[] };
+    // Which looks at what the runtime made, and goes to the directory: see the applet.
+    let launch = [LAUNCH, &bundle.directory];
     Process {
         terminal: bundle.terminal,
         user: User {
@@ -128,7 +129,7 @@ fn process(bundle: &Bundle) -> Process<'_> {
             umask: bundle.umask,
             groups: user.groups.iter().map(|group| group.as_raw()).collect(),
         },
-        args: launch.iter().copied().chain(bundle.args.iter().map(String::as_str)).collect(),
+        args: launch.into_iter().chain(bundle.args.iter().map(String::as_str)).collect(),
         env: bundle.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         cwd: "/",
         capabilities: Capabilities::default(),

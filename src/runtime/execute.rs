@@ -18,8 +18,6 @@ use std::path::Path;
 
 /// The exit status when the engine or the OCI runtime failed before the program started.
 const FAILED: u8 = 125;
-const NOT_EXECUTABLE: u8 = 126;
-const NOT_FOUND: u8 = 127;
 
 /// The runtimes that differ in what they are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +72,7 @@ pub fn run(config: &Config, bundle: &Bundle, place: &OwnedFd) -> Result<u8> {
         env: &[("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")],
         directory: place.as_fd(),
         signals: &signals,
-        takes_stdio: runtime == OciRuntime::Crun,
+        takes_stdio: runtime != OciRuntime::Runc,
     })?;
     let janitor = position.map(|position| Janitor::start(&id, position)).transpose()?;
     let status = wait(&child, &signals);
@@ -153,24 +151,7 @@ fn explain(bundle: &Bundle, place: &OwnedFd) -> Option<Error> {
     // runc also logs what goes wrong after the program has ended; crun logs in plain text.
     let line =
         text.lines().rfind(|line| line.contains("run failed") || !line.contains("level="))?;
-    let code = classify(line);
     let program = bundle.args.first().map(String::as_str).unwrap_or_default();
-    let error = Error::new(format!("cannot start '{program}' in the container")).exit(code);
-    Some(match code {
-        FAILED => error.hint(format!("the OCI runtime says: {line}")),
-        NOT_FOUND => error.hint("it is not in the image, or not in the image's PATH"),
-        _ => error.hint("it is not executable"),
-    })
-}
-
-/// From the words of runc and crun to what shells and docker say with their exit status.
-fn classify(line: &str) -> u8 {
-    let is_about_program = line.contains("exec:") || line.contains("executable");
-    if is_about_program && line.contains("ermission denied") {
-        NOT_EXECUTABLE
-    } else if is_about_program && (line.contains("not found") || line.contains("o such file")) {
-        NOT_FOUND
-    } else {
-        FAILED
-    }
+    let error = Error::new(format!("cannot start '{program}' in the container"));
+    Some(error.hint(format!("the OCI runtime says: {line}")).exit(FAILED))
 }

@@ -79,12 +79,20 @@ pub fn confine(directory: &Path) -> Result<()> {
     let cannot = || format!("cannot confine {}", directory.display());
     let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
     mount_remount(directory, flags, c"").because(cannot)?;
-    let found = rustix::fs::statvfs(directory).because(cannot)?.f_flag;
-    if found.contains(StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV) {
+    if is_confined(directory).because(cannot)? {
         Ok(())
     } else {
         Err(Error::caused_by(cannot(), "the kernel did not restrict it"))
     }
+}
+
+/// Whether neither set-user-id programs nor device files work on the mount at `directory`.
+///
+/// # Errors
+/// With the kernel's reason.
+pub fn is_confined(directory: &Path) -> Result<bool, Errno> {
+    let confined = StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV;
+    Ok(rustix::fs::statvfs(directory)?.f_flag.contains(confined))
 }
 
 /// Shows `source` and everything mounted below it at `target` too: recursive, private, `nosuid`.

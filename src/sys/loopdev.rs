@@ -190,7 +190,8 @@ fn create(control: &OwnedFd, image: &impl AsFd) -> Result<LoopDevice> {
     }
 }
 
-/// One call since Linux 5.8; before, two, with a moment in between that the caller's lock covers.
+/// One call since Linux 5.8; before, two, and in between a start that did not wait for its turn may
+/// find the device without its flags: then it makes one of its own.
 fn configure(device: &OwnedFd, image: &impl AsFd) -> std::io::Result<()> {
     let image = image.as_fd().as_raw_fd();
     let info = LoopInfo64::new(LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR);

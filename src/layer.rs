@@ -49,12 +49,17 @@ pub enum Expected {
     Stored(Digest),
     /// The tar in it, by the image configuration's `diff_ids`.
     Inflated(Digest),
+    /// Those that an [`Arrival`](crate::blob::Arrival) lets be read to the end: checked there.
+    Arriving,
 }
 
 impl Expected {
-    fn digest(self) -> Digest {
-        let (Self::Stored(digest) | Self::Inflated(digest)) = self;
-        digest
+    /// What must be hashed here.
+    fn digest(self) -> Option<Digest> {
+        match self {
+            Self::Stored(digest) | Self::Inflated(digest) => Some(digest),
+            Self::Arriving => None,
+        }
     }
 }
 
@@ -106,16 +111,23 @@ impl Pending {
     }
 }
 
-/// Expands all layers of an image, in parallel.
+/// Expands all layers of an image, `workers` of them at a time.
 ///
 /// # Errors
 /// The first failing layer's, by the image's order.
-pub fn expand_all(sources: Vec<Source>, space: &Space, meter: &Meter) -> Result<Vec<Layer>> {
+pub fn expand_all(
+    sources: &[Source],
+    space: &Space,
+    workers: usize,
+    meter: &Meter,
+) -> Result<Vec<Layer>> {
     if sources.len() > MAX_LAYERS {
         let count = sources.len();
         return Err(Error::new(format!("the image has {count} layers, more than {MAX_LAYERS}")));
     }
-    let needed = sources.iter().map(|source| {
+    // What is still on its way tells nothing, and would have to be waited for.
+    let here = sources.iter().filter(|source| source.blob.is_here());
+    let needed = here.map(|source| {
         let blob = &source.blob;
         Compression::of(blob)
             .and_then(|compression| inflate::least(blob, compression))
@@ -124,19 +136,20 @@ pub fn expand_all(sources: Vec<Source>, space: &Space, meter: &Meter) -> Result<
     let needed = needed.sum::<Result<u64>>()?;
     space.check(needed)?;
     let budget = Budget::default();
-    in_parallel(&sources, |source| {
+    in_parallel(sources, workers, |source| {
         expand(source, space, &budget, meter)
             .because(|| format!("cannot read layer {}", source.name))
     })
 }
 
-/// Does `work` on every item, on all cores; the results are in the items' order. After a failure
-/// nothing more is begun.
+/// Does `work` on every item, by `workers` threads; the results are in the items' order. After a
+/// failure nothing more is begun.
 ///
 /// # Errors
 /// The first failing item's, by order.
 pub fn in_parallel<I: Sync, O: Send>(
     items: &[I],
+    workers: usize,
     work: impl Fn(&I) -> Result<O> + Sync,
 ) -> Result<Vec<O>> {
     let next = AtomicUsize::new(0);
@@ -153,7 +166,7 @@ pub fn in_parallel<I: Sync, O: Send>(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..cores().min(items.len()) {
+        for _ in 1..workers.min(items.len()) {
             scope.spawn(worker);
         }
         worker();
@@ -176,8 +189,10 @@ fn expand(source: &Source, space: &Space, budget: &Budget, meter: &Meter) -> Res
         let mut members = Members::of(&source.blob);
         let entries = entry::read(&mut members, budget)?;
         meter.add(source.blob.length());
-        let (blob, expected) = (source.blob.clone(), source.expected.digest());
-        let pending = Some(Pending { name: name.clone(), blob, expected });
+        let pending = source.expected.digest().map(|expected| {
+            let (name, blob) = (name.clone(), source.blob.clone());
+            Pending { name, blob, expected }
+        });
         return Ok(Layer { name, entries, data: source.blob.clone(), pending });
     }
     let (blob, expected) = (&source.blob, source.expected);
@@ -229,7 +244,7 @@ impl<'a> Inflating<'a> {
             Some(Expected::Inflated(_)) => {
                 (HashingReader::idle(blob.reader()), Some(Hasher::default()))
             }
-            None => (HashingReader::idle(blob.reader()), None),
+            Some(Expected::Arriving) | None => (HashingReader::idle(blob.reader()), None),
         };
         Ok(Self {
             reader: Inflate::new(reader, compression)?,
@@ -275,10 +290,11 @@ impl<'a> Inflating<'a> {
     fn finish(mut self, expected: Expected) -> Result<Blob> {
         let hasher = match expected {
             Expected::Inflated(_) => self.hasher.take(),
-            Expected::Stored(_) => self.reader.take_hasher(),
+            Expected::Stored(_) | Expected::Arriving => self.reader.take_hasher(),
         };
-        let hasher = hasher.ok_or_else(|| Error::new("it was not hashed"))?;
-        hasher.check(expected.digest())?;
+        if let Some(digest) = expected.digest() {
+            hasher.ok_or_else(|| Error::new("it was not hashed"))?.check(digest)?;
+        }
         self.spool.into_blob()
     }
 }

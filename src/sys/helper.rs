@@ -1,0 +1,58 @@
+//! Programs that keep a user's secrets, named `docker-credential-<name>`.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::error::{Because, Error, Result};
+
+/// Asks the helper `name` for the credentials of `server`
+/// (<https://github.com/docker/docker-credential-helpers>): its answer, or nothing if it has none.
+///
+/// It is found by the caller's `PATH` and gets the caller's environment, as it must to find the
+/// user's keyring: so never with more rights than the caller has.
+///
+/// # Errors
+/// When it cannot be run, or fails.
+pub fn ask(name: &str, server: &str) -> Result<Option<String>> {
+    if super::ids::are_raised() {
+        return Err(Error::new("not while the program has more rights than its caller"));
+    }
+    let program = find(name)?;
+    let about = || format!("cannot run {}", program.display());
+    let mut child = Command::new(&program)
+        .arg("get")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .because(about)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not read may still answer.
+        stdin.write_all(server.as_bytes()).ok();
+    }
+    let output = child.wait_with_output().because(about)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    match output.status.success() {
+        true => Ok(Some(text)),
+        // The one error that is none.
+        false if text.contains("credentials not found") => Ok(None),
+        false => Err(Error::new(format!("it says: {:.200}", text.trim()))).because(about),
+    }
+}
+
+fn find(name: &str) -> Result<PathBuf> {
+    let program = format!("docker-credential-{name}");
+    let is_program = |path: &PathBuf| {
+        let status = std::fs::metadata(path);
+        status.is_ok_and(|status| status.is_file() && status.permissions().mode() & 0o111 != 0)
+    };
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let absolute = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
+    let found = absolute.map(|folder| folder.join(&program)).find(is_program);
+    // A name with a slash would lead elsewhere.
+    found.filter(|_| !name.contains('/')).ok_or_else(|| {
+        Error::new(format!("cannot find {program:.100} on PATH"))
+            .hint("install it, or remove it from the file that names it")
+    })
+}

@@ -65,8 +65,21 @@ impl Descriptor {
             && !self.annotations.as_ref().is_some_and(|notes| notes.contains_key(attestation))
     }
 
+    /// Whether it may be the configuration of an image. Old tools gave it no type of its own.
+    fn is_config(&self) -> bool {
+        let type_ = self.media_type.as_deref();
+        matches!(
+            type_,
+            None | Some(
+                "application/vnd.oci.image.config.v1+json"
+                    | "application/vnd.docker.container.image.v1+json"
+                    | "application/octet-stream"
+            )
+        )
+    }
+
     /// Whether it may be a layer: refuses encrypted ones, and artifacts that are no images.
-    pub fn is_layer(&self) -> bool {
+    fn is_layer(&self) -> bool {
         let type_ = self.media_type.as_deref().unwrap_or_default();
         let known = [
             "application/vnd.oci.image.layer.v1.tar",
@@ -107,12 +120,33 @@ impl Document {
             Some(version) => Err(Error::new(format!("unknown manifest schema {version}"))),
         }
     }
+
+    /// The configuration and the layers of an image; what is stored as an image is, and is none,
+    /// has others.
+    pub fn image(self) -> Result<(Descriptor, Vec<Descriptor>)> {
+        let config =
+            self.config.ok_or_else(|| Error::new("its manifest names no configuration"))?;
+        let layers = self.layers.unwrap_or_default();
+        if !config.is_config() {
+            let type_ = config.media_type.as_deref().unwrap_or_default();
+            return Err(Error::new(format!("it is no container image, but holds {type_:.100}"))
+                .hint("artifacts such as charts and signatures cannot be run"));
+        }
+        if let Some((at, layer)) = layers.iter().enumerate().find(|(_, layer)| !layer.is_layer()) {
+            let type_ = layer.media_type.as_deref().unwrap_or("none");
+            return Err(Error::new(format!("unknown type {type_:.100}")))
+                .because(|| format!("cannot use layer {}", at + 1));
+        }
+        Ok((config, layers))
+    }
 }
 
 /// An image configuration.
 #[derive(Debug, Deserialize)]
 pub struct Config {
     pub architecture: Option<String>,
+    pub os: Option<String>,
+    pub variant: Option<String>,
     pub config: Option<Metadata>,
     pub rootfs: Option<RootFs>,
 }
@@ -123,6 +157,15 @@ pub struct RootFs {
 }
 
 impl Config {
+    /// For what the image is made, if it tells.
+    pub fn platform(&self) -> Option<PlatformOf> {
+        let architecture = self.architecture.clone().filter(|text| !text.is_empty())?;
+        let os = self.os.clone().filter(|text| !text.is_empty()).unwrap_or("linux".into());
+        // Empty where there are none, in what Docker writes.
+        let variant = self.variant.clone().filter(|text| !text.is_empty());
+        Some(PlatformOf { architecture, os, variant })
+    }
+
     /// An image for another processor loads, but will not run: say so now.
     pub fn warn_of_foreign(&self, platform: &Platform) {
         let architecture = self.architecture.as_deref().unwrap_or_default();

@@ -40,6 +40,8 @@ pub mod digest;
 pub mod import;
 pub mod layer;
 pub mod progress;
+pub mod pull;
+pub mod registry;
 pub mod source;
 pub mod squashfs;
 pub mod temp;

@@ -138,7 +138,7 @@ impl Config {
                     lines.push(fault.excerpt());
                 }
             }
-            Error::new(lines.join("\n"))
+            Error::of_lines(&lines)
         });
         let notes = reading.notes.iter().map(|(level, note)| (*level, note.describe(file)));
         Parsed { config, notes: notes.collect() }

@@ -59,9 +59,8 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
         return Ok(up_to_date(image, progress));
     }
     let waiting = notice(progress, "> waiting        : another process pulls this image");
-    let claim = repository.claim(reference, waiting)?;
+    let _claim = repository.claim(reference, waiting)?;
     if let Some(image) = current(repository, reference, &remote)? {
-        claim.remove();
         return Ok(up_to_date(image, progress));
     }
     cache.create()?;
@@ -73,7 +72,6 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
     progress.say(&format!("> make squashfs image: {path:?}"));
     let imported = merged.write(order.compression, pending.file(), progress).because(about)?;
     let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
-    claim.remove();
     if let Some(limit) = order.cache_limit {
         cache.trim(limit);
     }

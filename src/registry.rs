@@ -111,6 +111,10 @@ impl Registry {
                 Err(failure) => return Err(failure.error).because(about),
             }
         };
+        // Signed ones have the digest of what was signed, and cannot be used anyway.
+        if response.header("content-type").is_some_and(|kind| kind.contains("manifest.v1+")) {
+            return Err(schema_1()).because(about);
+        }
         let digest = Digest::of(&bytes);
         let claimed = response.header("docker-content-digest").map(str::to_owned);
         // Other algorithms than sha256 cannot be compared.
@@ -142,11 +146,17 @@ impl Registry {
             200 => (0, response.length()),
             206 => {
                 let range = response.header("content-range").and_then(parse_range);
-                let (from, end) = range.filter(|(from, _)| *from == start).ok_or_else(|| {
-                    Error::new(format!("{} sent another part than was asked for", self.server))
-                })?;
-                (from, Some(end))
+                match range.filter(|(from, _)| *from == start) {
+                    Some((from, end)) => (from, Some(end)),
+                    // It does not know how to resume.
+                    None if start > 0 => return self.blob(digest, size, 0),
+                    None => {
+                        let text = format!("{} sent a part where all was asked for", self.server);
+                        return Err(Error::new(text).into());
+                    }
+                }
             }
+            416 if start > 0 => return self.blob(digest, size, 0),
             404 => {
                 let server = &self.server;
                 return Err(Error::new(format!("{server} does not have it")).into());
@@ -283,6 +293,13 @@ impl Transfer {
         let text = format!("{host} sent {received} bytes instead of {size}");
         Failure::transient(text, "try again; what has arrived is kept")
     }
+}
+
+/// What a manifest of long ago is met with.
+#[cold]
+pub(crate) fn schema_1() -> Error {
+    Error::new("it has a manifest of Docker's schema 1, given up in 2017")
+        .hint("convert it with `skopeo copy --format v2s2`")
 }
 
 /// `bytes 100-199/200`: where it begins, and how long the whole is.

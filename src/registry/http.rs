@@ -312,7 +312,7 @@ impl Client {
         loop {
             let tried = self.follow(request);
             let asked = match &tried {
-                Ok(response) if matches!(response.status, 429 | 500 | 502 | 503 | 504) => {
+                Ok(response) if matches!(response.status, 408 | 429 | 500 | 502 | 503 | 504) => {
                     response.retry_after()
                 }
                 Err(failure) if failure.kind == Kind::Transient => None,

@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::error::{Because, Error, Result};
 use crate::image::Metadata;
 use crate::log;
+use crate::registry;
 
 /// Reads a document that was written by a machine.
 pub fn parse<T: Deserialize>(bytes: &[u8]) -> Result<T> {
@@ -114,8 +115,7 @@ impl Document {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let document: Self = parse(bytes)?;
         match document.schema_version {
-            Some(1) => Err(Error::new("it has a manifest of Docker's schema 1, given up in 2017")
-                .hint("convert it with `skopeo copy --format v2s2`")),
+            Some(1) => Err(registry::schema_1()),
             Some(2) | None => Ok(document),
             Some(version) => Err(Error::new(format!("unknown manifest schema {version}"))),
         }
@@ -205,19 +205,28 @@ impl std::fmt::Display for Platform {
     }
 }
 
+/// What is meant where no variant is told.
+fn usual_variant(architecture: &str) -> Option<&'static str> {
+    match architecture {
+        "arm64" => Some("v8"),
+        "arm" => Some("v7"),
+        _ => None,
+    }
+}
+
 impl Platform {
     /// The machine that this program was made for.
     #[must_use]
     pub fn host() -> Self {
-        let (architecture, variant) = match std::env::consts::ARCH {
-            "x86_64" => ("amd64", None),
-            "aarch64" => ("arm64", Some("v8")),
-            "arm" => ("arm", Some("v7")),
-            "powerpc64" => ("ppc64le", None),
-            "x86" => ("386", None),
-            other => (other, None),
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "powerpc64" => "ppc64le",
+            "x86" => "386",
+            other => other,
         };
-        Self { architecture: architecture.into(), variant: variant.map(Into::into) }
+        let variant = usual_variant(architecture).map(Into::into);
+        Self { architecture: architecture.into(), variant }
     }
 
     /// Parses `linux/<architecture>[/<variant>]`.
@@ -228,7 +237,8 @@ impl Platform {
         let mut parts = text.split('/');
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some("linux"), Some(architecture), variant, None) if !architecture.is_empty() => {
-                Ok(Self { architecture: architecture.into(), variant: variant.map(Into::into) })
+                let variant = variant.or(usual_variant(architecture)).map(Into::into);
+                Ok(Self { architecture: architecture.into(), variant })
             }
             _ => Err(Error::new("expected linux/<architecture>[/<variant>]"))
                 .because(|| format!("cannot use the platform {text:?}")),

@@ -88,10 +88,7 @@ impl Cache {
         let claim = Claim::take(Path::new(&partial), waiting)?;
         // It may have been completed since we looked.
         match open(&path)? {
-            Some(file) => {
-                claim.remove();
-                Ok(Slot::Complete(file))
-            }
+            Some(file) => Ok(Slot::Complete(file)),
             None => Ok(Slot::Partial(Partial { claim, to: path })),
         }
     }

@@ -91,14 +91,22 @@ impl Claim {
         &self.path
     }
 
-    /// Removes the file, if it was only there to be locked, and gives up the right.
+    /// Removes the file, and gives up the right.
     pub fn remove(self) {
         fs::remove_file(&self.path).ok();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.file.metadata().is_ok_and(|status| status.len() == 0)
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        // A file that was only there to be locked. Nobody else touches it while we have it.
+        if self.is_empty() && self.is_current() {
+            fs::remove_file(&self.path).ok();
+        }
         if let Some(link) = &self.link {
             fs::remove_file(link).ok();
         }
@@ -152,9 +160,11 @@ mod tests {
             // What was made took another name: the second makes another.
             fs::rename(scratch.path().join("blob"), scratch.path().join("made")).unwrap();
             drop(first);
-            assert_eq!(second.join().unwrap().file().metadata().unwrap().len(), 0);
+            let second = second.join().unwrap();
+            assert!(second.is_empty() && scratch.path().join("blob").exists());
         });
-        assert!(scratch.path().join("blob").exists());
+        assert!(!scratch.path().join("blob").exists());
+        assert!(scratch.path().join("made").exists());
     }
 
     #[test]

@@ -42,6 +42,9 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1";
 
+/// How the types of schema 1 begin.
+const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1";
+
 /// One repository of a registry, and the right to read it.
 #[derive(Debug)]
 pub struct Registry {
@@ -112,7 +115,7 @@ impl Registry {
             }
         };
         // Signed ones have the digest of what was signed, and cannot be used anyway.
-        if response.header("content-type").is_some_and(|kind| kind.contains("manifest.v1+")) {
+        if response.header("content-type").is_some_and(|kind| kind.contains(SCHEMA_1)) {
             return Err(schema_1()).because(about);
         }
         let digest = Digest::of(&bytes);

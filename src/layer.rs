@@ -7,6 +7,7 @@ mod entry;
 mod inflate;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,6 +22,7 @@ use crate::progress::Meter;
 use crate::temp::{Space, Spool};
 use entry::Budget;
 use inflate::{Compression, Inflate};
+use window::Windows;
 
 /// Most layers of an image: overlay file systems, and so Docker, stop at 128.
 pub const MAX_LAYERS: usize = 1024;
@@ -135,9 +137,9 @@ pub fn expand_all(
     });
     let needed = needed.sum::<Result<u64>>()?;
     space.check(needed)?;
-    let budget = Budget::default();
+    let (budget, windows) = (Budget::default(), Windows::default());
     in_parallel(sources, workers, |source| {
-        expand(source, space, &budget, meter)
+        expand(source, space, &budget, &windows, meter)
             .because(|| format!("cannot read layer {}", source.name))
     })
 }
@@ -182,7 +184,13 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn expand(source: &Source, space: &Space, budget: &Budget, meter: &Meter) -> Result<Layer> {
+fn expand(
+    source: &Source,
+    space: &Space,
+    budget: &Budget,
+    windows: &Windows,
+    meter: &Meter,
+) -> Result<Layer> {
     let name = source.name.clone();
     let compression = Compression::of(&source.blob)?;
     if compression == Compression::None {
@@ -196,6 +204,7 @@ fn expand(source: &Source, space: &Space, budget: &Budget, meter: &Meter) -> Res
         return Ok(Layer { name, entries, data: source.blob.clone(), pending });
     }
     let (blob, expected) = (&source.blob, source.expected);
+    let _window = windows.take(blob)?;
     let inflating = Inflating::new(blob, Some(expected), compression, space, meter)?;
     let mut members = Members::new(inflating);
     let entries = entry::read(&mut members, budget)?;

@@ -10,7 +10,7 @@ use crate::digest::{Hasher, HashingReader};
 use crate::error::{Because, Error, Result};
 
 /// Largest zstd window, as log2 of its bytes: what `zstd -d` takes without `--long`.
-const MAX_WINDOW_LOG: u32 = 27;
+pub(super) const MAX_WINDOW_LOG: u32 = 27;
 
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

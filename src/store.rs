@@ -147,7 +147,7 @@ impl Repository {
             .because(|| format!("cannot create {}", partial.display()))?;
         // Names of images may be longer than names of files.
         let name = Digest::of(reference.unique_key().as_bytes()).hex();
-        Claim::take(&partial.join(format!("{name}.lock")), waiting)
+        Claim::take(&partial.join(name).with_extension(pending::LOCK), waiting)
     }
 
     fn partial(&self) -> PathBuf {

@@ -93,7 +93,7 @@ impl Url {
     }
 
     /// Where a redirect leads (RFC 9110, section 10.2.2).
-    fn join(&self, location: &str) -> Result<Self> {
+    pub fn join(&self, location: &str) -> Result<Self> {
         let scheme = self.0.scheme_str().unwrap_or("https");
         let host = self.host();
         if location.split_once("://").is_some_and(|(scheme, _)| !scheme.contains(['/', '?'])) {
@@ -233,7 +233,7 @@ impl Response {
 }
 
 /// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn parse_date(text: &str) -> Option<u64> {
+pub fn parse_date(text: &str) -> Option<u64> {
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
     let mut words = text.split_once(", ")?.1.split(' ');
     let day: u64 = words.next()?.parse().ok()?;
@@ -241,6 +241,9 @@ fn parse_date(text: &str) -> Option<u64> {
     let year: u64 = words.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
     let mut time = words.next()?.split(':').map(|part| part.parse::<u64>().ok());
     let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
+    if !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
     // Days since 1970, with years that begin in March, so that the leap day comes last.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
@@ -394,10 +397,17 @@ impl Client {
 
     fn failure(&self, url: &Url, error: ureq::Error) -> Failure {
         let mut failure = Failure::of(url.host(), error, self.settings.stall);
-        // A server without TLS may also hang up, or wait for more, when it gets a greeting in TLS.
-        if failure.kind == Kind::Transient && !url.is_plain() && self.may_be_plain(url.host()) {
-            failure.kind = Kind::NoTls;
-        }
+        failure.kind = match failure.kind {
+            // Who has spoken TLS, or plain HTTP by permission, goes on with that.
+            Kind::NoTls if self.was_answered() => Kind::Transient,
+            // A server without TLS may also hang up, or wait for more, when it is greeted in TLS.
+            Kind::Transient
+                if !self.was_answered() && !url.is_plain() && self.may_be_plain(url.host()) =>
+            {
+                Kind::NoTls
+            }
+            kind => kind,
+        };
         failure
     }
 
@@ -473,7 +483,14 @@ mod tests {
         assert_eq!(parse_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
         assert_eq!(parse_date("Thu, 29 Feb 2024 00:00:00 GMT"), Some(1_709_164_800));
         assert_eq!(parse_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        for text in ["", "soon", "Sun, 06 Nov", "Sun, 06 Nov 99999 08:49:37 GMT"] {
+        for text in [
+            "",
+            "soon",
+            "Sun, 06 Nov",
+            "Sun, 06 Nov 99999 08:49:37 GMT",
+            "Sun, 00 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 99999999999999999:49:37 GMT",
+        ] {
             assert_eq!(parse_date(text), None);
         }
     }

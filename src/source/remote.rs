@@ -104,3 +104,9 @@ impl Remote {
         Ok(Image { digest: self.digest, ..image })
     }
 }
+
+/// Whether `bytes` describe an image, for tests of readers.
+#[cfg(test)]
+pub(crate) fn is_manifest(bytes: &[u8]) -> bool {
+    Document::parse(bytes).and_then(|document| described(Digest::of(bytes), document)).is_ok()
+}

@@ -1,12 +1,15 @@
 //! Images made by hand, to the byte: [`Built::new`]. A test serves them itself ([`Built::answer`]),
 //! or puts them into a real registry ([`Built::push`]), wrong as they may be.
 
-use std::io::Write;
+use std::fs;
+use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
-use flate2::{Compression, write::GzEncoder};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use sarus::digest::Digest;
 use tar::{Builder, EntryType, Header};
 
@@ -17,6 +20,9 @@ pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// The platform of this machine.
+pub const HOST: &str = if cfg!(target_arch = "x86_64") { "linux/amd64" } else { "linux/arm64" };
 
 /// `sha256:<hex>` of these bytes.
 pub fn digest(bytes: &[u8]) -> String {
@@ -33,6 +39,15 @@ pub struct Blob {
 impl Blob {
     pub fn new(bytes: Vec<u8>) -> Self {
         Self { digest: digest(&bytes), bytes: Arc::new(bytes) }
+    }
+
+    /// The digest of what a gzip layer inflates to.
+    fn inflated(&self) -> String {
+        let mut plain = vec![];
+        match GzDecoder::new(&self.bytes[..]).read_to_end(&mut plain) {
+            Ok(_) => digest(&plain),
+            Err(_) => self.digest.clone(),
+        }
     }
 
     /// What a manifest says of it.
@@ -64,23 +79,33 @@ pub struct Built {
 }
 
 impl Built {
-    /// An OCI image of these layers, for this platform.
+    /// An OCI image of these layers, for this host.
     pub fn new(layers: Vec<Blob>) -> Self {
         Self::with_note(layers, "")
     }
 
     /// The same, different from others by its configuration.
     pub fn with_note(layers: Vec<Blob>, note: &str) -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        };
+        Self::of(layers, HOST, note)
+    }
+
+    /// The same for `os/architecture[/variant]`.
+    pub fn for_platform(layers: Vec<Blob>, platform: &str) -> Self {
+        Self::of(layers, platform, "")
+    }
+
+    fn of(layers: Vec<Blob>, platform: &str, note: &str) -> Self {
+        let mut parts = platform.split('/');
+        let (os, architecture) = (parts.next().unwrap(), parts.next().unwrap());
+        let variant = parts.next().map_or(String::new(), |v| format!(r#""variant":"{v}","#));
+        let plain: Vec<_> =
+            layers.iter().map(|layer| format!("\"{}\"", layer.inflated())).collect();
+        let plain = plain.join(",");
         let config = Blob::new(
             format!(
-                r#"{{"architecture":"{architecture}","os":"linux","author":"{note}",
+                r#"{{"architecture":"{architecture}","os":"{os}",{variant}"author":"{note}",
                     "config":{{"Env":["PATH=/bin"],"Cmd":["sh"]}},
-                    "rootfs":{{"type":"layers","diff_ids":[]}}}}"#
+                    "rootfs":{{"type":"layers","diff_ids":[{plain}]}}}}"#
             )
             .into_bytes(),
         );
@@ -136,6 +161,23 @@ impl Built {
         }
     }
 
+    /// Writes it into this directory as OCI layout, with the name `latest`.
+    pub fn write_layout(&self, directory: &Path) {
+        let blobs = directory.join("blobs/sha256");
+        fs::create_dir_all(&blobs).unwrap();
+        for blob in self.blobs().chain([&self.manifest]) {
+            let hex = blob.digest.trim_start_matches("sha256:");
+            fs::write(blobs.join(hex), &blob.bytes[..]).unwrap();
+        }
+        let entry = self.manifest.descriptor(self.media_type);
+        let name = r#""annotations":{"org.opencontainers.image.ref.name":"latest"}}"#;
+        let entry = format!("{},{name}", entry.trim_end_matches('}'));
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{entry}]}}"#);
+        fs::write(directory.join("index.json"), index).unwrap();
+        let version = r#"{"imageLayoutVersion":"1.0.0"}"#;
+        fs::write(directory.join("oci-layout"), version).unwrap();
+    }
+
     /// Puts it into a registry under this name and tag, and under its digest.
     pub fn push(&self, registry: &Registry, name: &str, tag: &str) {
         for blob in self.blobs() {
@@ -187,8 +229,8 @@ pub fn busybox() -> Blob {
     let make = || {
         let find = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap();
         let path = String::from_utf8(find.stdout).unwrap();
-        let busybox = std::fs::read(Path::new(path.trim())).unwrap();
-        let release = std::fs::read("/etc/os-release").unwrap();
+        let busybox = fs::read(Path::new(path.trim())).unwrap();
+        let release = fs::read("/etc/os-release").unwrap();
         let passwd = b"root:x:0:0:root:/root:/bin/sh\n";
         layer(
             &[("bin/busybox", &busybox), ("etc/os-release", &release), ("etc/passwd", passwd)],

@@ -102,24 +102,35 @@ impl Installation {
         self.failed(&self.pull(name), words)
     }
 
-    /// Insists that alice could not pull: exit status 1, one line that says all of `words` (in any
-    /// case; of `a|b` one is enough) and one with a hint, and nothing left behind.
+    /// Insists that alice could not pull: as [`Self::refused`], with a line that says all of
+    /// `words` (in any case; of `a|b` one is enough), and one with a hint.
     #[track_caller]
     pub fn failed(&self, output: &Output, words: &[&str]) -> String {
-        assert_eq!(output.status, 1, "{output}");
-        let text = output.stderr.clone();
-        let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), 2, "not one line and a hint: {output}");
-        assert!(lines[0].starts_with("sarus: cannot pull "), "{output}");
-        assert!(lines[1].starts_with("hint: "), "{output}");
-        assert!(lines.iter().all(|line| line.len() < 600), "too long: {output}");
-        let lower = lines[0].to_lowercase();
+        let text = self.refused(output);
+        let (line, hint) = text.split_once('\n').unwrap();
+        assert!(hint.starts_with("hint: "), "no hint: {output}");
+        let line = line.to_lowercase();
         for word in words {
-            let has = word.split('|').any(|word| lower.contains(&word.to_lowercase()));
+            let has = word.split('|').any(|word| line.contains(&word.to_lowercase()));
             assert!(has, "no word of '{word}': {output}");
         }
-        self.assert_nothing_is_left();
         text
+    }
+
+    /// Insists that alice could not pull: exit status 1, one line of reasonable length and perhaps
+    /// a hint, and nothing left behind.
+    #[track_caller]
+    pub fn refused(&self, output: &Output) -> String {
+        assert_eq!(output.status, 1, "{output}");
+        let lines: Vec<_> = output.stderr.lines().collect();
+        assert!(lines[0].starts_with("sarus: cannot pull "), "{output}");
+        assert!(lines.len() < 2 || lines[1].starts_with("hint: "), "{output}");
+        assert!(lines.len() <= 2, "more than one line and a hint: {output}");
+        assert!(lines.iter().all(|line| line.len() < 600), "too long: {output}");
+        let is_plain = |c: char| !c.is_control() || c == '\n';
+        assert!(output.stderr.chars().all(is_plain), "control characters: {output}");
+        self.assert_nothing_is_left();
+        output.stderr.clone()
     }
 
     /// Insists that alice has no image, nothing temporary, and nothing in the cache but whole blobs
@@ -127,12 +138,11 @@ impl Installation {
     #[track_caller]
     pub fn assert_nothing_is_left(&self) {
         let repository = self.repository(&self.alice);
-        let files = |directory: PathBuf| -> Vec<String> {
-            let found = Command::new("find").arg(directory).args(["-type", "f"]).output().unwrap();
-            String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect()
-        };
-        let images = files(repository.join("images"));
-        assert!(images.is_empty(), "left: {images:?}");
+        // Where others may wait for it, a lock may stay; empty.
+        let lock = ["(", "-name", "*.lock", "-empty", ")", "-o", "-type", "f", "-print"];
+        let found =
+            Command::new("find").arg(repository.join("images")).args(lock).output().unwrap();
+        assert!(found.stdout.is_empty(), "left: {}", String::from_utf8_lossy(&found.stdout));
         let temporary: Vec<_> = fs::read_dir(self.path("tmp")).unwrap().collect();
         assert!(temporary.is_empty(), "left: {temporary:?}");
         self.cached();

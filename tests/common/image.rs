@@ -47,6 +47,12 @@ impl Image {
         self.option("label", &[label])
     }
 
+    /// Makes it an image for another architecture, by its word alone.
+    pub fn architecture(mut self, name: &str) -> Self {
+        self.options.push(format!("--architecture={name}"));
+        self
+    }
+
     /// A file name that differs where the image differs.
     pub fn key(&self) -> String {
         use std::hash::{DefaultHasher, Hash, Hasher};

@@ -6,12 +6,21 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
+pub mod certificates;
 mod host;
 pub mod hostile;
+pub mod http;
 mod image;
+pub mod oci;
+pub mod pull;
+pub mod registry;
+mod scratch;
+pub mod server;
+pub mod token;
 
 pub use host::{loop_devices, mounts, processes_of};
 pub use image::Image;
+pub use scratch::Scratch;
 
 use std::fmt;
 use std::fs;

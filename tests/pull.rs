@@ -9,7 +9,7 @@ use std::fs;
 use std::process::Command;
 
 use common::oci::{Blob, Built, INDEX, MANIFEST, busybox, digest, noise_layer};
-use common::pull::{finish, in_namespace, short};
+use common::pull::{finish, in_namespace, measure, short};
 use common::registry::Registry;
 use common::{Image, Installation, Output, Scratch};
 
@@ -263,6 +263,23 @@ fn many_layers_are_merged_in_their_order() {
     let count = ["run", &name, "sh", "-c", "ls /data | wc -l; wc -c < /data/same"];
     let shown = installation.sarus(&installation.alice, &count).succeeds();
     assert_eq!(shown, "61\n1472\n");
+}
+
+#[test]
+fn large_layers_need_little_memory() {
+    let installation = Installation::new();
+    let registry = Registry::plain();
+    let noise = (0..3).map(|number| noise_layer(&format!("data/{number}"), 60_000_000));
+    let built = Built::new(std::iter::once(busybox()).chain(noise).collect());
+    built.push(&registry, "ns/large", "latest");
+    let name = format!("{}/ns/large", registry.address());
+    let (output, memory) = measure(&installation.pull_command(&name));
+    output.succeeds();
+    assert!(memory < 300, "{memory} MiB");
+    installation.run_release(&name);
+    let size = ["run", &name, "ls", "-l", "/data"];
+    let shown = installation.sarus(&installation.alice, &size).succeeds();
+    assert_eq!(shown.matches(" 60000000 ").count(), 3, "{shown}");
 }
 
 #[test]

@@ -176,6 +176,15 @@ fn a_refusal_of_the_registry_is_passed_on() {
 }
 
 #[test]
+fn nobody_waits_for_an_hour() {
+    for status in [429, 503] {
+        let installation = Installation::new();
+        let server = registry_with(move || Answer::new(status).header("Retry-After", "3600"));
+        installation.pull_fails(&format!("{}/ns/name:tag", server.address()), &["429|503|later"]);
+    }
+}
+
+#[test]
 fn what_is_no_image_for_this_machine_is_refused_with_a_reason() {
     let installation = Installation::new();
     let registry = Registry::with(Setup::default().schema1());

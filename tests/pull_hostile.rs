@@ -139,6 +139,17 @@ fn a_body_that_is_not_as_long_as_its_manifest_says_is_refused() {
 }
 
 #[test]
+fn a_manifest_is_what_the_registry_says_it_is() {
+    let other = Built::busybox().manifest.digest;
+    let change = at("/manifests/", move |_| {
+        let built = good();
+        let answer = Answer::new(200).header("Content-Type", built.media_type);
+        answer.header("Docker-Content-Digest", &other).body(built.manifest.bytes)
+    });
+    refused("another digest", &good(), change);
+}
+
+#[test]
 fn another_part_than_was_asked_for_is_not_taken() {
     let built = good();
     let digest = built.layers[1].digest.clone();
@@ -260,7 +271,7 @@ fn sizes_and_digests_that_are_none_are_refused_before_anything_is_fetched() {
         let good = built.config.descriptor(CONFIG);
         for text in [
             manifest(&good, &[busybox().descriptor(LAYER), wrong.clone()]),
-            manifest(&wrong.replace(LAYER, CONFIG), &[right.clone()]),
+            manifest(&wrong.replace(LAYER, CONFIG), std::slice::from_ref(&right)),
         ] {
             let row = format!("digest {digest:?}, size {size}");
             let built = built.clone().with_manifest(text);
@@ -304,7 +315,7 @@ fn a_configuration_that_is_none_is_refused() {
             format!(r#"{{"author":"{}"}}"#, "x".repeat(20 << 20)),
         ],
         |text| {
-            let row = format!("configuration {:.60}", text);
+            let row = format!("configuration {text:.60}");
             let mut built = good();
             built.config = Blob::new(text.into_bytes());
             let layers: Vec<_> = built.layers.iter().map(|layer| layer.descriptor(LAYER)).collect();

@@ -8,8 +8,8 @@ mod common;
 use std::fs;
 use std::process::Command;
 
-use common::oci::{Blob, Built, INDEX, MANIFEST, busybox, digest, noise_layer};
-use common::pull::{finish, in_namespace, short};
+use common::oci::{Blob, Built, INDEX, MANIFEST, busybox, digest, empty_layer, noise_layer};
+use common::pull::{finish, in_namespace, measure, short};
 use common::registry::Registry;
 use common::{Image, Installation, Output, Scratch};
 
@@ -24,6 +24,7 @@ fn blobs_of(built: &Built, name: &str) -> Vec<String> {
     let mut paths: Vec<_> =
         built.blobs().map(|blob| format!("/v2/{name}/blobs/{}", blob.digest)).collect();
     paths.sort();
+    paths.dedup();
     paths
 }
 
@@ -255,14 +256,57 @@ fn many_layers_are_merged_in_their_order() {
         let data = noise_layer("data/same", 1_000 + 8 * number);
         [data, noise_layer(&format!("data/{number}"), 100)]
     });
-    let built = Built::new(std::iter::once(busybox()).chain(layers.flatten()).collect());
+    // Some tools put the same layer, most often an empty one, into an image many times.
+    let same = [noise_layer("data/x", 100), empty_layer(), empty_layer()];
+    let all = [busybox()].into_iter().chain(same.clone()).chain(layers.flatten()).chain(same);
+    let built = Built::new(all.collect());
     built.push(&registry, "ns/many", "latest");
     let name = format!("{}/ns/many", registry.address());
     installation.pull_and_run(&name);
     assert_eq!(registry.fetched(0, "/blobs/"), blobs_of(&built, "ns/many"));
     let count = ["run", &name, "sh", "-c", "ls /data | wc -l; wc -c < /data/same"];
     let shown = installation.sarus(&installation.alice, &count).succeeds();
-    assert_eq!(shown, "61\n1472\n");
+    assert_eq!(shown, "62\n1472\n");
+}
+
+#[test]
+fn a_terminal_of_any_width_shows_the_pull() {
+    let registry = Registry::plain();
+    layered(6).push(&registry, "ns/name", "latest");
+    let name = format!("{}/ns/name", registry.address());
+    for (columns, term) in [(1, "xterm"), (20, "xterm"), (80, "dumb"), (80, ""), (300, "xterm")] {
+        let installation = Installation::new();
+        let pull = installation.pull_command(&name);
+        let words = std::iter::once(pull.get_program()).chain(pull.get_args());
+        let quoted: Vec<_> = words.map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+        let line = format!("stty cols {columns}; {}; echo status=$?", quoted.join(" "));
+        let mut script = Command::new("script");
+        script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+        let home = installation.path("home/alice");
+        script.current_dir(&home).env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
+        script.env("HOME", home).env("TERM", term);
+        let shown = finish(&script, "").succeeds();
+        assert!(shown.contains("status=0"), "{columns} {term}: {shown}");
+        assert!(!shown.contains("panicked"), "{columns} {term}: {shown}");
+        installation.run_release(&name);
+    }
+}
+
+#[test]
+fn large_layers_need_little_memory() {
+    let installation = Installation::new();
+    let registry = Registry::plain();
+    let noise = (0..3).map(|number| noise_layer(&format!("data/{number}"), 60_000_000));
+    let built = Built::new(std::iter::once(busybox()).chain(noise).collect());
+    built.push(&registry, "ns/large", "latest");
+    let name = format!("{}/ns/large", registry.address());
+    let (output, memory) = measure(&installation.pull_command(&name));
+    output.succeeds();
+    assert!(memory < 300, "{memory} MiB");
+    installation.run_release(&name);
+    let size = ["run", &name, "ls", "-l", "/data"];
+    let shown = installation.sarus(&installation.alice, &size).succeeds();
+    assert_eq!(shown.matches(" 60000000 ").count(), 3, "{shown}");
 }
 
 #[test]

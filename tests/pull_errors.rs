@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::certificates::{Authority, Validity};
 use common::http::Answer;
 use common::oci::{Blob, Built, CONFIG, LAYER, busybox, manifest, noise_layer};
-use common::pull::{finish, in_namespace};
+use common::pull::{finish, for_each, in_namespace};
 use common::registry::{Registry, Setup};
 use common::server::Server;
 use common::token::{Rules, TokenServer};
@@ -176,6 +176,15 @@ fn a_refusal_of_the_registry_is_passed_on() {
 }
 
 #[test]
+fn nobody_waits_for_an_hour() {
+    for status in [429, 503] {
+        let installation = Installation::new();
+        let server = registry_with(move || Answer::new(status).header("Retry-After", "3600"));
+        installation.pull_fails(&format!("{}/ns/name:tag", server.address()), &["429|503|later"]);
+    }
+}
+
+#[test]
 fn what_is_no_image_for_this_machine_is_refused_with_a_reason() {
     let installation = Installation::new();
     let registry = Registry::with(Setup::default().schema1());
@@ -309,7 +318,7 @@ fn a_transfer_that_never_completes_ends_with_an_error() {
         (|answer| answer.stall_after(0), "time|stall|nothing|no progress|silent"),
         (|_| Answer::none(), "closed|ended|broke|no answer|eof"),
     ];
-    for (change, word) in changes {
+    for_each(changes, |(change, word)| {
         let installation = Installation::new();
         let server = registry_with_blob(&built, layer, change);
         let name = format!("{}/ns/name:tag", server.address());
@@ -319,7 +328,7 @@ fn a_transfer_that_never_completes_ends_with_an_error() {
         installation.failed(&finish(&command, ""), &[&name, word]);
         assert!(start.elapsed() < Duration::from_secs(100), "{:?}", start.elapsed());
         assert!(server.log_of(layer).len() >= 3, "{:?}", server.log_of(layer));
-    }
+    });
 }
 
 /// Runs `command` where `directory` is a file system of its own of this size.

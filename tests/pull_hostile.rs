@@ -7,7 +7,7 @@
 mod common;
 
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use common::http::{Answer, Request};
 use common::oci::{
@@ -42,6 +42,12 @@ fn good() -> Built {
 /// server was asked.
 #[track_caller]
 fn refused(row: &str, built: &Built, change: Change) -> (String, Vec<Request>) {
+    // What is refused here proves nothing unless the same image, unchanged, is pulled.
+    static GOOD: Once = Once::new();
+    GOOD.call_once(|| {
+        let server = Server::new(|request| good().answer(request));
+        Installation::new().pull_and_run(&format!("{}/ns/name:tag", server.address()));
+    });
     let served = built.clone();
     let server = Server::new(move |request| change(request, served.answer(request)));
     let installation = Installation::new();
@@ -49,7 +55,6 @@ fn refused(row: &str, built: &Built, change: Change) -> (String, Vec<Request>) {
     let mut command = installation.pull_command(&name);
     command.env("SARUS_STALL_TIMEOUT", "1");
     let (output, memory) = measure(&command);
-    println!("{row}: {}", output.stderr);
     check(row, &installation, &output, memory);
     assert!(output.stderr.contains(&name), "{row}: {output}");
     let log = server.log();
@@ -71,23 +76,19 @@ fn check(row: &str, installation: &Installation, output: &Output, memory: usize)
 
 #[test]
 fn endless_bodies_end_soon() {
-    for_each(["/manifests/", "/blobs/"], |part| {
-        let page = vec![b'x'; 1 << 20];
-        for (how, change) in [
-            ("of zeros", at(part, |answer| answer.body(vec![0; 1 << 20]).endless())),
-            ("chunked", at(part, |answer| answer.body(vec![b' '; 1 << 20]).endless().chunked())),
-            ("of open brackets", at(part, |answer| answer.body(vec![b'['; 1 << 20]).endless())),
-            ("of an error", {
-                let page = page.clone();
-                at(part, move |_| Answer::new(404).body(page.clone()).endless())
-            }),
-            ("of a server error", {
-                let page = page.clone();
-                at(part, move |_| Answer::new(500).body(page.clone()).endless())
-            }),
-        ] {
-            refused(&format!("endless bodies {how} for {part}"), &good(), change);
-        }
+    type Endless = fn(Vec<u8>, Answer) -> Answer;
+    let ways: [(&str, u8, Endless); 5] = [
+        ("zeros", 0, |page, answer| answer.body(page).endless()),
+        ("chunks", b' ', |page, answer| answer.body(page).endless().chunked()),
+        ("open brackets", b'[', |page, answer| answer.body(page).endless()),
+        ("an error", b'x', |page, _| Answer::new(404).body(page).endless()),
+        ("an error of the server", b'x', |page, _| Answer::new(500).body(page).endless()),
+    ];
+    let parts = ["/manifests/", "/blobs/"];
+    for_each(parts.iter().flat_map(|part| ways.map(|way| (*part, way))), |(part, way)| {
+        let (what, byte, change) = way;
+        let change = at(part, move |answer| change(vec![byte; 1 << 20], answer));
+        refused(&format!("{what} without end for {part}"), &good(), change);
     });
     let header = "x".repeat(4 << 20);
     refused(
@@ -100,15 +101,12 @@ fn endless_bodies_end_soon() {
 #[test]
 fn lengths_that_lie_are_found_out() {
     let lengths = ["0", "1", "99999999", "18446744073709551616", "-1", "abc", "", "1, 2"];
-    for_each(lengths, |length| {
-        for part in ["/manifests/", "/blobs/"] {
-            // The rest of a body that is longer than it claims looks like another answer.
-            refused(
-                &format!("Content-Length '{length}' for {part}"),
-                &good(),
-                at(part, move |answer| answer.claim_length(length)),
-            );
-        }
+    let parts = ["/manifests/", "/blobs/"];
+    for_each(parts.iter().flat_map(|part| lengths.map(|length| (*part, length))), |row| {
+        let (part, length) = row;
+        // The rest of a body that is longer than it claims looks like another answer.
+        let change = at(part, move |answer| answer.claim_length(length));
+        refused(&format!("Content-Length '{length}' for {part}"), &good(), change);
     });
 }
 
@@ -117,24 +115,38 @@ fn a_body_that_is_not_as_long_as_its_manifest_says_is_refused() {
     let built = good();
     let longer = |blob: &Blob| Arc::new([&blob.bytes[..], &[0; 100_000]].concat());
     let shorter = |blob: &Blob| Arc::new(blob.bytes[..blob.bytes.len() - 1].to_vec());
-    for (what, blob) in [("config", &built.config), ("layer", &built.layers[1])] {
-        // Of a body that tells no length, a client may read no more than it needs.
-        for (how, bytes, told) in
-            [("long", longer(blob), &[true][..]), ("short", shorter(blob), &[true, false])]
-        {
-            for is_told in told.iter().copied() {
-                let (digest, bytes) = (blob.digest.clone(), bytes.clone());
-                let change: Change = Box::new(move |request, answer| {
-                    if !request.path().contains(&digest) {
-                        return answer;
-                    }
-                    let answer = Answer::new(200).body(bytes.clone());
-                    if is_told { answer } else { answer.untold_length() }
-                });
-                refused(&format!("a {what} that is too {how}, told: {is_told}"), &built, change);
+    let (config, layer) = (&built.config, &built.layers[1]);
+    // Of a body that tells no length, a client may read no more than it needs.
+    let rows = [
+        (config, "long", longer(config), true),
+        (config, "short", shorter(config), true),
+        (config, "short", shorter(config), false),
+        (layer, "long", longer(layer), true),
+        (layer, "short", shorter(layer), true),
+        (layer, "short", shorter(layer), false),
+    ];
+    for_each(rows, |(blob, how, bytes, is_told)| {
+        let digest = blob.digest.clone();
+        let change: Change = Box::new(move |request, answer| {
+            if !request.path().contains(&digest) {
+                return answer;
             }
-        }
-    }
+            let answer = Answer::new(200).body(bytes.clone());
+            if is_told { answer } else { answer.untold_length() }
+        });
+        refused(&format!("{} that is too {how}, told: {is_told}", blob.digest), &built, change);
+    });
+}
+
+#[test]
+fn a_manifest_is_what_the_registry_says_it_is() {
+    let other = Built::busybox().manifest.digest;
+    let change = at("/manifests/", move |_| {
+        let built = good();
+        let answer = Answer::new(200).header("Content-Type", built.media_type);
+        answer.header("Docker-Content-Digest", &other).body(built.manifest.bytes)
+    });
+    refused("another digest", &good(), change);
 }
 
 #[test]
@@ -259,7 +271,7 @@ fn sizes_and_digests_that_are_none_are_refused_before_anything_is_fetched() {
         let good = built.config.descriptor(CONFIG);
         for text in [
             manifest(&good, &[busybox().descriptor(LAYER), wrong.clone()]),
-            manifest(&wrong.replace(LAYER, CONFIG), &[right.clone()]),
+            manifest(&wrong.replace(LAYER, CONFIG), std::slice::from_ref(&right)),
         ] {
             let row = format!("digest {digest:?}, size {size}");
             let built = built.clone().with_manifest(text);
@@ -303,7 +315,7 @@ fn a_configuration_that_is_none_is_refused() {
             format!(r#"{{"author":"{}"}}"#, "x".repeat(20 << 20)),
         ],
         |text| {
-            let row = format!("configuration {:.60}", text);
+            let row = format!("configuration {text:.60}");
             let mut built = good();
             built.config = Blob::new(text.into_bytes());
             let layers: Vec<_> = built.layers.iter().map(|layer| layer.descriptor(LAYER)).collect();
@@ -332,27 +344,28 @@ fn redirects_to_nowhere_are_not_followed() {
         "\u{fffd}",
         "",
     ];
-    for_each(places, |place| {
-        for part in ["/manifests/", "/blobs/"] {
-            let row = format!("redirect of {part} to {place:?}");
-            let (told, _) = refused(&row, &good(), at(part, move |_| Answer::redirect(307, place)));
-            assert!(!told.contains("root:"), "{told}");
-        }
+    let parts = ["/manifests/", "/blobs/"];
+    for_each(parts.iter().flat_map(|part| places.map(|place| (*part, place))), |(part, place)| {
+        let row = format!("redirect of {part} to {place:?}");
+        let (told, _) = refused(&row, &good(), at(part, move |_| Answer::redirect(307, place)));
+        assert!(!told.contains("root:"), "{told}");
     });
-    for part in ["/manifests/", "/blobs/"] {
+    for_each(parts, |part| {
         refused(&format!("no Location for {part}"), &good(), at(part, |_| Answer::new(302)));
-        for long in [0, 100_000] {
-            let change: Change = Box::new(move |request, answer| {
-                let more = "x".repeat(long);
-                match request.path().contains(part) {
-                    true => Answer::redirect(307, &format!("{}?{more}", request.path())),
-                    false => answer,
-                }
-            });
-            let (told, asked) = refused(&format!("a loop of {part}"), &good(), change);
-            let told = told.to_lowercase();
-            assert!(long > 0 || told.contains("redirect"), "{told}");
-            assert!(asked.len() < 100, "{} requests", asked.len());
-        }
-    }
+    });
+}
+
+#[test]
+fn redirects_in_a_circle_have_an_end() {
+    let parts = ["/manifests/", "/blobs/"];
+    for_each(parts.iter().flat_map(|part| [0, 100_000].map(|more| (*part, more))), |row| {
+        let (part, more) = row;
+        let change: Change = Box::new(move |request, answer| match request.path().contains(part) {
+            true => Answer::redirect(307, &format!("{}?{}", request.path(), "x".repeat(more))),
+            false => answer,
+        });
+        let (told, asked) = refused(&format!("a circle of {part}"), &good(), change);
+        assert!(more > 0 || told.to_lowercase().contains("redirect"), "{told}");
+        assert!(asked.len() < 100, "{} requests", asked.len());
+    });
 }

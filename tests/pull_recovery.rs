@@ -8,12 +8,12 @@ mod common;
 
 use std::collections::HashMap;
 use std::fs;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use common::Installation;
 use common::http::{Answer, Request};
-use common::oci::{Blob, Built, busybox, noise_layer};
+use common::oci::{Blob, Built, CONFIG, LAYER, busybox, manifest, noise_layer};
 use common::pull::{finish, for_each};
 use common::server::{Exchange, Server};
 use common::token::basic;
@@ -227,6 +227,33 @@ fn what_authorises_the_user_goes_to_nobody_else() {
             }
             assert!(request.target.ends_with("?X-Signature=a%2Fb%3D&x=1"), "{request:?}");
         }
+    }
+}
+
+#[test]
+fn layers_come_from_the_registry_whatever_their_urls() {
+    let elsewhere = Server::on("127.0.0.4", |_| Answer::new(404));
+    let mut built = Built::busybox();
+    let layer = built.layers[0].descriptor(LAYER);
+    let urls = format!(r#","urls":["http://{}/x","file:///etc/passwd"]}}"#, elsewhere.address());
+    let layer = format!("{}{urls}", layer.trim_end_matches('}'));
+    built = built.clone().with_manifest(manifest(&built.config.descriptor(CONFIG), &[layer]));
+    pull_through("urls", &built, |_, _, answer| answer);
+    assert_eq!(elsewhere.log().len(), 0);
+}
+
+#[test]
+fn a_registry_may_be_nothing_but_files() {
+    // No digest in the headers, and a type that says nothing.
+    for kind in ["application/octet-stream", "text/plain; charset=utf-8", "application/json"] {
+        let built = Built { media_type: "", ..image() };
+        let server = Server::new(move |request| match request.path().contains("/manifests/") {
+            true => Answer::new(200)
+                .header("Content-Type", kind)
+                .body(Arc::clone(&built.manifest.bytes)),
+            false => built.answer(request),
+        });
+        Installation::new().pull_and_run(&format!("{}/ns/name:tag", server.address()));
     }
 }
 

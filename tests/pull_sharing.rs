@@ -170,7 +170,7 @@ fn a_pull_that_is_killed_anywhere_goes_on_from_there() {
             move |request| {
                 let answer = built.answer(request);
                 let stall = is_bad.load(Ordering::SeqCst) && request.path().contains(&part);
-                // With its whole length told, the client waits for no more: then it is killed later.
+                // A client that has its whole length waits for no more: it is killed later.
                 if stall { answer.stall_after(bytes) } else { answer }
             }
         });

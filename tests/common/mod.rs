@@ -12,6 +12,7 @@ pub mod hostile;
 pub mod http;
 mod image;
 pub mod oci;
+pub mod proxy;
 pub mod pull;
 pub mod registry;
 mod scratch;

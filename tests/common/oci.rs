@@ -223,6 +223,11 @@ pub fn noise_layer(name: &str, length: usize) -> Blob {
     layer(&[(name, &noise)], &[])
 }
 
+/// A layer with nothing in it.
+pub fn empty_layer() -> Blob {
+    layer(&[], &[])
+}
+
 /// The layer of a root file system with busybox and the host's /etc/os-release.
 pub fn busybox() -> Blob {
     static MADE: OnceLock<Blob> = OnceLock::new();

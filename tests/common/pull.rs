@@ -160,7 +160,7 @@ impl Installation {
                 assert_eq!(digest(&fs::read(entry.path()).unwrap()), digest_of_name, "damaged");
                 blobs.push(digest_of_name.to_owned());
             } else {
-                // Some file systems cannot lock: empty lock files, or what remembers verified blobs.
+                // Lock files, or what remembers verified blobs.
                 let small = entry.metadata().unwrap().len() < 1 << 20;
                 assert!(name.ends_with(".tar.part") || small, "left in the cache: {name}");
             }

@@ -22,6 +22,8 @@ pub struct Setup {
     schema1: bool,
     /// A name and a password for those who push.
     credentials: Option<(String, String)>,
+    /// Where it listens, if not on a free port of 127.0.0.1.
+    address: Option<String>,
 }
 
 impl Setup {
@@ -45,6 +47,12 @@ impl Setup {
             server.certificate().display(),
         );
         self.credentials = Some(("alice".into(), "secret".into()));
+        self
+    }
+
+    /// Listens on this address of loopback and this port.
+    pub fn address(mut self, address: &str) -> Self {
+        self.address = Some(address.into());
         self
     }
 
@@ -106,15 +114,16 @@ impl Registry {
     /// It picks a free port, and says in its log which.
     fn wait_for_port(&mut self) -> u16 {
         let deadline = Instant::now() + Duration::from_secs(30);
+        let listening = format!("listening on {}:", self.host());
         loop {
             let log = fs::read_to_string(self.directory.path("error.log")).unwrap();
-            let port = log.split_once("listening on 127.0.0.1:").and_then(|(_, rest)| {
+            let port = log.split_once(&listening).and_then(|(_, rest)| {
                 let digits = rest.find(|c: char| !c.is_ascii_digit())?;
                 rest[..digits].parse().ok()
             });
             if let Some(port) = port {
                 // It speaks of it just before it accepts.
-                while TcpStream::connect(("127.0.0.1", port)).is_err() {
+                while TcpStream::connect((self.host(), port)).is_err() {
                     assert!(Instant::now() < deadline, "docker-registry does not accept: {log}");
                     sleep(Duration::from_millis(5));
                 }
@@ -126,9 +135,14 @@ impl Registry {
         }
     }
 
-    /// `127.0.0.1:port`.
+    fn host(&self) -> &str {
+        let address = self.setup.address.as_deref().unwrap_or("127.0.0.1:0");
+        address.split_once(':').map_or(address, |(host, _)| host)
+    }
+
+    /// Its address and port, `127.0.0.1:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host(), self.port)
     }
 
     pub fn port(&self) -> u16 {
@@ -227,8 +241,9 @@ impl Drop for Registry {
 fn configuration(setup: &Setup, storage: &Path, htpasswd: &Path) -> String {
     let mut text = format!(
         "version: 0.1\nlog:\n  level: info\nstorage:\n  filesystem:\n    rootdirectory: {}\n  \
-         delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:0\n  secret: none\n",
-        storage.display()
+         delete:\n    enabled: true\nhttp:\n  addr: {}\n  secret: none\n",
+        storage.display(),
+        setup.address.as_deref().unwrap_or("127.0.0.1:0"),
     );
     if let Some(Certificate { certificate, key }) = &setup.tls {
         let (certificate, key) = (certificate.display(), key.display());

@@ -7,6 +7,20 @@ use ureq::Timeout;
 
 use crate::error::Error;
 
+/// What to look at where a proxy is in the way.
+pub(super) const PROXY: &str = "HTTPS_PROXY and NO_PROXY say which hosts are reached by a proxy";
+
+/// Whether nobody was reached: behind a proxy, that was the proxy.
+pub(super) fn is_about_connecting(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound | ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
+            true
+        }
+        ureq::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+        _ => false,
+    }
+}
+
 /// What kind of failure, as far as the next step depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -58,11 +72,9 @@ impl Failure {
                 "does this node reach the outside, and by a proxy (HTTPS_PROXY)?",
             ),
             ureq::Error::Timeout(_) => Self::stalled(host, stall),
-            ureq::Error::ConnectProxyFailed(text) => reach(
-                Kind::Unreachable,
-                &format!("the proxy refuses: {text:.200}"),
-                "HTTPS_PROXY and NO_PROXY say which hosts are reached by a proxy",
-            ),
+            ureq::Error::ConnectProxyFailed(text) => {
+                reach(Kind::Unreachable, &format!("the proxy refuses: {text:.200}"), PROXY)
+            }
             ureq::Error::InvalidProxyUrl => reach(
                 Kind::Final,
                 "the proxy's URL cannot be understood",

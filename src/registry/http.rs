@@ -14,7 +14,7 @@ use ureq::http::Uri;
 use super::backoff::Backoff;
 use super::challenge::{self, Challenge};
 use super::failure::{Failure, Kind};
-use super::{Complaints, proxy, tls};
+use super::{Complaints, failure, proxy, tls};
 use crate::error::{Because, Error, Result};
 
 /// Redirects from one request: registries make one, storage behind them seldom another.
@@ -396,7 +396,15 @@ impl Client {
     }
 
     fn failure(&self, url: &Url, error: ureq::Error) -> Failure {
-        let mut failure = Failure::of(url.host(), error, self.settings.stall);
+        let mut failure = match proxy::of(url.is_plain(), url.host()) {
+            Ok(Some(proxy)) if failure::is_about_connecting(&error) => {
+                let proxy = format!("the proxy {}:{}", proxy.host(), proxy.port());
+                let mut failure = Failure::of(&proxy, error, self.settings.stall);
+                failure.error = failure.error.hint(failure::PROXY);
+                failure
+            }
+            _ => Failure::of(url.host(), error, self.settings.stall),
+        };
         failure.kind = match failure.kind {
             // Who has spoken TLS, or plain HTTP by permission, goes on with that.
             Kind::NoTls if self.was_answered() => Kind::Transient,

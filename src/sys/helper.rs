@@ -1,11 +1,14 @@
 //! Programs that keep a user's secrets, named `docker-credential-<name>`.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::error::{Because, Error, Result};
+
+/// Far more than any password or token takes, in bytes.
+const MAX_ANSWER: u64 = 1 << 20;
 
 /// Asks the helper `name` for the credentials of `server`
 /// (<https://github.com/docker/docker-credential-helpers>): its answer, or nothing if it has none.
@@ -31,9 +34,17 @@ pub fn ask(name: &str, server: &str) -> Result<Option<String>> {
         // One that does not read may still answer.
         stdin.write_all(server.as_bytes()).ok();
     }
-    let output = child.wait_with_output().because(about)?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    match output.status.success() {
+    let mut output = Vec::new();
+    let read = child.stdout.take().map(|stdout| stdout.take(MAX_ANSWER).read_to_end(&mut output));
+    if output.len() as u64 >= MAX_ANSWER {
+        child.kill().ok();
+        child.wait().ok();
+        return Err(Error::new(format!("it says more than {MAX_ANSWER} bytes"))).because(about);
+    }
+    let status = child.wait().because(about)?;
+    read.transpose().because(about)?;
+    let text = String::from_utf8_lossy(&output).into_owned();
+    match status.success() {
         true => Ok(Some(text)),
         // The one error that is none.
         false if text.contains("credentials not found") => Ok(None),

@@ -83,6 +83,7 @@ impl Blob {
         let position = self.offset + position;
         match &self.bytes {
             Bytes::Here(file) => read_at(file, buffer, position),
+            // At the end too: it is reached only when all has proved right.
             Bytes::Arriving(arrival) => arrival.read_at(buffer, position),
         }
     }

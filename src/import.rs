@@ -45,14 +45,21 @@ impl Imported {
     }
 }
 
-/// Reads all layers of `image`, `workers` at a time, and merges them in memory.
+/// Reads all layers of `image`, `workers` at a time, and merges them in memory. `failed` is called
+/// as soon as one cannot be read.
 ///
 /// # Errors
 /// When a layer is damaged, is not what its digest says, or cannot be merged; when the temporary
 /// space is full.
-pub fn merge(image: Image, space: &Space, workers: usize, meter: &Meter) -> Result<Merged> {
+pub fn merge(
+    image: Image,
+    space: &Space,
+    workers: usize,
+    meter: &Meter,
+    failed: &(dyn Fn() + Sync),
+) -> Result<Merged> {
     let Image { metadata, digest, layers } = image;
-    let layers = layer::expand_all(&layers, space, workers, meter)?;
+    let layers = layer::expand_all(&layers, space, workers, meter, failed)?;
     let (mut tree, mut data, mut pending) = (Tree::new(), Vec::new(), Vec::new());
     for (index, layer) in layers.into_iter().enumerate() {
         let Layer { name, entries, data: blob, pending: check } = layer;
@@ -91,8 +98,9 @@ impl Merged {
             std::thread::scope(|scope| {
                 // The tars that were read in place are hashed while their files are compressed: the
                 // image is worth nothing until both have come to a good end.
-                let checks =
-                    scope.spawn(|| layer::in_parallel(&pending, layer::cores(), Pending::check));
+                let workers = layer::cores();
+                let checks = scope
+                    .spawn(move || layer::in_parallel(&pending, workers, &|| {}, Pending::check));
                 let owner = Owner::caller();
                 let size = squashfs::write(tree, &data, owner, compression, out, meter)
                     .because(|| "cannot make the squashfs image".into());

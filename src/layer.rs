@@ -113,15 +113,17 @@ impl Pending {
     }
 }
 
-/// Expands all layers of an image, `workers` of them at a time.
+/// Expands all layers of an image, `workers` of them at a time. `failed` is called as soon as one
+/// fails, while others are still read.
 ///
 /// # Errors
-/// The first failing layer's, by the image's order.
+/// Of the layer that failed first.
 pub fn expand_all(
     sources: &[Source],
     space: &Space,
     workers: usize,
     meter: &Meter,
+    failed: &(dyn Fn() + Sync),
 ) -> Result<Vec<Layer>> {
     if sources.len() > MAX_LAYERS {
         let count = sources.len();
@@ -138,20 +140,21 @@ pub fn expand_all(
     let needed = needed.sum::<Result<u64>>()?;
     space.check(needed)?;
     let (budget, windows) = (Budget::default(), Windows::default());
-    in_parallel(sources, workers, |source| {
+    in_parallel(sources, workers, failed, |source| {
         expand(source, space, &budget, &windows, meter)
             .because(|| format!("cannot read layer {}", source.name))
     })
 }
 
 /// Does `work` on every item, by `workers` threads; the results are in the items' order. After a
-/// failure nothing more is begun.
+/// failure nothing more is begun, and `failed` is called, while others may still work.
 ///
 /// # Errors
-/// The first failing item's, by order.
+/// Of the item that failed first: others may only fail because that one did.
 pub fn in_parallel<I: Sync, O: Send>(
     items: &[I],
     workers: usize,
+    failed: &(dyn Fn() + Sync),
     work: impl Fn(&I) -> Result<O> + Sync,
 ) -> Result<Vec<O>> {
     let next = AtomicUsize::new(0);
@@ -161,10 +164,13 @@ pub fn in_parallel<I: Sync, O: Send>(
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(at) else { break };
             let result = work(item);
-            if result.is_err() {
-                next.store(items.len(), Ordering::Relaxed);
-            }
+            let is_failure = result.is_err();
+            // Before others are made to fail for it.
             done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
+            if is_failure {
+                next.store(items.len(), Ordering::Relaxed);
+                failed();
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -173,9 +179,11 @@ pub fn in_parallel<I: Sync, O: Send>(
         }
         worker();
     });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let done = done.into_iter().map(|(at, result)| result.map(|result| (at, result)));
+    let mut done = done.collect::<Result<Vec<_>>>()?;
     done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, result)| result).collect()
+    Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
 /// How many threads make sense: the cores that this process may use.
@@ -204,8 +212,8 @@ fn expand(
         return Ok(Layer { name, entries, data: source.blob.clone(), pending });
     }
     let (blob, expected) = (&source.blob, source.expected);
-    let _window = windows.take(blob)?;
-    let inflating = Inflating::new(blob, Some(expected), compression, space, meter)?;
+    let window = windows.take(blob)?;
+    let inflating = Inflating::new(blob, Some(expected), compression, window.log(), space, meter)?;
     let mut members = Members::new(inflating);
     let entries = entry::read(&mut members, budget)?;
     let data = members.into_tape().finish(expected)?;
@@ -222,7 +230,8 @@ pub fn inflated(blob: &Blob, space: &Space, meter: &Meter) -> Result<Blob> {
         return Ok(blob.clone());
     }
     space.check(inflate::least(blob, compression)?)?;
-    let mut inflating = Inflating::new(blob, None, compression, space, meter)?;
+    let most = inflate::MAX_WINDOW_LOG;
+    let mut inflating = Inflating::new(blob, None, compression, most, space, meter)?;
     while inflating.refill()? {}
     inflating.spool.into_blob()
 }
@@ -245,6 +254,7 @@ impl<'a> Inflating<'a> {
         blob: &Blob,
         expected: Option<Expected>,
         compression: Compression,
+        window_log: u32,
         space: &'a Space,
         meter: &'a Meter,
     ) -> Result<Self> {
@@ -256,7 +266,7 @@ impl<'a> Inflating<'a> {
             Some(Expected::Arriving) | None => (HashingReader::idle(blob.reader()), None),
         };
         Ok(Self {
-            reader: Inflate::new(reader, compression)?,
+            reader: Inflate::new(reader, compression, window_log)?,
             hasher,
             spool: space.file()?,
             meter,

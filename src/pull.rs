@@ -54,6 +54,12 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
     progress.say(&format!("# temp directory   : {:?}", order.space.path()));
     progress.say(&format!("# images directory : {:?}", repository.images_dir()));
 
+    // What is named by its digest cannot have changed.
+    if let Some(image) = repository.find(reference)?
+        && reference.digest.as_ref().is_some_and(|digest| digest.ends_with(&image.digest))
+    {
+        return Ok(up_to_date(image, progress));
+    }
     let remote = remote::resolve(registry, reference, &order.platform)?;
     if let Some(image) = current(repository, reference, &remote)? {
         return Ok(up_to_date(image, progress));
@@ -113,16 +119,17 @@ fn fetch(
     progress: Progress,
 ) -> Result<Merged> {
     let Order { space, .. } = order;
-    check_space(cache, space, remote)?;
-    progress.say("> save image layers ...");
-    let config = fetch_config(registry, cache, remote)?;
-
+    // The same layer may be there several times.
     let mut parts: Vec<Part> = Vec::new();
     for layer in &remote.layers {
         if !parts.iter().any(|part| part.digest == layer.digest) {
             parts.push(*layer);
         }
     }
+    check_space(order, cache, &parts)?;
+    progress.say("> save image layers ...");
+    let config = fetch_config(registry, cache, remote)?;
+
     let arrivals: Vec<_> = parts.iter().map(|part| Arrival::new(part.size)).collect();
     let arrival_of = |layer: &Part| {
         let at = parts.iter().position(|part| part.digest == layer.digest).unwrap_or_default();
@@ -145,7 +152,7 @@ fn fetch(
         let all = parts.iter().zip(&arrivals).zip(&rows);
         let all = all.map(|((part, arrival), row)| Download { part: *part, arrival, row });
         let downloads = Downloads::new(registry, cache, all.collect(), tell);
-        std::thread::scope(|scope| {
+        let merged = std::thread::scope(|scope| {
             for _ in 0..order.downloads.min(parts.len()) {
                 scope.spawn(|| downloads.work());
             }
@@ -158,14 +165,15 @@ fn fetch(
                     }
                 }
             });
-            let merged = import::merge(image, space, workers, board.meter());
-            if merged.is_err() {
-                downloads.stop();
-            }
-            merged
-        })
-        // What kept a layer from arriving explains more than that it did not.
-        .map_err(|error| downloads.take_failure().unwrap_or(error))
+            let stop = || downloads.stop();
+            import::merge(image, space, workers, board.meter(), &stop).inspect_err(|_| stop())
+        });
+        // What kept a layer from arriving explains more than that it did not; and nothing may be
+        // made of an image whose layers did not all arrive.
+        match downloads.take_failure() {
+            Some(error) => Err(error),
+            None => merged,
+        }
     })
 }
 
@@ -189,12 +197,16 @@ fn fetch_config(registry: &Registry, cache: &Cache, remote: &Remote) -> Result<V
 }
 
 /// Looks whether there is room, before any time is spent.
-fn check_space(cache: &Cache, space: &Space, remote: &Remote) -> Result<()> {
-    let sum = |wanted: &dyn Fn(&Part) -> bool| {
-        let sizes = remote.layers.iter().filter(|layer| wanted(layer)).map(|layer| layer.size);
-        sizes.fold(0, u64::saturating_add)
-    };
-    cache.check_space(sum(&|layer| !cache.has(&layer.digest, layer.size)))?;
+fn check_space(order: &Order<'_>, cache: &Cache, parts: &[Part]) -> Result<()> {
+    let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0, u64::saturating_add);
+    let missing = sum(&mut parts.iter().map(|part| cache.missing(&part.digest, part.size)));
+    if let Some(limit) = order.cache_limit
+        && cache.check_space(missing).is_err()
+    {
+        cache.trim(limit);
+    }
+    cache.check_space(sum(&mut parts.iter().map(|part| cache.missing(&part.digest, part.size))))?;
     // What is compressed becomes larger, if anything.
-    space.check(sum(&|layer| !layer.plain))
+    let compressed = parts.iter().filter(|part| !part.plain);
+    order.space.check(sum(&mut compressed.map(|part| part.size)))
 }

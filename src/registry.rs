@@ -15,8 +15,10 @@ mod proxy;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod url;
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use miniserde::Deserialize;
 
@@ -27,8 +29,10 @@ use auth::{Answer, Auth};
 pub use backoff::Backoff;
 pub use credentials::{Credentials, Login};
 pub use failure::{Failure, Kind};
-use http::{Client, Request, Response, Url};
-pub use http::{Settings, is_loopback};
+pub use http::Settings;
+use http::{Client, Request, Response};
+use url::Url;
+pub use url::is_loopback;
 
 /// Longest manifest or index: the specification's own limit.
 const MAX_MANIFEST: u64 = 4 << 20;
@@ -41,6 +45,10 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.docker.distribution.manifest.v1+prettyjws;q=0.1";
+
+/// Most requests for one answer: two are usual, and a token that runs out, or is not enough, or was
+/// renewed by another thread, each make one more.
+const MAX_TURNS: usize = 12;
 
 /// How the types of schema 1 begin.
 const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1";
@@ -73,6 +81,7 @@ pub struct Transfer {
     response: Response,
     /// Where in the blob they begin: 0 where the server cannot resume.
     pub start: u64,
+    pace: Pace,
 }
 
 impl Registry {
@@ -171,7 +180,10 @@ impl Registry {
                 let text = format!("{} has {end} bytes of it instead of {size}", self.server);
                 Err(Error::new(text).into())
             }
-            _ => Ok(Transfer { response, start }),
+            _ => {
+                let pace = Pace::new(response.stall());
+                Ok(Transfer { response, start, pace })
+            }
         }
     }
 
@@ -187,7 +199,7 @@ impl Registry {
 
     /// Asks for a path below the repository, with whatever login that takes.
     fn get(&self, path: &str, headers: &[(&'static str, String)]) -> Result<Response> {
-        loop {
+        for _ in 0..MAX_TURNS {
             let (authorization, generation) = self.auth.current(&self.client)?;
             let plain = self.plain.load(Ordering::Relaxed);
             let url = Url::registry(&self.server, plain, &format!("{}/{path}", self.repository))?;
@@ -222,6 +234,8 @@ impl Registry {
             }
             return Ok(response);
         }
+        let text = format!("{} refuses every login that it asks for", self.server);
+        Err(Error::new(text).hint("try again later; the registry's administrator may know more"))
     }
 
     /// Goes on in plain HTTP, if the site lets this registry speak it.
@@ -286,7 +300,15 @@ impl Transfer {
     /// # Errors
     /// When they do not come; [`Kind::Transient`] where another try may help.
     pub fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        self.response.read(buffer)
+        let count = self.response.read(buffer)?;
+        match self.pace.keeps(count) {
+            true => Ok(count),
+            false => {
+                let host = &self.response.host;
+                let text = format!("{host} sends less than {MIN_RATE} bytes a second");
+                Err(Failure::transient(text, "try again; what has arrived is kept"))
+            }
+        }
     }
 
     /// It came to its end after `received` of `size` bytes.
@@ -303,6 +325,34 @@ impl Transfer {
 pub(crate) fn schema_1() -> Error {
     Error::new("it has a manifest of Docker's schema 1, given up in 2017")
         .hint("convert it with `skopeo copy --format v2s2`")
+}
+
+/// In bytes a second: who sends less keeps others waiting, and might do so for ever.
+const MIN_RATE: u64 = 1024;
+
+/// Whether a transfer gets on, looked at once in a while.
+#[derive(Debug)]
+struct Pace {
+    period: Duration,
+    since: Instant,
+    received: u64,
+}
+
+impl Pace {
+    fn new(period: Duration) -> Self {
+        Self { period, since: Instant::now(), received: 0 }
+    }
+
+    /// Takes note of `count` bytes more.
+    fn keeps(&mut self, count: usize) -> bool {
+        self.received += count as u64;
+        if self.since.elapsed() < self.period {
+            return true;
+        }
+        let enough = self.received >= MIN_RATE * self.period.as_secs();
+        *self = Self::new(self.period);
+        enough
+    }
 }
 
 /// `bytes 100-199/200`: where it begins, and how long the whole is.

@@ -77,7 +77,7 @@ fn import_and_compare(
     let out = File::create(&path).unwrap();
     let source = scratch.path(source);
     let image = source::open(source.as_os_str(), &choice, &space, Progress::quiet()).unwrap();
-    let merged = merge(image, &space, cores(), &Meter::default()).unwrap();
+    let merged = merge(image, &space, cores(), &Meter::default(), &|| {}).unwrap();
     let imported = merged.write(compression, &out, Progress::quiet()).unwrap();
     assert_eq!(imported.size(), out.metadata().unwrap().len());
     assert_eq!(imported.size() % 4096, 0);

@@ -61,7 +61,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let stored = image.layers.iter().map(|layer| layer.blob.length()).sum();
     let about = || format!("cannot import into {}", repository.path().display());
     let merged = progress
-        .during(stored, |meter| import::merge(image, &space, layer::cores(), meter))
+        .during(stored, |meter| import::merge(image, &space, layer::cores(), meter, &|| {}))
         .because(about)?;
     progress.say("> make squashfs ...");
     let imported = merged.write(compression, pending.file(), progress).because(about)?;

@@ -19,6 +19,9 @@ pub struct Windows {
     freed: Condvar,
 }
 
+/// What any frame may ask for: the most that `zstd` itself does up to level 19.
+const USUAL: u64 = 8 << 20;
+
 /// The right to so much memory, until dropped.
 #[derive(Debug)]
 pub struct Window<'a> {
@@ -27,7 +30,8 @@ pub struct Window<'a> {
 }
 
 impl Windows {
-    /// Waits until there is room for the decoder of `blob`, or nobody else has any.
+    /// Waits until there is room for the decoder of `blob`, or nobody else has any. Later frames
+    /// may not ask for more than the first, or than all usually do.
     pub fn take(&self, blob: &Blob) -> Result<Window<'_>> {
         let mut header = [0; 14];
         crate::archive::read_all(&mut blob.reader(), &mut header)?;
@@ -43,6 +47,13 @@ impl Windows {
     }
 }
 
+impl Window<'_> {
+    /// How far back a frame may refer, as a power of two.
+    pub fn log(&self) -> u32 {
+        self.size.next_power_of_two().trailing_zeros()
+    }
+}
+
 impl Drop for Window<'_> {
     fn drop(&mut self) {
         *self.windows.lock() -= self.size;
@@ -50,10 +61,15 @@ impl Drop for Window<'_> {
     }
 }
 
-/// The window of a zstd frame (RFC 8878, section 3.1.1.1), at most what a decoder here may take;
-/// 0 for anything else.
+/// What is granted to a zstd frame: its window (RFC 8878, section 3.1.1.1), the most there is where
+/// the first frame tells nothing, and nothing for anything else.
 fn size(header: &[u8; 14]) -> u64 {
-    let [0x28, 0xb5, 0x2f, 0xfd, descriptor, rest @ ..] = header else { return 0 };
+    const MOST: u64 = 1 << super::inflate::MAX_WINDOW_LOG;
+    let (descriptor, rest) = match header {
+        [0x28, 0xb5, 0x2f, 0xfd, descriptor, rest @ ..] => (descriptor, rest),
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => return MOST,
+        _ => return 0,
+    };
     let size = if descriptor & 0x20 == 0 {
         let [window, ..] = rest;
         let base = 1u64 << (10 + (window >> 3));
@@ -66,7 +82,7 @@ fn size(header: &[u8; 14]) -> u64 {
         let digits = rest.iter().skip(skip).take(width).rev();
         digits.fold(0, |size, digit| size << 8 | u64::from(*digit))
     };
-    size.min(1 << super::inflate::MAX_WINDOW_LOG)
+    size.clamp(USUAL, MOST)
 }
 
 #[cfg(test)]
@@ -83,16 +99,23 @@ mod tests {
     fn a_frame_tells_its_window() {
         const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
         for (rest, expected) in [
-            (&[0x00, 0x00][..], 1 << 10),
-            (&[0x04, 0x58], 2 << 20),   // zstd -3, with a checksum
-            (&[0x00, 0x89], 128 << 20), // --long=27 and a little more: cut
-            (&[0x00, 0xff], 128 << 20),
-            (&[0x20, 0x07], 7),
-            (&[0xa2, 1, 2, 0, 0, 1, 0], 1 << 16),
+            (&[0x00, 0x00][..], USUAL),
+            (&[0x04, 0x58], USUAL),     // zstd -3, with a checksum
+            (&[0x00, 0x80], 64 << 20),  // --long=26
+            (&[0x00, 0xff], 128 << 20), // far too much
+            (&[0x20, 0x07], USUAL),     // in one piece, 7 bytes long
+            (&[0xa2, 1, 2, 0, 0, 0, 4], 64 << 20),
         ] {
             assert_eq!(size(&header(&[&MAGIC, rest].concat())), expected, "{rest:x?}");
         }
         assert_eq!(size(&header(b"\x1f\x8b")), 0);
+        assert_eq!(size(&header(&[0x50, 0x2a, 0x4d, 0x18])), 128 << 20);
+        let windows = Windows::default();
+        for (size, log) in [(USUAL, 23), (64 << 20, 26), ((64 << 20) + 1, 27), (0, 0)] {
+            let window = Window { windows: &windows, size };
+            assert_eq!(window.log(), log);
+            std::mem::forget(window);
+        }
     }
 
     #[test]

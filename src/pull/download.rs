@@ -139,7 +139,7 @@ impl<'a> Downloads<'a> {
                         arrival.complete(&file);
                         return Ok("found in cache ");
                     }
-                    self.cache.discard(digest);
+                    self.cache.discard(digest)?;
                     row.meter.reset();
                 }
                 Slot::Partial(partial) => {
@@ -250,15 +250,13 @@ impl<'a> Downloads<'a> {
             let from = position;
             let tried = self.registry.blob(digest, size, position).and_then(|mut transfer| {
                 skip(&mut transfer, position, &mut buffer)?;
-                loop {
+                // What a server sends beyond, or whether it ends at all, is of no interest.
+                while position < size {
                     let left = usize::try_from(size - position).unwrap_or(usize::MAX);
                     let room = buffer.get_mut(..left.min(CHUNK)).unwrap_or_default();
                     let count = transfer.receive(room)?;
                     if count == 0 {
-                        return match position == size {
-                            true => Ok(()),
-                            false => Err(transfer.ended_early(position, size)),
-                        };
+                        return Err(transfer.ended_early(position, size));
                     }
                     let bytes = room.get(..count).unwrap_or_default();
                     self.check_stopped()?;
@@ -270,6 +268,7 @@ impl<'a> Downloads<'a> {
                         reader.grown(position);
                     }
                 }
+                Ok(())
             });
             let Err(failure) = tried else { break };
             if position - from >= HEADWAY {

@@ -9,18 +9,23 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use miniserde::Deserialize;
+use miniserde::json::{Number, Value};
 
 use super::challenge::Challenge;
 use super::credentials::{Credentials, Login};
 use super::failure::Failure;
-use super::http::{Client, Request, Response, Url};
+use super::http::{Client, Request, Response};
+use super::url::Url;
 use crate::error::{Because, Error, Result};
 use crate::log;
 
 /// Longest answer of a token server: tokens with many scopes take a few KiB.
 const MAX_TOKEN: u64 = 1 << 20;
-/// How long a token is good if the server does not tell (the token specification).
+/// How long a token is good if the server does not tell (the token specification), or tells less:
+/// one that is refused is renewed anyway.
 const LIFETIME: u64 = 60;
+/// A day.
+const MAX_LIFETIME: u64 = 86_400;
 
 /// What to do after a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +88,8 @@ impl std::fmt::Debug for Scheme {
 struct Token {
     token: Option<String>,
     access_token: Option<String>,
-    /// In seconds.
-    expires_in: Option<u64>,
+    /// In seconds. What is no number is of no use, but no reason to fail.
+    expires_in: Option<Value>,
 }
 
 impl Auth {
@@ -192,7 +197,14 @@ impl Auth {
         let mut state = self.lock();
         match &state.scheme {
             _ if state.generation != generation => Ok(Answer::Retry),
-            Scheme::Bearer { .. } => self.use_credentials(client, &mut state),
+            Scheme::Bearer { .. } => {
+                // What the registry said matters more than that a login could not be had.
+                let answer = self.use_credentials(client, &mut state);
+                answer.or_else(|error| {
+                    log::warn("pull", &error.to_string());
+                    Ok(Answer::Refused)
+                })
+            }
             _ => Ok(Answer::Refused),
         }
     }
@@ -256,7 +268,10 @@ impl Auth {
         let bytes = response.bytes(MAX_TOKEN).map_err(|failure| failure.error).because(about)?;
         let text = std::str::from_utf8(&bytes).unwrap_or_default();
         let answer: Option<Token> = miniserde::json::from_str(text).ok();
-        let lifetime = answer.as_ref().and_then(|answer| answer.expires_in).unwrap_or(LIFETIME);
+        let lifetime = match answer.as_ref().and_then(|answer| answer.expires_in.as_ref()) {
+            Some(Value::Number(Number::U64(seconds))) => (*seconds).clamp(LIFETIME, MAX_LIFETIME),
+            _ => LIFETIME,
+        };
         let token = answer.and_then(|answer| answer.token.or(answer.access_token));
         // It becomes part of a header.
         let token =
@@ -267,7 +282,7 @@ impl Auth {
                 .hint("try again later; the registry's administrator may know more"))
             .because(about);
         };
-        let until = Instant::now() + Duration::from_secs(lifetime.min(86_400));
+        let until = Instant::now() + Duration::from_secs(lifetime);
         state.change(Scheme::Bearer { token, until, challenge, plain });
         Ok(())
     }

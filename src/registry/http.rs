@@ -5,17 +5,19 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ureq::Agent;
-use ureq::http::Uri;
+use ureq::tls::{Certificate, TlsConfig};
 
 use super::backoff::Backoff;
 use super::challenge::{self, Challenge};
 use super::failure::{Failure, Kind};
-use super::{Complaints, failure, proxy, tls};
+use super::url::{Url, parse_date};
+use super::{Complaints, failure, is_loopback, proxy, tls};
 use crate::error::{Because, Error, Result};
+use crate::log;
 
 /// Redirects from one request: registries make one, storage behind them seldom another.
 const MAX_REDIRECTS: usize = 5;
@@ -25,6 +27,14 @@ const STALL: u64 = 60;
 const CONNECT: u64 = 30;
 /// The same where the other side may not speak TLS, and wait for us as we do for it.
 const PROBE: u64 = 5;
+/// Longest time-out that can be asked for: a day.
+const LONGEST: u64 = 86_400;
+/// How long the headers of an answer, and a document of a few MiB, may take to come.
+const ANSWER: Duration = Duration::from_secs(300);
+/// Pauses from here on are told of.
+const LONG_PAUSE: Duration = Duration::from_secs(2);
+/// Servers whose connections are kept; far more than a registry with its storage has.
+const MAX_AGENTS: usize = 32;
 /// What is read from a connection at a time.
 const BUFFER: usize = 256 << 10;
 
@@ -45,94 +55,14 @@ impl Settings {
     pub fn from_environment(insecure: &[String]) -> Self {
         let seconds = |name, default| {
             let text = std::env::var(name).ok();
-            text.and_then(|text| text.parse().ok()).filter(|n| *n > 0).unwrap_or(default)
+            let number = text.and_then(|text| text.parse::<u64>().ok());
+            number.map_or(default, |number| number.clamp(1, LONGEST))
         };
         Self {
             insecure: insecure.to_owned(),
             stall: seconds("SARUS_STALL_TIMEOUT", STALL),
             connect: seconds("SARUS_CONNECT_TIMEOUT", CONNECT),
         }
-    }
-}
-
-/// Whether `host[:port]` is this machine itself.
-#[must_use]
-pub fn is_loopback(server: &str) -> bool {
-    let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse();
-    host == "localhost" || address.is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-}
-
-/// An absolute URL with a host, by http or https.
-#[derive(Debug, Clone)]
-pub struct Url(Uri);
-
-impl Url {
-    /// Reads what a server calls a URL.
-    pub fn parse(text: &str) -> Result<Self> {
-        let about = || format!("cannot use the URL {text:.200}");
-        let uri: Uri = text.parse().map_err(|_| Error::new("it is malformed")).because(about)?;
-        let known = matches!(uri.scheme_str(), Some("http" | "https"));
-        // What stands before an @ would be sent as a login.
-        let tame = uri.authority().is_some_and(|who| !who.as_str().contains('@'));
-        match known && tame && uri.host().is_some_and(|host| !host.is_empty()) {
-            true => Ok(Self(uri)),
-            false => Err(Error::new("expected http or https, and a host")).because(about),
-        }
-    }
-
-    /// A path of the registry's API.
-    pub fn registry(server: &str, plain: bool, path: &str) -> Result<Self> {
-        Self::parse(&format!("{}://{server}/v2/{path}", if plain { "http" } else { "https" }))
-    }
-
-    /// With `query`, which is encoded already, behind what is asked for.
-    pub fn with_query(&self, query: &str) -> Result<Self> {
-        let mark = if self.0.query().is_some() { '&' } else { '?' };
-        Self::parse(&format!("{}{mark}{query}", self.0))
-    }
-
-    /// Where a redirect leads (RFC 9110, section 10.2.2).
-    pub fn join(&self, location: &str) -> Result<Self> {
-        let scheme = self.0.scheme_str().unwrap_or("https");
-        let host = self.host();
-        if location.split_once("://").is_some_and(|(scheme, _)| !scheme.contains(['/', '?'])) {
-            Self::parse(location)
-        } else if location.starts_with("//") {
-            Self::parse(&format!("{scheme}:{location}"))
-        } else if location.starts_with('/') {
-            Self::parse(&format!("{scheme}://{host}{location}"))
-        } else {
-            let path = self.0.path();
-            let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-            Self::parse(&format!("{scheme}://{host}{folder}/{location}"))
-        }
-    }
-
-    pub fn is_plain(&self) -> bool {
-        self.0.scheme_str() == Some("http")
-    }
-
-    /// `host[:port]`.
-    pub fn host(&self) -> &str {
-        self.0.authority().map_or("", |authority| authority.as_str())
-    }
-
-    fn is_same_server(&self, other: &Self) -> bool {
-        let port = |url: &Self| url.0.port_u16().unwrap_or(if url.is_plain() { 80 } else { 443 });
-        self.is_plain() == other.is_plain()
-            && self.0.host() == other.0.host()
-            && port(self) == port(other)
-    }
-
-    pub fn query(&self) -> Option<&str> {
-        self.0.query()
-    }
-}
-
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
     }
 }
 
@@ -191,13 +121,28 @@ impl Response {
     /// # Errors
     /// When it is longer, or does not come.
     pub fn bytes(&mut self, limit: u64) -> Result<Vec<u8>, Failure> {
+        let since = Instant::now();
         let mut bytes = Vec::new();
-        let read = (&mut self.body).take(limit + 1).read_to_end(&mut bytes);
-        read.map_err(|error| Failure::of_io(&self.host, &error, self.stall))?;
-        match bytes.len() as u64 > limit {
-            true => Err(Error::new(format!("it is longer than {limit} bytes")).into()),
-            false => Ok(bytes),
+        let mut buffer = [0; 16 << 10];
+        loop {
+            let count = self.read(&mut buffer)?;
+            bytes.extend(buffer.get(..count).unwrap_or_default());
+            if bytes.len() as u64 > limit {
+                return Err(Error::new(format!("it is longer than {limit} bytes")).into());
+            }
+            if count == 0 {
+                return Ok(bytes);
+            }
+            if since.elapsed() > ANSWER {
+                let seconds = ANSWER.as_secs();
+                return Err(Error::new(format!("it takes more than {seconds} s to come")).into());
+            }
         }
+    }
+
+    /// How long nothing may come in.
+    pub fn stall(&self) -> Duration {
+        Duration::from_secs(self.stall)
     }
 
     /// What the body says of an error, cut to what fits into a line.
@@ -232,29 +177,13 @@ impl Response {
     }
 }
 
-/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub fn parse_date(text: &str) -> Option<u64> {
-    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let mut words = text.split_once(", ")?.1.split(' ');
-    let day: u64 = words.next()?.parse().ok()?;
-    let month = MONTHS.find(words.next()?)? as u64 / 3 + 1;
-    let year: u64 = words.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
-    let mut time = words.next()?.split(':').map(|part| part.parse::<u64>().ok());
-    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
-    if !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    // Days since 1970, with years that begin in March, so that the leap day comes last.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    Some((days.checked_sub(719_468)? * 24 + hour) * 3600 + minute * 60 + second)
-}
-
 /// Connections to a registry and to whom it refers us.
 pub struct Client {
     settings: Settings,
     /// For each server, since each may have an authority of its own.
-    agents: Mutex<HashMap<String, Agent>>,
+    agents: Mutex<HashMap<(String, bool), Agent>>,
+    /// Whom the system trusts; read when first needed.
+    authorities: OnceLock<Vec<Certificate<'static>>>,
     stopped: Mutex<bool>,
     wake: Condvar,
     /// Somebody has answered: who is not there later may come back.
@@ -276,6 +205,7 @@ impl Client {
         Self {
             settings,
             agents: Mutex::default(),
+            authorities: OnceLock::new(),
             stopped: Mutex::new(false),
             wake: Condvar::new(),
             answered: AtomicBool::new(false),
@@ -322,9 +252,13 @@ impl Client {
                 Err(failure) if failure.kind == Kind::Unreachable && self.was_answered() => None,
                 _ => return tried,
             };
-            match backoff.next(asked) {
-                Some(time) if self.pause(time) => {}
-                _ => return tried,
+            let Some(time) = backoff.next(asked) else { return tried };
+            if time >= LONG_PAUSE {
+                let (host, seconds) = (request.url.host(), time.as_secs());
+                log::warn("pull", &format!("{host} is busy: asking again in {seconds} s"));
+            }
+            if !self.pause(time) {
+                return tried;
             }
         }
     }
@@ -342,6 +276,9 @@ impl Client {
             }
             let about = || format!("cannot follow {} elsewhere", url.host());
             let location = response.header("location").unwrap_or_default();
+            if location.is_empty() {
+                return Err(Error::caused_by(about(), "it does not say where").into());
+            }
             let next = url.join(location).because(about)?;
             // What began encrypted stays so; plain HTTP is for those whom the site trusts with it.
             if next.is_plain() && (!url.is_plain() || !self.may_be_plain(next.host())) {
@@ -408,8 +345,9 @@ impl Client {
         failure.kind = match failure.kind {
             // Who has spoken TLS, or plain HTTP by permission, goes on with that.
             Kind::NoTls if self.was_answered() => Kind::Transient,
-            // A server without TLS may also hang up, or wait for more, when it is greeted in TLS.
-            Kind::Transient
+            // A server without TLS may also hang up, or wait for more, when it is greeted in TLS; or
+            // it is only at the port of plain HTTP.
+            Kind::Transient | Kind::Unreachable
                 if !self.was_answered() && !url.is_plain() && self.may_be_plain(url.host()) =>
             {
                 Kind::NoTls
@@ -421,101 +359,43 @@ impl Client {
 
     /// The connections to the server of `url`.
     fn agent(&self, url: &Url) -> Result<Agent> {
-        let key = url.host();
-        if let Some(agent) = lock(&self.agents).get(key) {
+        let key = (url.host().to_owned(), url.is_plain());
+        if let Some(agent) = lock(&self.agents).get(&key) {
             return Ok(agent.clone());
         }
+        let host = url.host();
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let Settings { stall, connect, .. } = self.settings;
-        let may_wait = url.is_plain() || !self.may_be_plain(key);
+        let may_wait = url.is_plain() || !self.may_be_plain(host);
         let connect = if may_wait { connect } else { connect.min(PROBE) };
+        let tls = match url.is_plain() {
+            true => TlsConfig::default(),
+            false => tls::config(host, self.authorities.get_or_init(tls::of_system))?,
+        };
         let config = Agent::config_builder()
             .user_agent(concat!("sarus/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(proxy::of(url.is_plain(), key)?)
+            .proxy(proxy::of(url.is_plain(), host)?)
             .timeout_resolve(seconds(connect))
             .timeout_connect(seconds(connect))
             .timeout_per_read(seconds(stall))
             .timeout_per_write(seconds(stall))
+            .timeout_recv_response(Some(ANSWER))
             .input_buffer_size(BUFFER)
-            .tls_config(tls::config(key)?)
+            .tls_config(tls)
             .build();
         let agent = Agent::new_with_config(config);
         let mut agents = lock(&self.agents);
         if *lock(&self.stopped) {
             return Err(Error::new("stopped"));
         }
-        Ok(agents.entry(key.to_owned()).or_insert(agent).clone())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirects_lead_where_browsers_go() {
-        let base = Url::parse("https://a.example:5000/v2/x/blobs/1?y=1").unwrap();
-        for (location, expected) in [
-            ("https://b/c?d=http://e", "https://b/c?d=http://e"),
-            ("//b/c", "https://b/c"),
-            ("/c?d=http://e", "https://a.example:5000/c?d=http://e"),
-            ("c", "https://a.example:5000/v2/x/blobs/c"),
-        ] {
-            assert_eq!(base.join(location).unwrap().to_string(), expected);
+        // A registry that sends us to ever new servers shall not fill the memory.
+        if agents.len() >= MAX_AGENTS {
+            agents.clear();
         }
-        for location in ["file:///etc/passwd", "ftp://b/c", "https://", "http://u@b/", "gopher://x"]
-        {
-            assert!(base.join(location).is_err(), "{location}");
-        }
-    }
-
-    #[test]
-    fn only_the_same_server_is_the_same() {
-        let base = Url::parse("https://a/b").unwrap();
-        for (other, same) in [
-            ("https://a:443/c", true),
-            ("https://a:444/c", false),
-            ("http://a:443/c", false),
-            ("https://a.b/c", false),
-        ] {
-            assert_eq!(base.is_same_server(&Url::parse(other).unwrap()), same, "{other}");
-        }
-    }
-
-    #[test]
-    fn dates_are_understood() {
-        assert_eq!(parse_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(parse_date("Thu, 29 Feb 2024 00:00:00 GMT"), Some(1_709_164_800));
-        assert_eq!(parse_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        for text in [
-            "",
-            "soon",
-            "Sun, 06 Nov",
-            "Sun, 06 Nov 99999 08:49:37 GMT",
-            "Sun, 00 Nov 1994 08:49:37 GMT",
-            "Sun, 06 Nov 1994 99999999999999999:49:37 GMT",
-        ] {
-            assert_eq!(parse_date(text), None);
-        }
-    }
-
-    #[test]
-    fn this_machine_is_known_by_its_names() {
-        for (server, loopback) in [
-            ("localhost", true),
-            ("localhost:5000", true),
-            ("127.0.0.1", true),
-            ("127.8.9.1:5000", true),
-            ("[::1]:5000", true),
-            ("localhost.example.org", false),
-            ("128.0.0.1:5000", false),
-            ("127.0.0.1.example.org", false),
-        ] {
-            assert_eq!(is_loopback(server), loopback, "{server}");
-        }
+        Ok(agents.entry(key).or_insert(agent).clone())
     }
 }

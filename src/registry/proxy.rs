@@ -1,9 +1,9 @@
 //! Which proxy leads to a server: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` and their
 //! lower-case forms, read as curl and Go read them.
 
-use ureq::Proxy;
+use ureq::{Proxy, ProxyProtocol};
 
-use crate::error::{Because, Result};
+use crate::error::{Because, Error, Result};
 
 /// The proxy for `server` (`host[:port]`), if there is one.
 pub fn of(plain: bool, server: &str) -> Result<Option<Proxy>> {
@@ -23,8 +23,14 @@ fn choose(
         return Ok(None);
     }
     // The URL may hold a password: not shown.
-    let parsed = Proxy::new(&proxy).map_err(|_| "it is not understood");
-    parsed.map(Some).because(|| format!("cannot use the proxy of {}", name.to_uppercase()))
+    let about = || format!("cannot use the proxy of {}", name.to_uppercase());
+    let parsed = Proxy::new(&proxy).map_err(|_| "it is not understood").because(about)?;
+    match parsed.protocol() {
+        ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some(parsed)),
+        _ => Err(Error::new("only proxies by http and https are known"))
+            .because(about)
+            .map_err(|error| error.hint("see HTTPS_PROXY, HTTP_PROXY and ALL_PROXY")),
+    }
 }
 
 /// Whether `list` names `server`: by host, by domain (`.example.org` or `example.org`), with a port
@@ -99,6 +105,8 @@ mod tests {
         assert_eq!(host(true, "far.example:80").as_deref(), Some("plain"));
         assert_eq!(host(false, "near.example"), None);
         assert_eq!(host(true, "127.0.0.1:5000"), None);
+        let socks = |name: &str| (name == "ALL_PROXY").then(|| "socks5://127.0.0.1:1".to_owned());
+        assert!(choose(false, "far.example", socks).unwrap_err().to_string().contains("only"));
         let bad = |name: &str| (name == "all_proxy").then(|| "http://u:secret@".to_owned());
         let error = choose(false, "far.example", bad).unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");

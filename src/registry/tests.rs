@@ -12,7 +12,7 @@ const READERS: [Reader; 6] = [
         |text| _ = challenge::parse(text),
     ),
     ("bytes 100-199/200", |text| _ = parse_range(text)),
-    ("Sun, 06 Nov 1994 08:49:37 GMT", |text| _ = http::parse_date(text)),
+    ("Sun, 06 Nov 1994 08:49:37 GMT", |text| _ = url::parse_date(text)),
     ("https://a.example:5000/v2/x/blobs/1?y=http://z#f", |text| {
         let base = Url::parse("https://registry.example/v2/").unwrap();
         if let Ok(url) = base.join(text) {

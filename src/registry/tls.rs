@@ -25,9 +25,9 @@ const OF_REGISTRIES: [&str; 2] = ["/etc/docker/certs.d", "/etc/containers/certs.
 /// Far more than all authorities of a distribution take.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// How to speak TLS with `server` (`host[:port]`).
-pub fn config(server: &str) -> Result<TlsConfig> {
-    let mut roots = of_system();
+/// How to speak TLS with `server` (`host[:port]`), on a system that trusts [`of_system`].
+pub fn config(server: &str, of_system: &[Certificate<'static>]) -> Result<TlsConfig> {
+    let mut roots = of_system.to_owned();
     let mut identity = None;
     for directory in OF_REGISTRIES.map(|base| Path::new(base).join(server)) {
         for file in files(&directory, "crt") {
@@ -47,7 +47,7 @@ pub fn config(server: &str) -> Result<TlsConfig> {
 }
 
 /// What the user names by SSL_CERT_FILE and SSL_CERT_DIR, else what the system has.
-fn of_system() -> Vec<Certificate<'static>> {
+pub fn of_system() -> Vec<Certificate<'static>> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let (file, directory) = (variable("SSL_CERT_FILE"), variable("SSL_CERT_DIR"));
     let mut roots = Vec::new();

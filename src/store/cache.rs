@@ -63,10 +63,15 @@ impl Cache {
         self.directory.join(format!("{digest}.tar"))
     }
 
-    /// Whether a blob of this name and size is there.
+    /// How much of a blob of `size` bytes is not here, as it seems.
     #[must_use]
-    pub fn has(&self, digest: &Digest, size: u64) -> bool {
-        fs::metadata(self.path(digest)).is_ok_and(|status| status.len() == size)
+    pub fn missing(&self, digest: &Digest, size: u64) -> u64 {
+        let length = |path: PathBuf| fs::metadata(path).map_or(0, |status| status.len());
+        let path = self.path(digest);
+        match length(path.clone()) == size {
+            true => 0,
+            false => size.saturating_sub(length(partial(&path))),
+        }
     }
 
     /// The blob, or the right to bring it here. Waits, and calls `waiting`, while another process
@@ -83,9 +88,7 @@ impl Cache {
         if let Some(file) = open(&path)? {
             return Ok(Slot::Complete(file));
         }
-        let mut partial = path.clone().into_os_string();
-        partial.push(".part");
-        let claim = Claim::take(Path::new(&partial), waiting)?;
+        let claim = Claim::take(&partial(&path), waiting)?;
         // It may have been completed since we looked.
         match open(&path)? {
             Some(file) => Ok(Slot::Complete(file)),
@@ -94,9 +97,13 @@ impl Cache {
     }
 
     /// Removes a blob that is not what its name says.
-    pub fn discard(&self, digest: &Digest) {
-        log::warn("pull", &format!("{} is damaged: not used", self.path(digest).display()));
-        fs::remove_file(self.path(digest)).ok();
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn discard(&self, digest: &Digest) -> Result<()> {
+        let path = self.path(digest);
+        log::warn("pull", &format!("{} is damaged: not used", path.display()));
+        fs::remove_file(&path).because(|| format!("cannot remove {}", path.display()))
     }
 
     /// Fails if the file system has not room for `needed` bytes more.
@@ -166,6 +173,13 @@ impl Cache {
     }
 }
 
+/// Where a blob is received that will be at `path`.
+fn partial(path: &Path) -> PathBuf {
+    let mut partial = path.to_owned().into_os_string();
+    partial.push(".part");
+    partial.into()
+}
+
 /// The blob at `path`, if there is one. It counts as used now.
 fn open(path: &Path) -> Result<Option<File>> {
     let about = || format!("cannot open {}", path.display());
@@ -232,11 +246,13 @@ mod tests {
         let scratch = Scratch::new("cache");
         let cache = cache(&scratch);
         let digest = put(&cache, b"blob");
-        assert!(cache.has(&digest, 4) && !cache.has(&digest, 5));
+        assert_eq!((cache.missing(&digest, 4), cache.missing(&digest, 5)), (0, 5));
         assert!(matches!(cache.slot(&digest, |_| Ok(())).unwrap(), Slot::Complete(_)));
-        cache.discard(&digest);
+        cache.discard(&digest).unwrap();
         let Slot::Partial(partial) = cache.slot(&digest, |_| Ok(())).unwrap() else { panic!() };
         assert_eq!(partial.file().metadata().unwrap().len(), 0);
+        cache.write(&partial, b"bl", 0).unwrap();
+        assert_eq!(cache.missing(&digest, 4), 2);
         assert!(cache.check_space(u64::MAX).unwrap_err().to_string().contains("cache directory"));
     }
 
@@ -255,7 +271,7 @@ mod tests {
             panic!()
         };
         cache.trim(9);
-        assert_eq!(digests.map(|digest| cache.has(&digest, 4)), [true, false, true]);
+        assert_eq!(digests.map(|digest| cache.missing(&digest, 4)), [0, 4, 0]);
         cache.trim(0);
         assert_eq!(fs::read_dir(cache.directory()).unwrap().count(), 1); // what is held
     }

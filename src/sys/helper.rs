@@ -1,14 +1,20 @@
 //! Programs that keep a user's secrets, named `docker-credential-<name>`.
 
-use std::io::{Read, Write};
+use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Because, Error, Result};
 
 /// Far more than any password or token takes, in bytes.
-const MAX_ANSWER: u64 = 1 << 20;
+const MAX_ANSWER: usize = 1 << 20;
+/// A helper may ask its user for the password of a keyring.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Asks the helper `name` for the credentials of `server`
 /// (<https://github.com/docker/docker-credential-helpers>): its answer, or nothing if it has none.
@@ -34,21 +40,40 @@ pub fn ask(name: &str, server: &str) -> Result<Option<String>> {
         // One that does not read may still answer.
         stdin.write_all(server.as_bytes()).ok();
     }
-    let mut output = Vec::new();
-    let read = child.stdout.take().map(|stdout| stdout.take(MAX_ANSWER).read_to_end(&mut output));
-    if output.len() as u64 >= MAX_ANSWER {
+    let output = child.stdout.take().map_or(Ok(Vec::new()), |stdout| answer(stdout.into()));
+    if output.is_err() {
         child.kill().ok();
-        child.wait().ok();
-        return Err(Error::new(format!("it says more than {MAX_ANSWER} bytes"))).because(about);
     }
     let status = child.wait().because(about)?;
-    read.transpose().because(about)?;
+    let output = output.because(about)?;
     let text = String::from_utf8_lossy(&output).into_owned();
     match status.success() {
         true => Ok(Some(text)),
         // The one error that is none.
         false if text.contains("credentials not found") => Ok(None),
         false => Err(Error::new(format!("it says: {:.200}", text.trim()))).because(about),
+    }
+}
+
+/// All that comes from `stdout`, within bounds of size and time.
+fn answer(stdout: OwnedFd) -> Result<Vec<u8>> {
+    let until = Instant::now() + PATIENCE;
+    let mut output = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).unwrap_or_default();
+        let ready = poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&left));
+        match ready.because(|| "poll".into())? {
+            0 => return Err(Error::new(format!("no answer within {} s", PATIENCE.as_secs()))),
+            _ => match rustix::io::read(&stdout, &mut buffer).because(|| "read".into())? {
+                0 => return Ok(output),
+                count => output.extend(buffer.get(..count).unwrap_or_default()),
+            },
+        }
+        if output.len() > MAX_ANSWER {
+            return Err(Error::new(format!("it says more than {MAX_ANSWER} bytes")));
+        }
     }
 }
 

@@ -31,7 +31,7 @@ const PROBE: u64 = 5;
 const LONGEST: u64 = 86_400;
 /// How long the headers of an answer, and a document of a few MiB, may take to come.
 const ANSWER: Duration = Duration::from_secs(300);
-/// Pauses from here on are told of.
+/// Pauses that a server asks for are told of from here on.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 /// Servers whose connections are kept; far more than a registry with its storage has.
 const MAX_AGENTS: usize = 32;
@@ -253,7 +253,7 @@ impl Client {
                 _ => return tried,
             };
             let Some(time) = backoff.next(asked) else { return tried };
-            if time >= LONG_PAUSE {
+            if asked.is_some_and(|asked| asked >= LONG_PAUSE) {
                 let (host, seconds) = (request.url.host(), time.as_secs());
                 log::warn("pull", &format!("{host} is busy: asking again in {seconds} s"));
             }

@@ -4,19 +4,31 @@
 mod help;
 mod images;
 mod load;
+mod pull;
 mod rmi;
 mod run;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use sarus::args::{self, Grammar, Words};
+use sarus::config::{Config, Installation};
 use sarus::error::{Error, Result};
 use sarus::log::{self, Level};
 use sarus::privilege::Rights;
+use sarus::squashfs::Compression;
+use sarus::store::Repository;
+use sarus::user::User;
 use std::ffi::OsString;
 
 /// A new command is one row here and one file in this folder.
-const COMMANDS: &[&Command] =
-    &[&help::COMMAND, &images::COMMAND, &load::COMMAND, &rmi::COMMAND, &run::COMMAND, &VERSION];
+const COMMANDS: &[&Command] = &[
+    &help::COMMAND,
+    &images::COMMAND,
+    &load::COMMAND,
+    &pull::COMMAND,
+    &rmi::COMMAND,
+    &run::COMMAND,
+    &VERSION,
+];
 
 const VERSION: Command = Command {
     name: "version",
@@ -151,6 +163,29 @@ impl Command {
             return Err(self.see(Error::new(text)));
         }
         if words.rest.len() == count { Ok(()) } else { Err(self.wrong_number()) }
+    }
+}
+
+/// What the site configured, and the repository that a command works on.
+fn open(centralized: bool) -> Result<(Config, Repository)> {
+    let config = Config::load(&Installation::find()?)?;
+    let repository = Repository::open(&config, &User::caller()?, centralized)?;
+    Ok((config, repository))
+}
+
+/// How an import compresses: `NAME[:LEVEL]` of the command line, else what the site configured.
+fn compression(config: &Config, option: Option<&str>) -> Result<Compression> {
+    let Some(text) = option else {
+        return Compression::new(config.compression.name, config.compression.level);
+    };
+    match text.split_once(':') {
+        None => Compression::new(text, None),
+        Some((name, level)) => match level.parse() {
+            Ok(level) => Compression::new(name, Some(level)),
+            Err(_) => Err(Error::new(format!(
+                "cannot compress at level '{level}': expected a whole number"
+            ))),
+        },
     }
 }
 

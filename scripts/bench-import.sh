@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Measures imports of one large image; called by bench.sh, which sets what is exported to here.
+# Measures imports of one large image, from archives and from a registry on this machine; called by
+# bench.sh, which sets what is exported to here.
 #
 # Each import runs BENCH_RUNS times (3) in a fresh directory: medians. One more run, on a file system
 # of its own where unlinked files count too, gives the temporary space: the most that was in use,
@@ -13,10 +14,12 @@ log=$BENCH_WORK.log
 # The imports, as snippets for bash: $ARCHIVE is what they read, $TRANSPORT its name for skopeo.
 as_user="setpriv --reuid=$BENCH_UID --regid=$BENCH_UID --clear-groups --"
 sarus="$as_user $BENCH_PREFIX/bin/sarus load --temp-dir $BENCH_WORK/tmp --compression"
-chain='skopeo --insecure-policy copy --quiet $TRANSPORT:$ARCHIVE oci:oci:image
+pull="$as_user $BENCH_PREFIX/bin/sarus pull --temp-dir $BENCH_WORK/tmp --compression"
+chain='skopeo --insecure-policy copy --quiet --src-tls-verify=false $TRANSPORT:$ARCHIVE oci:oci:image
        umoci unpack --image oci:image bundle
        mksquashfs bundle/rootfs image.squashfs -no-progress'
 podman='podman --root store --runroot run load --quiet --input $ARCHIVE'
+podman_pull='podman --root store --runroot run pull --quiet --tls-verify=false $IMAGE'
 image_bytes='find . -name "*.squashfs" -printf %s'
 store_bytes='du -sb store | cut -f1'
 
@@ -70,8 +73,31 @@ measure() {
 
 input() {
     base=
-    export TRANSPORT=$1 ARCHIVE=$BENCH_IMAGES/$2
+    export TRANSPORT=$1 ARCHIVE=$2
     export TMPDIR=$BENCH_WORK/tmp # where podman and skopeo put what they need for a while
+}
+
+# Debian's registry, on a free port of the loopback, with the image in it.
+serve() {
+    local folder=$BENCH_IMAGES/registry
+    mkdir -p "$folder"
+    cat >"$folder/config.yml" <<END
+version: 0.1
+log: {level: info, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: $folder/store}}
+http: {addr: "127.0.0.1:0"}
+END
+    docker-registry serve "$folder/config.yml" >"$folder/log" 2>&1 &
+    registry=$!
+    trap 'kill "$registry"' EXIT
+    local port
+    until port=$(sed -n 's/.*listening on 127.0.0.1:\([0-9]*\).*/\1/p' "$folder/log") && [ -n "$port" ]; do
+        kill -0 "$registry" || { cat "$folder/log" >&2 && return 1; }
+        sleep 0.1
+    done
+    export IMAGE=127.0.0.1:$port/bench/big:1
+    TMPDIR=$BENCH_IMAGES skopeo --insecure-policy copy --quiet --dest-tls-verify=false \
+        "oci-archive:$BENCH_IMAGES/big-oci.tar" "docker://$IMAGE"
 }
 
 mkdir -p "$BENCH_WORK"
@@ -80,19 +106,26 @@ cat <<'END'
 | import                                   | wall s |  ratio |  CPU s | mem MB | tmp MB | img MB |
 | ---------------------------------------- | -----: | -----: | -----: | -----: | -----: | -----: |
 END
-input docker-archive big.tar
+input docker-archive "$BENCH_IMAGES/big.tar"
 if [ -z "${BENCH_PEERS_ONLY-}" ]; then
     measure "sarus load, plain layers, zstd" "$image_bytes" "$sarus zstd \$ARCHIVE bench"
     measure "sarus load, plain layers, gzip" "$image_bytes" "$sarus gzip \$ARCHIVE bench"
 fi
 measure "skopeo + umoci + mksquashfs, plain" "$image_bytes" "$chain"
 measure "podman load, plain layers" "$store_bytes" "$podman"
-input oci-archive big-oci.tar
+input oci-archive "$BENCH_IMAGES/big-oci.tar"
 if [ -z "${BENCH_PEERS_ONLY-}" ]; then
     measure "sarus load, gzip layers, zstd" "$image_bytes" "$sarus zstd \$ARCHIVE bench"
     measure "sarus load, gzip layers, gzip" "$image_bytes" "$sarus gzip \$ARCHIVE bench"
 fi
 measure "skopeo + umoci + mksquashfs, gzip layers" "$image_bytes" "$chain"
 measure "podman load, gzip layers" "$store_bytes" "$podman"
+serve
+input docker "//$IMAGE"
+if [ -z "${BENCH_PEERS_ONLY-}" ]; then
+    measure "sarus pull, gzip layers, zstd" "$image_bytes" "$pull zstd \$IMAGE"
+fi
+measure "skopeo + umoci + mksquashfs, registry" "$image_bytes" "$chain"
+measure "podman pull, gzip layers" "$store_bytes" "$podman_pull"
 cd /
 rm -rf "$BENCH_WORK" "$log" "$log.out"

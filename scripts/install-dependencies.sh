@@ -16,8 +16,8 @@ test)
     command -v cargo-clippy >/dev/null || packages+=("${build[@]}" rust-web-clippy rustfmt-web)
     ;;
 bench)
-    packages=("${images[@]}" runc crun squashfs-tools debootstrap podman charliecloud hyperfine
-        strace jq time)
+    packages=("${images[@]}" runc crun squashfs-tools debootstrap docker-registry podman charliecloud
+        hyperfine strace jq time)
     ;;
 *) echo "usage: ${0##*/} build|test|demo|bench" >&2 && exit 2 ;;
 esac

@@ -1,21 +1,32 @@
 //! A range of bytes in an open file: where a layer, a manifest or a file's content lies.
 //!
-//! Read by position, so that threads share one descriptor. Nothing here is believed: who reads a
-//! blob checks its digest.
+//! Read by position, so that threads share one descriptor. A blob may still be on its way
+//! ([`Arrival`]): then who reads it waits for the bytes. Nothing here is believed: who reads a blob
+//! checks its digest, or who brings it does.
+
+mod arrival;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+pub use arrival::Arrival;
+
 use crate::error::{Because, Error, Result};
 
 /// `length` bytes of a file, from `offset`.
 #[derive(Debug, Clone)]
 pub struct Blob {
-    file: Arc<File>,
+    bytes: Bytes,
     offset: u64,
     length: u64,
+}
+
+#[derive(Debug, Clone)]
+enum Bytes {
+    Here(Arc<File>),
+    Arriving(Arc<Arrival>),
 }
 
 impl Blob {
@@ -25,7 +36,23 @@ impl Blob {
     /// When the file cannot be examined.
     pub fn whole(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
-        Ok(Self { file: Arc::new(file), offset: 0, length })
+        Ok(Self { bytes: Bytes::Here(Arc::new(file)), offset: 0, length })
+    }
+
+    /// All of what is on its way.
+    #[must_use]
+    pub fn arriving(arrival: &Arc<Arrival>) -> Self {
+        let length = arrival.length();
+        Self { bytes: Bytes::Arriving(Arc::clone(arrival)), offset: 0, length }
+    }
+
+    /// Whether all of it is here: reading will not wait.
+    #[must_use]
+    pub fn is_here(&self) -> bool {
+        match &self.bytes {
+            Bytes::Here(_) => true,
+            Bytes::Arriving(arrival) => arrival.is_complete(),
+        }
     }
 
     /// The part from `offset`, `length` bytes long, or nothing where this blob is shorter.
@@ -33,7 +60,7 @@ impl Blob {
     pub fn part(&self, offset: u64, length: u64) -> Option<Self> {
         let end = offset.checked_add(length)?;
         (end <= self.length).then(|| Self {
-            file: Arc::clone(&self.file),
+            bytes: self.bytes.clone(),
             offset: self.offset + offset,
             length,
         })
@@ -45,19 +72,19 @@ impl Blob {
         self.length
     }
 
-    /// Reads at `position`; 0 bytes mean the blob's end.
+    /// Reads at `position`; 0 bytes mean the blob's end. Waits for bytes that are on their way.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// What the kernel answers, or why the bytes did not arrive.
     pub fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let left = self.length.saturating_sub(position);
         let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let buffer = buffer.get_mut(..wanted).unwrap_or_default();
-        loop {
-            match self.file.read_at(buffer, self.offset + position) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result,
-            }
+        let position = self.offset + position;
+        match &self.bytes {
+            Bytes::Here(file) => read_at(file, buffer, position),
+            // At the end too: it is reached only when all has proved right.
+            Bytes::Arriving(arrival) => arrival.read_at(buffer, position),
         }
     }
 
@@ -82,6 +109,15 @@ impl Blob {
             return Err(Error::new("the file ends early"));
         }
         Ok(bytes)
+    }
+}
+
+fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(buffer, position) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

@@ -13,7 +13,9 @@ use crate::json::{self, Object, Value};
 use crate::log::{self, Level};
 use crate::trust::{self, Checks};
 
-pub use sections::{Compression, Environment, Hook, Hooks, RamFilesystem, SiteMount, UserMounts};
+pub use sections::{
+    Compression, Environment, Hook, Hooks, Pulling, RamFilesystem, SiteMount, UserMounts,
+};
 
 /// Far beyond any real configuration; keeps a mistake from filling the memory of a root process.
 const MAX_SIZE: u64 = 1 << 20;
@@ -89,6 +91,8 @@ pub struct Config {
     pub hooks: Hooks,
     /// How images are compressed.
     pub compression: Compression,
+    /// How images are pulled.
+    pub pulling: Pulling,
 }
 
 /// What came of reading a configuration.
@@ -134,7 +138,7 @@ impl Config {
                     lines.push(fault.excerpt());
                 }
             }
-            Error::new(lines.join("\n"))
+            Error::of_lines(&lines)
         });
         let notes = reading.notes.iter().map(|(level, note)| (*level, note.describe(file)));
         Parsed { config, notes: notes.collect() }
@@ -164,6 +168,7 @@ impl Config {
             user_mounts: keys.optional("userMounts", sections::user_mounts).unwrap_or_default(),
             hooks: keys.optional("OCIHooks", sections::hooks).unwrap_or_default(),
             compression: sections::compression(keys),
+            pulling: sections::pulling(keys),
         }
     }
 }

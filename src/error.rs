@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::log;
+
 /// Everything here fails with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -19,23 +21,32 @@ pub struct Error {
 
 impl Error {
     /// An error that starts here: no cause below it. Exit status 1.
+    ///
+    /// What strangers wrote may be in `text`: it shall not look like another line of ours.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self { trace: vec![text.into()], hint: None, code: 1 }
+        Self { trace: vec![log::printable(&text.into(), &[])], hint: None, code: 1 }
+    }
+
+    /// Several errors, told in lines of their own.
+    #[must_use]
+    pub fn of_lines(lines: &[String]) -> Self {
+        let lines: Vec<_> = lines.iter().map(|line| log::printable(line, &['\n', '\t'])).collect();
+        Self { trace: vec![lines.join("\n")], hint: None, code: 1 }
     }
 
     /// `what` could not be done, because of `cause`. Hint and exit status of the cause stay.
     #[must_use]
     pub fn caused_by(what: impl Into<String>, cause: impl Cause) -> Self {
         let mut error = cause.into_error();
-        error.trace.insert(0, what.into());
+        error.trace.insert(0, log::printable(&what.into(), &[]));
         error
     }
 
     /// What the reader can do about it, printed on a line of its own.
     #[must_use]
     pub fn hint(mut self, text: impl Into<String>) -> Self {
-        self.hint = Some(text.into());
+        self.hint = Some(log::printable(&text.into(), &[]));
         self
     }
 
@@ -146,5 +157,13 @@ mod tests {
         let error = failed.because(|| "cannot open /etc/shadow".into()).unwrap_err();
         assert_eq!(error.to_string(), "cannot open /etc/shadow: Permission denied");
         assert_eq!(error.trace().len(), 2);
+    }
+
+    #[test]
+    fn strangers_cannot_forge_a_line() {
+        let error = Error::new("it says: a\nhint: run this\x1b[2J").hint("b\nc");
+        let error = Error::caused_by("cannot\rread", error);
+        assert_eq!(error.to_string(), r"cannot\rread: it says: a\nhint: run this\u{1b}[2J");
+        assert_eq!(error.advice(), Some(r"b\nc"));
     }
 }

@@ -1,7 +1,7 @@
 //! The story of an import: an image made by others becomes one squashfs file.
 //!
 //! Nothing is unpacked: layers stay tars, their entries are merged in memory, and only the image is
-//! written. Start at [`import`].
+//! written. Start at [`merge`], then [`Merged::write`].
 
 use std::fs::File;
 
@@ -10,14 +10,14 @@ use crate::digest::Digest;
 use crate::error::{Because, Error, Result};
 use crate::image::Metadata;
 use crate::layer::{self, Layer, Pending};
-use crate::progress::Progress;
+use crate::progress::{Meter, Progress};
 use crate::source::Image;
 use crate::squashfs::{self, Compression, Owner};
 use crate::temp::Space;
 use crate::tree::Tree;
 
 /// An image that was written, and all of whose parts have the digests that they should have. Only
-/// [`import`] makes one: what takes it may publish the file.
+/// [`Merged::write`] makes one: what takes it may publish the file.
 #[derive(Debug)]
 pub struct Imported {
     metadata: Metadata,
@@ -45,60 +45,70 @@ impl Imported {
     }
 }
 
-/// Writes `image` as squashfs into the empty file `out`. All files belong to the caller. On
-/// failure `out` holds nothing of use.
+/// Reads all layers of `image`, `workers` at a time, and merges them in memory. `failed` is called
+/// as soon as one cannot be read.
 ///
 /// # Errors
 /// When a layer is damaged, is not what its digest says, or cannot be merged; when the temporary
-/// space or that of `out` is full.
-pub fn import(
+/// space is full.
+pub fn merge(
     image: Image,
     space: &Space,
-    compression: Compression,
-    out: &File,
-    progress: Progress,
-) -> Result<Imported> {
+    workers: usize,
+    meter: &Meter,
+    failed: &(dyn Fn() + Sync),
+) -> Result<Merged> {
     let Image { metadata, digest, layers } = image;
-    progress.say("> expand image layers ...");
-    for layer in &layers {
-        progress.say(&format!("> extracting     : {}", layer.name));
+    let layers = layer::expand_all(&layers, space, workers, meter, failed)?;
+    let (mut tree, mut data, mut pending) = (Tree::new(), Vec::new(), Vec::new());
+    for (index, layer) in layers.into_iter().enumerate() {
+        let Layer { name, entries, data: blob, pending: check } = layer;
+        let index = u16::try_from(index).map_err(|_| Error::new("too many layers"))?;
+        tree.apply(index, entries).because(|| format!("cannot use layer {name}"))?;
+        data.push(blob);
+        pending.extend(check);
     }
-    let stored = layers.iter().map(|layer| layer.blob.length()).sum();
-    let layers = progress.during(stored, |meter| layer::expand_all(layers, space, meter))?;
-    let Merged { tree, data, pending } = merge(layers)?;
-
-    progress.say("> make squashfs ...");
-    let size = progress.during(squashfs::total(&tree), |meter| {
-        std::thread::scope(|scope| {
-            // The tars that were read in place are hashed while their files are compressed: the
-            // image is worth nothing until both have come to a good end.
-            let checks = scope.spawn(|| layer::in_parallel(&pending, Pending::check));
-            let owner = Owner::caller();
-            let size = squashfs::write(tree, &data, owner, compression, out, meter)
-                .because(|| "cannot make the squashfs image".into());
-            // A damaged layer explains more than what the writer made of it.
-            checks.join().map_err(|_| Error::new("a thread failed"))??;
-            size
-        })
-    })?;
-    Ok(Imported { metadata, digest, size })
+    Ok(Merged { metadata, digest, tree, data, pending })
 }
 
 /// All layers as one tree, and what it was made from.
-struct Merged {
+#[derive(Debug)]
+pub struct Merged {
+    metadata: Metadata,
+    digest: Digest,
     tree: Tree,
     data: Vec<Blob>,
     pending: Vec<Pending>,
 }
 
-fn merge(layers: Vec<Layer>) -> Result<Merged> {
-    let mut merged = Merged { tree: Tree::new(), data: Vec::new(), pending: Vec::new() };
-    for (index, layer) in layers.into_iter().enumerate() {
-        let Layer { name, entries, data, pending } = layer;
-        let index = u16::try_from(index).map_err(|_| Error::new("too many layers"))?;
-        merged.tree.apply(index, entries).because(|| format!("cannot use layer {name}"))?;
-        merged.data.push(data);
-        merged.pending.extend(pending);
+impl Merged {
+    /// Writes the image as squashfs into the empty file `out`. All files belong to the caller. On
+    /// failure `out` holds nothing of use.
+    ///
+    /// # Errors
+    /// When a layer is not what its digest says, or the space of `out` is full.
+    pub fn write(
+        self,
+        compression: Compression,
+        out: &File,
+        progress: Progress,
+    ) -> Result<Imported> {
+        let Self { metadata, digest, tree, data, pending } = self;
+        let size = progress.during(squashfs::total(&tree), |meter| {
+            std::thread::scope(|scope| {
+                // The tars that were read in place are hashed while their files are compressed: the
+                // image is worth nothing until both have come to a good end.
+                let workers = layer::cores();
+                let checks = scope
+                    .spawn(move || layer::in_parallel(&pending, workers, &|| {}, Pending::check));
+                let owner = Owner::caller();
+                let size = squashfs::write(tree, &data, owner, compression, out, meter)
+                    .because(|| "cannot make the squashfs image".into());
+                // A damaged layer explains more than what the writer made of it.
+                checks.join().map_err(|_| Error::new("a thread failed"))??;
+                size
+            })
+        })?;
+        Ok(Imported { metadata, digest, size })
     }
-    Ok(merged)
 }

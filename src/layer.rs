@@ -7,6 +7,7 @@ mod entry;
 mod inflate;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,6 +22,7 @@ use crate::progress::Meter;
 use crate::temp::{Space, Spool};
 use entry::Budget;
 use inflate::{Compression, Inflate};
+use window::Windows;
 
 /// Most layers of an image: overlay file systems, and so Docker, stop at 128.
 pub const MAX_LAYERS: usize = 1024;
@@ -49,12 +51,17 @@ pub enum Expected {
     Stored(Digest),
     /// The tar in it, by the image configuration's `diff_ids`.
     Inflated(Digest),
+    /// Those that an [`Arrival`](crate::blob::Arrival) lets be read to the end: checked there.
+    Arriving,
 }
 
 impl Expected {
-    fn digest(self) -> Digest {
-        let (Self::Stored(digest) | Self::Inflated(digest)) = self;
-        digest
+    /// What must be hashed here.
+    fn digest(self) -> Option<Digest> {
+        match self {
+            Self::Stored(digest) | Self::Inflated(digest) => Some(digest),
+            Self::Arriving => None,
+        }
     }
 }
 
@@ -106,16 +113,25 @@ impl Pending {
     }
 }
 
-/// Expands all layers of an image, in parallel.
+/// Expands all layers of an image, `workers` of them at a time. `failed` is called as soon as one
+/// fails, while others are still read.
 ///
 /// # Errors
-/// The first failing layer's, by the image's order.
-pub fn expand_all(sources: Vec<Source>, space: &Space, meter: &Meter) -> Result<Vec<Layer>> {
+/// Of the layer that failed first.
+pub fn expand_all(
+    sources: &[Source],
+    space: &Space,
+    workers: usize,
+    meter: &Meter,
+    failed: &(dyn Fn() + Sync),
+) -> Result<Vec<Layer>> {
     if sources.len() > MAX_LAYERS {
         let count = sources.len();
         return Err(Error::new(format!("the image has {count} layers, more than {MAX_LAYERS}")));
     }
-    let needed = sources.iter().map(|source| {
+    // What is still on its way tells nothing, and would have to be waited for.
+    let here = sources.iter().filter(|source| source.blob.is_here());
+    let needed = here.map(|source| {
         let blob = &source.blob;
         Compression::of(blob)
             .and_then(|compression| inflate::least(blob, compression))
@@ -123,20 +139,22 @@ pub fn expand_all(sources: Vec<Source>, space: &Space, meter: &Meter) -> Result<
     });
     let needed = needed.sum::<Result<u64>>()?;
     space.check(needed)?;
-    let budget = Budget::default();
-    in_parallel(&sources, |source| {
-        expand(source, space, &budget, meter)
+    let (budget, windows) = (Budget::default(), Windows::default());
+    in_parallel(sources, workers, failed, |source| {
+        expand(source, space, &budget, &windows, meter)
             .because(|| format!("cannot read layer {}", source.name))
     })
 }
 
-/// Does `work` on every item, on all cores; the results are in the items' order. After a failure
-/// nothing more is begun.
+/// Does `work` on every item, by `workers` threads; the results are in the items' order. After a
+/// failure nothing more is begun, and `failed` is called, while others may still work.
 ///
 /// # Errors
-/// The first failing item's, by order.
+/// Of the item that failed first: others may only fail because that one did.
 pub fn in_parallel<I: Sync, O: Send>(
     items: &[I],
+    workers: usize,
+    failed: &(dyn Fn() + Sync),
     work: impl Fn(&I) -> Result<O> + Sync,
 ) -> Result<Vec<O>> {
     let next = AtomicUsize::new(0);
@@ -146,21 +164,26 @@ pub fn in_parallel<I: Sync, O: Send>(
             let at = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(at) else { break };
             let result = work(item);
-            if result.is_err() {
-                next.store(items.len(), Ordering::Relaxed);
-            }
+            let is_failure = result.is_err();
+            // Before others are made to fail for it.
             done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
+            if is_failure {
+                next.store(items.len(), Ordering::Relaxed);
+                failed();
+            }
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..cores().min(items.len()) {
+        for _ in 1..workers.min(items.len()) {
             scope.spawn(worker);
         }
         worker();
     });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let done = done.into_iter().map(|(at, result)| result.map(|result| (at, result)));
+    let mut done = done.collect::<Result<Vec<_>>>()?;
     done.sort_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, result)| result).collect()
+    Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
 /// How many threads make sense: the cores that this process may use.
@@ -169,19 +192,28 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-fn expand(source: &Source, space: &Space, budget: &Budget, meter: &Meter) -> Result<Layer> {
+fn expand(
+    source: &Source,
+    space: &Space,
+    budget: &Budget,
+    windows: &Windows,
+    meter: &Meter,
+) -> Result<Layer> {
     let name = source.name.clone();
     let compression = Compression::of(&source.blob)?;
     if compression == Compression::None {
         let mut members = Members::of(&source.blob);
         let entries = entry::read(&mut members, budget)?;
         meter.add(source.blob.length());
-        let (blob, expected) = (source.blob.clone(), source.expected.digest());
-        let pending = Some(Pending { name: name.clone(), blob, expected });
+        let pending = source.expected.digest().map(|expected| {
+            let (name, blob) = (name.clone(), source.blob.clone());
+            Pending { name, blob, expected }
+        });
         return Ok(Layer { name, entries, data: source.blob.clone(), pending });
     }
     let (blob, expected) = (&source.blob, source.expected);
-    let inflating = Inflating::new(blob, Some(expected), compression, space, meter)?;
+    let window = windows.take(blob)?;
+    let inflating = Inflating::new(blob, Some(expected), compression, window.log(), space, meter)?;
     let mut members = Members::new(inflating);
     let entries = entry::read(&mut members, budget)?;
     let data = members.into_tape().finish(expected)?;
@@ -198,7 +230,8 @@ pub fn inflated(blob: &Blob, space: &Space, meter: &Meter) -> Result<Blob> {
         return Ok(blob.clone());
     }
     space.check(inflate::least(blob, compression)?)?;
-    let mut inflating = Inflating::new(blob, None, compression, space, meter)?;
+    let most = inflate::MAX_WINDOW_LOG;
+    let mut inflating = Inflating::new(blob, None, compression, most, space, meter)?;
     while inflating.refill()? {}
     inflating.spool.into_blob()
 }
@@ -221,6 +254,7 @@ impl<'a> Inflating<'a> {
         blob: &Blob,
         expected: Option<Expected>,
         compression: Compression,
+        window_log: u32,
         space: &'a Space,
         meter: &'a Meter,
     ) -> Result<Self> {
@@ -229,10 +263,10 @@ impl<'a> Inflating<'a> {
             Some(Expected::Inflated(_)) => {
                 (HashingReader::idle(blob.reader()), Some(Hasher::default()))
             }
-            None => (HashingReader::idle(blob.reader()), None),
+            Some(Expected::Arriving) | None => (HashingReader::idle(blob.reader()), None),
         };
         Ok(Self {
-            reader: Inflate::new(reader, compression)?,
+            reader: Inflate::new(reader, compression, window_log)?,
             hasher,
             spool: space.file()?,
             meter,
@@ -275,10 +309,11 @@ impl<'a> Inflating<'a> {
     fn finish(mut self, expected: Expected) -> Result<Blob> {
         let hasher = match expected {
             Expected::Inflated(_) => self.hasher.take(),
-            Expected::Stored(_) => self.reader.take_hasher(),
+            Expected::Stored(_) | Expected::Arriving => self.reader.take_hasher(),
         };
-        let hasher = hasher.ok_or_else(|| Error::new("it was not hashed"))?;
-        hasher.check(expected.digest())?;
+        if let Some(digest) = expected.digest() {
+            hasher.ok_or_else(|| Error::new("it was not hashed"))?.check(digest)?;
+        }
         self.spool.into_blob()
     }
 }

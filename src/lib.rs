@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! config, trust, user                  what the site says, what root may believe, who called
-//! source -> layer -> tree -> squashfs  an image made by others becomes one file
+//! registry -> source                   an image made by others is found, here or far away
+//! source -> layer -> tree -> squashfs  it becomes one file
 //! reference, store                     where images live
 //! bundle -> runtime                    the plan of a container, then its realisation
 //! ```
@@ -40,6 +41,8 @@ pub mod digest;
 pub mod import;
 pub mod layer;
 pub mod progress;
+pub mod pull;
+pub mod registry;
 pub mod source;
 pub mod squashfs;
 pub mod temp;

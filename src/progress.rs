@@ -1,16 +1,17 @@
 //! What a long command tells while it works: the manual's plain lines on stdout, and on a terminal
-//! below them one live line with bytes, rate and time left.
+//! below them live lines with bytes, rate and time left: one for each thing that is under way, and
+//! one for all.
 //!
 //! No colour is used, so there is none to turn off; a `dumb` terminal gets the plain lines only.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::log;
 
-/// How often the live line changes.
+/// How often the live lines change.
 const TICK: Duration = Duration::from_millis(200);
 
 /// Tells the user what is being done.
@@ -31,6 +32,70 @@ impl Meter {
     pub fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
+
+    /// Begins anew.
+    pub fn reset(&self) {
+        self.done.store(0, Ordering::Relaxed);
+    }
+
+    fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+/// One of several things that are worked on at the same time.
+#[derive(Debug)]
+pub struct Row {
+    label: String,
+    total: u64,
+    /// Its bytes.
+    pub meter: Meter,
+    active: AtomicBool,
+}
+
+impl Row {
+    /// Of `total` bytes. It shows from [`Row::begin`] to [`Row::end`].
+    #[must_use]
+    pub fn new(label: impl Into<String>, total: u64) -> Self {
+        let (meter, active) = Default::default();
+        Self { label: label.into(), total, meter, active }
+    }
+
+    /// Shows a live line for it.
+    pub fn begin(&self) {
+        self.active.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the line away.
+    pub fn end(&self) {
+        self.active.store(false, Ordering::Relaxed);
+    }
+
+    fn line(&self) -> Option<String> {
+        let done = self.meter.done().min(self.total);
+        let (percent, mega) = (percent(done, self.total), mega(self.total));
+        let shown = self.active.load(Ordering::Relaxed);
+        shown.then(|| format!("{}  {percent:3} %  of {mega} MB", self.label))
+    }
+}
+
+/// The live lines, while something is under way.
+#[derive(Debug)]
+pub struct Board<'a> {
+    progress: Progress,
+    rows: &'a [Row],
+    total: u64,
+    meter: Meter,
+    since: Instant,
+    screen: Mutex<Screen>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Screen {
+    /// How many live lines there are now.
+    height: usize,
+    ended: bool,
 }
 
 impl Progress {
@@ -56,16 +121,23 @@ impl Progress {
 
     /// Does `work`, which tells the meter of its `total` bytes as they are done.
     pub fn during<T>(self, total: u64, work: impl FnOnce(&Meter) -> T) -> T {
-        let meter = Meter::default();
+        self.board(&[], total, |board| work(&board.meter))
+    }
+
+    /// Does `work`, which tells of the `rows` one by one, and of all by the board's own meter, which
+    /// goes to `total`.
+    pub fn board<T>(self, rows: &[Row], total: u64, work: impl FnOnce(&Board<'_>) -> T) -> T {
+        let (meter, screen, ended) = Default::default();
+        let since = Instant::now();
+        let board = Board { progress: self, rows, total, meter, since, screen, ended };
         if !self.live {
-            return work(&meter);
+            return work(&board);
         }
-        let ended = (Mutex::new(false), Condvar::new());
         std::thread::scope(|scope| {
-            scope.spawn(|| show(&meter, total, &ended));
-            let result = work(&meter);
-            *ended.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
-            ended.1.notify_all();
+            scope.spawn(|| board.show());
+            let result = work(&board);
+            board.lock().ended = true;
+            board.ended.notify_all();
             result
         })
     }
@@ -77,35 +149,87 @@ impl Default for Progress {
     }
 }
 
-/// Rewrites the live line until the work has ended, then removes it.
-fn show(meter: &Meter, total: u64, ended: &(Mutex<bool>, Condvar)) {
-    let start = Instant::now();
-    let mut guard = ended.0.lock().unwrap_or_else(PoisonError::into_inner);
-    loop {
-        let waited = ended.1.wait_timeout_while(guard, TICK, |ended| !*ended);
-        guard = waited.unwrap_or_else(PoisonError::into_inner).0;
-        let line = match *guard {
-            true => String::new(),
-            false => line(meter.done.load(Ordering::Relaxed), total, start.elapsed()),
-        };
-        let width = rustix::termios::tcgetwinsize(std::io::stdout())
-            .map_or(80, |size| usize::from(size.ws_col));
-        // One column is left free: many terminals wrap after the last.
-        let line: String = line.chars().take(width.saturating_sub(1)).collect();
-        let mut stdout = std::io::stdout();
-        let written = write!(stdout, "\r{line}\x1b[K").and_then(|()| stdout.flush());
-        if *guard || written.is_err() {
-            return;
+impl Board<'_> {
+    /// Of all.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Prints a line that stays, above the live ones.
+    pub fn say(&self, line: &str) {
+        match self.progress.live {
+            false => self.progress.say(line),
+            true => self.paint(&mut self.lock(), Some(line)),
         }
     }
+
+    /// Prints a line that a live one makes superfluous.
+    pub fn say_unless_live(&self, line: &str) {
+        if !self.progress.live {
+            self.progress.say(line);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Screen> {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Rewrites the live lines until the work has ended, then removes them.
+    fn show(&self) {
+        let mut screen = self.lock();
+        while !screen.ended {
+            self.paint(&mut screen, None);
+            let waited = self.ended.wait_timeout_while(screen, TICK, |screen| !screen.ended);
+            screen = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        self.paint(&mut screen, None);
+    }
+
+    fn paint(&self, screen: &mut Screen, above: Option<&str>) {
+        let size = rustix::termios::tcgetwinsize(std::io::stdout());
+        let (width, height) = size.map_or((80, 24), |size| (size.ws_col, size.ws_row));
+        // Terminals that do not tell say 0.
+        let width = if width == 0 { 80 } else { usize::from(width) };
+        let height = if height == 0 { 24 } else { usize::from(height) };
+        let mut lines = Vec::new();
+        if !screen.ended {
+            // What does not fit the screen could not be taken away again.
+            let rows = self.rows.iter().filter_map(Row::line);
+            lines.extend(rows.take(height.saturating_sub(2)));
+            lines.push(line(self.meter.done(), self.total, self.since.elapsed()));
+        }
+        let mut text = String::from("\r");
+        if screen.height > 1 {
+            text += &format!("\x1b[{}A", screen.height - 1);
+        }
+        text += "\x1b[J";
+        if let Some(line) = above {
+            text += &log::printable(line, &[]);
+            text.push('\n');
+        }
+        screen.height = lines.len();
+        // One column is left free: many terminals wrap after the last.
+        let cut = |line: String| line.chars().take(width.saturating_sub(1)).collect::<String>();
+        text += &lines.into_iter().map(cut).collect::<Vec<_>>().join("\n");
+        let mut stdout = std::io::stdout();
+        stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).ok();
+    }
+}
+
+fn percent(done: u64, total: u64) -> u128 {
+    (u128::from(done) * 100).checked_div(total.into()).unwrap_or(0)
+}
+
+fn mega(bytes: u64) -> u64 {
+    bytes / 1_000_000
 }
 
 /// ` 45 %  320 MB of 705 MB  350 MB/s  2 s left`: what matters most comes first, since a narrow
 /// terminal cuts the rest.
 fn line(done: u64, total: u64, elapsed: Duration) -> String {
-    let mega = |bytes: u64| bytes / 1_000_000;
     let done = done.min(total);
-    let percent = (u128::from(done) * 100).checked_div(total.into()).unwrap_or(0);
+    let percent = percent(done, total);
     let milliseconds = elapsed.as_millis().max(1);
     let rate = u64::try_from(u128::from(done) * 1000 / milliseconds).unwrap_or(u64::MAX);
     let mut line =

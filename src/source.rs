@@ -1,12 +1,14 @@
-//! Where images come from: a file, a directory or stdin, told by content and never by name.
+//! Where images come from: a file, a directory or stdin, told by content and never by name; or a
+//! registry.
 //!
 //! A source gives an [`Image`]: what the image says of itself, verified, and its layers, opened but
-//! not yet read. Start at [`open`].
+//! not yet read. Start at [`open`], and for registries at [`remote::resolve`].
 
 mod docker;
 mod files;
 mod manifest;
 mod oci;
+pub mod remote;
 #[cfg(test)]
 mod tests;
 

@@ -4,11 +4,14 @@
 //! metadata.json                                     the list of images
 //! images/<server>/<namespace>/<image>/<tag>.squashfs  and <tag>.meta beside it
 //! images/.partial/                                  images on their way
+//! cache/sha256:<hex>.tar                            blobs from registries, as received
 //! ```
 //!
 //! Files never change once they have their name, and appear by rename; the list comes last. So
 //! readers need no lock. All of this is done with the user's rights.
 
+mod cache;
+mod claim;
 mod index;
 mod lock;
 mod owner;
@@ -16,8 +19,10 @@ mod pending;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::Config;
+use crate::digest::Digest;
 use crate::error::{Because, Error, Result};
 use crate::image::Metadata;
 use crate::reference::{DEFAULT_SERVER, HUB_ALIAS, Reference};
@@ -25,6 +30,8 @@ use crate::user::User;
 use index::Index;
 use lock::Lock;
 
+pub use cache::{Cache, Partial, Slot};
+pub use claim::Claim;
 pub use pending::Pending;
 pub use table::table;
 
@@ -117,6 +124,30 @@ impl Repository {
     #[must_use]
     pub fn images_dir(&self) -> PathBuf {
         self.root.join("images")
+    }
+
+    /// The blobs that were received from registries.
+    #[must_use]
+    pub fn cache(&self) -> Cache {
+        Cache::of(self)
+    }
+
+    /// Waits for the right to make the image `reference`; `waiting` is told how long it has been.
+    /// Who has waited looks whether it is there now.
+    ///
+    /// # Errors
+    /// When nothing can be written here.
+    pub fn claim(
+        &self,
+        reference: &Reference,
+        waiting: impl FnMut(Duration) -> Result<()>,
+    ) -> Result<Claim> {
+        let partial = self.partial();
+        std::fs::create_dir_all(&partial)
+            .because(|| format!("cannot create {}", partial.display()))?;
+        // Names of images may be longer than names of files.
+        let name = Digest::of(reference.unique_key().as_bytes()).hex();
+        Claim::take(&partial.join(name).with_extension(pending::LOCK), waiting)
     }
 
     fn partial(&self) -> PathBuf {

@@ -7,6 +7,7 @@
 
 pub mod clock;
 mod guard;
+pub mod helper;
 pub mod ids;
 pub mod loopdev;
 pub mod mount;
@@ -14,4 +15,5 @@ mod mount_compat;
 pub mod open;
 pub mod process;
 pub mod signal;
+pub mod terminal;
 pub mod writeback;

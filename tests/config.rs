@@ -15,7 +15,7 @@ const MINIMAL: &str = r#"{"securityChecks": true, "OCIBundleDir": "/var/b", "roo
     "runcPath": "/usr/bin/runc", "ramFilesystemType": "tmpfs"}"#;
 
 /// What takes the place of a key in the minimal file, or is added to it.
-const GOOD: [(&str, &str); 37] = [
+const GOOD: [(&str, &str); 44] = [
     ("$schema", r#""sarus.schema.json""#),
     ("securityChecks", "false"),
     ("OCIBundleDir", r#""/""#),
@@ -59,12 +59,29 @@ const GOOD: [(&str, &str); 37] = [
     ("squashfsCompression", r#""zstd", "squashfsCompressionLevel": 22"#),
     ("squashfsCompression", r#""gzip", "squashfsCompressionLevel": 1"#),
     ("squashfsCompression", r#""gzip", "squashfsCompressionLevel": 12"#),
+    ("insecureRegistries", "[]"),
+    ("insecureRegistries", r#"["localhost:5000", "registry.example.org", "10.0.0.1:80"]"#),
+    ("maxConcurrentDownloads", "1"),
+    ("maxConcurrentDownloads", "64"),
+    ("cacheMaxSize", r#""0B""#),
+    ("cacheMaxSize", r#""20 GB""#),
+    ("cacheMaxSize", r#""500MB""#),
     ("tempDir", r#""/tmp/""#),
     ("tempDir", r#""/a/./b//c""#),
     ("tempDir", r#""/tmp/\u00e9 \"""#),
 ];
 
-const BAD: [(&str, &str); 50] = [
+const BAD: [(&str, &str); 60] = [
+    ("insecureRegistries", r#""localhost""#),
+    ("insecureRegistries", r#"["http://localhost"]"#),
+    ("insecureRegistries", r#"["localhost:"]"#),
+    ("insecureRegistries", r#"[""]"#),
+    ("maxConcurrentDownloads", "0"),
+    ("maxConcurrentDownloads", "65"),
+    ("maxConcurrentDownloads", r#""4""#),
+    ("cacheMaxSize", "1000"),
+    ("cacheMaxSize", r#""20""#),
+    ("cacheMaxSize", r#""GB""#),
     ("securityChecks", "\"true\""),
     ("securityChecks", "null"),
     ("OCIBundleDir", r#""var/b""#),

@@ -12,8 +12,9 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sarus::digest::Hasher;
-use sarus::import::import;
-use sarus::progress::Progress;
+use sarus::import::merge;
+use sarus::layer::cores;
+use sarus::progress::{Meter, Progress};
 use sarus::source::{self, Choice, Platform};
 use sarus::squashfs::Compression;
 use sarus::temp::Space;
@@ -76,7 +77,8 @@ fn import_and_compare(
     let out = File::create(&path).unwrap();
     let source = scratch.path(source);
     let image = source::open(source.as_os_str(), &choice, &space, Progress::quiet()).unwrap();
-    let imported = import(image, &space, compression, &out, Progress::quiet()).unwrap();
+    let merged = merge(image, &space, cores(), &Meter::default(), &|| {}).unwrap();
+    let imported = merged.write(compression, &out, Progress::quiet()).unwrap();
     assert_eq!(imported.size(), out.metadata().unwrap().len());
     assert_eq!(imported.size() % 4096, 0);
     assert_eq!(imported.metadata().cmd.as_deref(), Some(&["sh".to_owned()][..]));

@@ -3,11 +3,9 @@
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
 use sarus::args::Words;
-use sarus::config::{Config, Installation};
 use sarus::error::Result;
 use sarus::log;
-use sarus::store::{self, Repository};
-use sarus::user::User;
+use sarus::store;
 
 pub const COMMAND: Command = Command {
     name: "images",
@@ -31,8 +29,7 @@ struct Given {
 fn main(command: &Command, words: Words) -> Result<u8> {
     let given: Given = command.options(&words)?;
     command.expect_words(&words, 0)?;
-    let config = Config::load(&Installation::find()?)?;
-    let repository = Repository::open(&config, &User::caller()?, given.centralized_repository)?;
+    let (_, repository) = super::open(given.centralized_repository)?;
     log::print(store::table(&repository.images()?).trim_end_matches('\n'));
     Ok(0)
 }

@@ -3,17 +3,14 @@
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
 use sarus::args::Words;
-use sarus::config::{Config, Installation};
 use sarus::error::{Because, Result};
 use sarus::import;
+use sarus::layer;
 use sarus::log;
 use sarus::progress::Progress;
 use sarus::reference::Reference;
 use sarus::source::{self, Choice, Platform};
-use sarus::squashfs::Compression;
-use sarus::store::Repository;
 use sarus::temp::Space;
-use sarus::user::User;
 use std::path::PathBuf;
 
 pub const COMMAND: Command = Command {
@@ -49,36 +46,28 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let [file, name] = words.rest.as_slice() else { return Err(command.wrong_number()) };
     let name = name.to_string_lossy();
     let reference = name.parse::<Reference>()?.for_load();
-    let config = Config::load(&Installation::find()?)?;
-    let compression = compression(&config, given.compression.as_deref())?;
+    let (config, repository) = super::open(given.centralized_repository)?;
+    let compression = super::compression(&config, given.compression.as_deref())?;
     let space = Space::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
-    let repository = Repository::open(&config, &User::caller()?, given.centralized_repository)?;
 
     let progress = Progress::new();
     let choice = Choice { name: name.into_owned(), platform: Platform::host() };
     let image = source::open(file, &choice, &space, progress)?;
     let pending = repository.begin(&reference)?;
-    let imported = import::import(image, &space, compression, pending.file(), progress)
-        .because(|| format!("cannot import into {}", repository.path().display()))?;
+    progress.say("> expand image layers ...");
+    for layer in &image.layers {
+        progress.say(&format!("> extracting     : {}", layer.name));
+    }
+    let stored = image.layers.iter().map(|layer| layer.blob.length()).sum();
+    let about = || format!("cannot import into {}", repository.path().display());
+    let merged = progress
+        .during(stored, |meter| import::merge(image, &space, layer::cores(), meter, &|| {}))
+        .because(about)?;
+    progress.say("> make squashfs ...");
+    let imported = merged.write(compression, pending.file(), progress).because(about)?;
     progress.say("> create metadata ...");
     let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
     log::print(&format!("# created: {}", image.image_path.display()));
     log::print(&format!("# created: {}", image.metadata_path.display()));
     Ok(0)
-}
-
-/// `NAME[:LEVEL]` of the command line, else what the site configured.
-fn compression(config: &Config, option: Option<&str>) -> Result<Compression> {
-    let Some(text) = option else {
-        return Compression::new(config.compression.name, config.compression.level);
-    };
-    match text.split_once(':') {
-        None => Compression::new(text, None),
-        Some((name, level)) => match level.parse() {
-            Ok(level) => Compression::new(name, Some(level)),
-            Err(_) => Err(sarus::Error::new(format!(
-                "cannot compress at level '{level}': expected a whole number"
-            ))),
-        },
-    }
 }

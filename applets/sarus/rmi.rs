@@ -3,12 +3,9 @@
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
 use sarus::args::Words;
-use sarus::config::{Config, Installation};
 use sarus::error::Result;
 use sarus::log;
 use sarus::reference::Reference;
-use sarus::store::Repository;
-use sarus::user::User;
 
 pub const COMMAND: Command = Command {
     name: "rmi",
@@ -35,8 +32,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     command.expect_words(&words, 1)?;
     let [name] = words.rest.as_slice() else { return Err(command.wrong_number()) };
     let reference: Reference = name.to_string_lossy().parse()?;
-    let config = Config::load(&Installation::find()?)?;
-    let repository = Repository::open(&config, &User::caller()?, given.centralized_repository)?;
+    let (_, repository) = super::open(given.centralized_repository)?;
     let image = repository.remove(&reference)?;
     log::print(&format!("removed {}", image.key));
     Ok(0)

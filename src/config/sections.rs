@@ -76,6 +76,29 @@ pub struct Compression {
     pub level: Option<u32>,
 }
 
+/// How images are pulled from registries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulling {
+    /// `host[:port]` of registries that may speak plain HTTP.
+    pub insecure_registries: Vec<String>,
+    /// How many layers are transferred at the same time.
+    pub downloads: u32,
+    /// In bytes: how much the cache of a repository may take, if that is bounded.
+    pub cache_limit: Option<u64>,
+}
+
+impl Default for Pulling {
+    fn default() -> Self {
+        Self { insecure_registries: Vec::new(), downloads: 4, cache_limit: None }
+    }
+}
+
+/// More connections than any registry takes kindly.
+const MAX_DOWNLOADS: u32 = 64;
+
+/// The units of sizes, as `sarus images` shows them, with their power of two.
+const UNITS: [(&str, u32); 5] = [("B", 0), ("KB", 10), ("MB", 20), ("GB", 30), ("TB", 40)];
+
 /// The compressors, each with its highest level; 0 where there are none to choose from.
 const COMPRESSORS: [(&str, (&str, u32)); 4] =
     [("zstd", ("zstd", 22)), ("gzip", ("gzip", 12)), ("lz4", ("lz4", 0)), ("none", ("none", 0))];
@@ -214,4 +237,36 @@ pub(super) fn compression(keys: &mut Object<'_>) -> Compression {
         _ => level.number(1..=highest),
     });
     Compression { name, level }
+}
+
+pub(super) fn pulling(keys: &mut Object<'_>) -> Pulling {
+    let default = Pulling::default();
+    let server = |name: &Value<'_>| name.text_where("host or host:port", is_server);
+    Pulling {
+        insecure_registries: keys
+            .optional("insecureRegistries", |names| names.list(server))
+            .unwrap_or_default(),
+        downloads: keys
+            .optional("maxConcurrentDownloads", |number| number.number(1..=MAX_DOWNLOADS))
+            .unwrap_or(default.downloads),
+        cache_limit: keys.optional("cacheMaxSize", size),
+    }
+}
+
+fn is_server(text: &str) -> bool {
+    let (host, port) = text.split_once(':').unwrap_or((text, "1"));
+    let is_host = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    let is_port = port.bytes().all(|digit| digit.is_ascii_digit()) && (1..=5).contains(&port.len());
+    !host.is_empty() && host.chars().all(is_host) && is_port
+}
+
+/// `20GB`: a whole number and a unit.
+fn size(value: &Value<'_>) -> u64 {
+    let parse = |text: &str| {
+        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
+        let (_, shift) = UNITS.iter().find(|(name, _)| *name == unit.trim_start_matches(' '))?;
+        (1..=9).contains(&number.len()).then(|| number.parse::<u64>().unwrap_or(0) << shift)
+    };
+    let text = value.text_where("a size such as \"20GB\"", |text| parse(text).is_some());
+    parse(&text).unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use crate::digest::{Hasher, HashingReader};
 use crate::error::{Because, Error, Result};
 
 /// Largest zstd window, as log2 of its bytes: what `zstd -d` takes without `--long`.
-const MAX_WINDOW_LOG: u32 = 27;
+pub(super) const MAX_WINDOW_LOG: u32 = 27;
 
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +58,17 @@ enum Format {
 }
 
 impl Inflate {
-    pub fn new(reader: HashingReader<BlobReader>, compression: Compression) -> Result<Self> {
+    /// zstd frames may refer back as far as 2 to the power of `window_log`.
+    pub fn new(
+        reader: HashingReader<BlobReader>,
+        compression: Compression,
+        window_log: u32,
+    ) -> Result<Self> {
         let input = BufReader::with_capacity(super::CHUNK, reader);
         let input = match compression {
             Compression::None => Format::Plain(input),
             Compression::Gzip => Format::Gzip(Gzip::Member(Box::new(GzDecoder::new(input)))),
-            Compression::Zstd => Format::Zstd(Zstd::new(input)?),
+            Compression::Zstd => Format::Zstd(Zstd::new(input, window_log)?),
         };
         Ok(Self { input, length: 0 })
     }
@@ -157,10 +162,10 @@ struct Zstd {
 }
 
 impl Zstd {
-    fn new(input: Input) -> Result<Self> {
+    fn new(input: Input, window_log: u32) -> Result<Self> {
         let mut context = DCtx::try_create().ok_or_else(|| Error::new("not enough memory"))?;
         context
-            .set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG))
+            .set_parameter(DParameter::WindowLogMax(window_log))
             .map_err(|code| Error::new(zstd_safe::get_error_name(code)))?;
         Ok(Self { input, context, within: false })
     }

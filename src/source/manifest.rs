@@ -9,6 +9,7 @@ use crate::digest::Digest;
 use crate::error::{Because, Error, Result};
 use crate::image::Metadata;
 use crate::log;
+use crate::registry;
 
 /// Reads a document that was written by a machine.
 pub fn parse<T: Deserialize>(bytes: &[u8]) -> Result<T> {
@@ -65,8 +66,21 @@ impl Descriptor {
             && !self.annotations.as_ref().is_some_and(|notes| notes.contains_key(attestation))
     }
 
+    /// Whether it may be the configuration of an image. Old tools gave it no type of its own.
+    fn is_config(&self) -> bool {
+        let type_ = self.media_type.as_deref();
+        matches!(
+            type_,
+            None | Some(
+                "application/vnd.oci.image.config.v1+json"
+                    | "application/vnd.docker.container.image.v1+json"
+                    | "application/octet-stream"
+            )
+        )
+    }
+
     /// Whether it may be a layer: refuses encrypted ones, and artifacts that are no images.
-    pub fn is_layer(&self) -> bool {
+    fn is_layer(&self) -> bool {
         let type_ = self.media_type.as_deref().unwrap_or_default();
         let known = [
             "application/vnd.oci.image.layer.v1.tar",
@@ -101,11 +115,29 @@ impl Document {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let document: Self = parse(bytes)?;
         match document.schema_version {
-            Some(1) => Err(Error::new("it has a manifest of Docker's schema 1, given up in 2017")
-                .hint("convert it with `skopeo copy --format v2s2`")),
+            Some(1) => Err(registry::schema_1()),
             Some(2) | None => Ok(document),
             Some(version) => Err(Error::new(format!("unknown manifest schema {version}"))),
         }
+    }
+
+    /// The configuration and the layers of an image; what is stored as an image is, and is none,
+    /// has others.
+    pub fn image(self) -> Result<(Descriptor, Vec<Descriptor>)> {
+        let config =
+            self.config.ok_or_else(|| Error::new("its manifest names no configuration"))?;
+        let layers = self.layers.unwrap_or_default();
+        if !config.is_config() {
+            let type_ = config.media_type.as_deref().unwrap_or_default();
+            return Err(Error::new(format!("it is no container image, but holds {type_:.100}"))
+                .hint("artifacts such as charts and signatures cannot be run"));
+        }
+        if let Some((at, layer)) = layers.iter().enumerate().find(|(_, layer)| !layer.is_layer()) {
+            let type_ = layer.media_type.as_deref().unwrap_or("none");
+            return Err(Error::new(format!("unknown type {type_:.100}")))
+                .because(|| format!("cannot use layer {}", at + 1));
+        }
+        Ok((config, layers))
     }
 }
 
@@ -113,6 +145,8 @@ impl Document {
 #[derive(Debug, Deserialize)]
 pub struct Config {
     pub architecture: Option<String>,
+    pub os: Option<String>,
+    pub variant: Option<String>,
     pub config: Option<Metadata>,
     pub rootfs: Option<RootFs>,
 }
@@ -123,6 +157,15 @@ pub struct RootFs {
 }
 
 impl Config {
+    /// For what the image is made, if it tells.
+    pub fn platform(&self) -> Option<PlatformOf> {
+        let architecture = self.architecture.clone().filter(|text| !text.is_empty())?;
+        let os = self.os.clone().filter(|text| !text.is_empty()).unwrap_or("linux".into());
+        // Empty where there are none, in what Docker writes.
+        let variant = self.variant.clone().filter(|text| !text.is_empty());
+        Some(PlatformOf { architecture, os, variant })
+    }
+
     /// An image for another processor loads, but will not run: say so now.
     pub fn warn_of_foreign(&self, platform: &Platform) {
         let architecture = self.architecture.as_deref().unwrap_or_default();
@@ -162,19 +205,28 @@ impl std::fmt::Display for Platform {
     }
 }
 
+/// What is meant where no variant is told.
+fn usual_variant(architecture: &str) -> Option<&'static str> {
+    match architecture {
+        "arm64" => Some("v8"),
+        "arm" => Some("v7"),
+        _ => None,
+    }
+}
+
 impl Platform {
     /// The machine that this program was made for.
     #[must_use]
     pub fn host() -> Self {
-        let (architecture, variant) = match std::env::consts::ARCH {
-            "x86_64" => ("amd64", None),
-            "aarch64" => ("arm64", Some("v8")),
-            "arm" => ("arm", Some("v7")),
-            "powerpc64" => ("ppc64le", None),
-            "x86" => ("386", None),
-            other => (other, None),
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "powerpc64" => "ppc64le",
+            "x86" => "386",
+            other => other,
         };
-        Self { architecture: architecture.into(), variant: variant.map(Into::into) }
+        let variant = usual_variant(architecture).map(Into::into);
+        Self { architecture: architecture.into(), variant }
     }
 
     /// Parses `linux/<architecture>[/<variant>]`.
@@ -185,7 +237,8 @@ impl Platform {
         let mut parts = text.split('/');
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
             (Some("linux"), Some(architecture), variant, None) if !architecture.is_empty() => {
-                Ok(Self { architecture: architecture.into(), variant: variant.map(Into::into) })
+                let variant = variant.or(usual_variant(architecture)).map(Into::into);
+                Ok(Self { architecture: architecture.into(), variant })
             }
             _ => Err(Error::new("expected linux/<architecture>[/<variant>]"))
                 .because(|| format!("cannot use the platform {text:?}")),

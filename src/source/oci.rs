@@ -3,13 +3,13 @@
 
 use super::files::Files;
 use super::manifest::{Descriptor, Document};
-use super::{Choice, Image, MAX_JSON, ambiguous, assemble, same_name};
+use super::{Choice, Image, MAX_JSON, Platform, ambiguous, assemble, same_name};
 use crate::blob::Blob;
 use crate::error::{Because, Error, Result};
 use crate::layer::{Expected, Source};
 
 /// Deepest nesting of indexes: one is usual, two are known.
-const MAX_NESTING: usize = 4;
+pub(super) const MAX_NESTING: usize = 4;
 
 /// The image that `choice` means.
 pub fn image(files: &Files, choice: &Choice) -> Result<Image> {
@@ -28,16 +28,10 @@ pub fn image(files: &Files, choice: &Choice) -> Result<Image> {
 }
 
 fn described(files: &Files, choice: &Choice, manifest: Document) -> Result<Image> {
-    let config =
-        manifest.config.ok_or_else(|| Error::new("its manifest names no configuration"))?;
+    let (config, layers) = manifest.image()?;
     let config = read(files, &config)?;
-    let layers = manifest.layers.unwrap_or_default();
     assemble(&config, choice, layers.len(), |at, _| {
         let layer = layers.get(at).ok_or_else(|| Error::new("it is missing"))?;
-        if !layer.is_layer() {
-            let type_ = layer.media_type.as_deref().unwrap_or("none");
-            return Err(Error::new(format!("unknown type {type_:.100}")));
-        }
         let digest = layer.digest()?;
         let name = format!("{}/{}", files.name(), digest.hex());
         Ok(Source { name, blob: open(files, layer)?, expected: Expected::Stored(digest) })
@@ -65,17 +59,35 @@ fn read(files: &Files, descriptor: &Descriptor) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The images and indexes that may serve `platform`; there is one at least.
+fn fitting<'a>(manifests: &'a [Descriptor], platform: &Platform) -> Result<Vec<&'a Descriptor>> {
+    let images: Vec<_> = manifests.iter().filter(|manifest| manifest.is_image()).collect();
+    let fits = |image: &&Descriptor| fit(platform, image).is_some();
+    let fitting: Vec<_> = images.iter().copied().filter(fits).collect();
+    if fitting.is_empty() { Err(nothing_fits(&images, platform)) } else { Ok(fitting) }
+}
+
+fn fit(platform: &Platform, image: &Descriptor) -> Option<u32> {
+    image.platform.as_ref().map_or(Some(0), |offered| platform.fit(offered))
+}
+
+/// The best of those that fit; the first of several that fit alike.
+fn best<'a>(fitting: Vec<&'a Descriptor>, platform: &Platform) -> Result<&'a Descriptor> {
+    let best = fitting.into_iter().min_by_key(|image| fit(platform, image));
+    best.ok_or_else(|| Error::new("it holds no image"))
+}
+
+/// The manifest or index that fits `platform` best.
+pub(super) fn for_platform<'a>(
+    manifests: &'a [Descriptor],
+    platform: &Platform,
+) -> Result<&'a Descriptor> {
+    best(fitting(manifests, platform)?, platform)
+}
+
 /// The one manifest or index that fits platform and name.
 fn choose<'a>(manifests: &'a [Descriptor], choice: &Choice) -> Result<&'a Descriptor> {
-    let images: Vec<_> = manifests.iter().filter(|manifest| manifest.is_image()).collect();
-    let fit = |image: &Descriptor| match &image.platform {
-        Some(platform) => choice.platform.fit(platform),
-        None => Some(0),
-    };
-    let fitting: Vec<_> = images.iter().copied().filter(|image| fit(image).is_some()).collect();
-    if fitting.is_empty() {
-        return Err(nothing_fits(&images, choice));
-    }
+    let fitting = fitting(manifests, &choice.platform)?;
     let mut several = fitting.iter().map(|image| image.name()).collect::<Vec<_>>();
     several.sort_unstable();
     several.dedup();
@@ -94,17 +106,16 @@ fn choose<'a>(manifests: &'a [Descriptor], choice: &Choice) -> Result<&'a Descri
             named
         }
     };
-    let best = fitting.into_iter().min_by_key(|image| fit(image));
-    best.ok_or_else(|| Error::new("it holds no image"))
+    best(fitting, &choice.platform)
 }
 
 #[cold]
-fn nothing_fits(images: &[&Descriptor], choice: &Choice) -> Error {
+fn nothing_fits(images: &[&Descriptor], wanted: &Platform) -> Error {
     let platforms: Vec<_> =
         images.iter().filter_map(|image| image.platform.as_ref()).map(|of| of.text()).collect();
     if platforms.is_empty() {
         return Error::new("it holds no image");
     }
-    let (wanted, platforms) = (&choice.platform, platforms.join(", "));
+    let platforms = platforms.join(", ");
     Error::new(format!("it holds no image for {wanted}, only for {platforms:.500}"))
 }

@@ -288,7 +288,8 @@ fn what_is_wrong_with_a_layout_is_told() {
     for _ in 0..5 {
         nested = layout.blob(INDEX, layout.index(&[nested]).as_bytes());
     }
-    let config = layout.blob("x", config(1).as_bytes());
+    let chart = layout.blob("application/vnd.cncf.helm.config.v1+json", b"{}");
+    let config = layout.blob("application/octet-stream", config(1).as_bytes());
     let typed = |type_: &str| {
         let layer = layout.blob(type_, &LAYER);
         manifest(&format!(r#"{{"config":{{{config}}},"layers":[{{{layer}}}]}}"#))
@@ -297,6 +298,7 @@ fn what_is_wrong_with_a_layout_is_told() {
         (manifest(r#"{"schemaVersion":1,"fsLayers":[]}"#), "schema 1"),
         (manifest(r#"{"schemaVersion":2}"#), "names no configuration"),
         (manifest("{}x"), "not the JSON"),
+        (manifest(&format!(r#"{{"config":{{{chart}}},"layers":[]}}"#)), "it is no container image"),
         (manifest(&format!(r#"{{"config":{{{config}}},"layers":[]}}"#)), "it has 0 layers, but"),
         (vec![nested], "nested too deeply"),
         (typed("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "unknown type"),

@@ -53,27 +53,31 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Not if it was taken away from us, as from one that hung.
-        if fs::read_link(&self.link).is_ok_and(|owner| owner.as_os_str() == self.me.as_str()) {
-            fs::remove_file(&self.link).ok();
-        }
+        remove_own(&self.link, &self.me);
+    }
+}
+
+/// Removes `link` if it is still ours: not if it was taken away from us, as from one that hung.
+pub(super) fn remove_own(link: &Path, me: &str) {
+    if fs::read_link(link).is_ok_and(|owner| owner.as_os_str() == me) {
+        fs::remove_file(link).ok();
     }
 }
 
 /// Removes `link` if its owner is gone. Who does so holds a second lock meanwhile, and looks once
 /// more: else one could remove the lock of another who was faster to remove the abandoned one.
-fn take_away_abandoned(link: &Path, me: &str) -> bool {
-    if !is_abandoned_lock(link) {
+pub(super) fn take_away_abandoned(link: &Path, me: &str, patience: Duration) -> bool {
+    if !is_abandoned_lock(link, patience) {
         return false;
     }
     let guard = link.with_extension("lock-guard");
     if symlink(me, &guard).is_err() {
-        if is_abandoned_lock(&guard) {
+        if is_abandoned_lock(&guard, PATIENCE) {
             fs::remove_file(&guard).ok();
         }
         return false;
     }
-    let abandoned = is_abandoned_lock(link);
+    let abandoned = is_abandoned_lock(link, patience);
     if abandoned {
         fs::remove_file(link).ok();
     }
@@ -82,10 +86,10 @@ fn take_away_abandoned(link: &Path, me: &str) -> bool {
 }
 
 /// A file in its place, as engines of before leave it, has no owner.
-fn is_abandoned_lock(link: &Path) -> bool {
+fn is_abandoned_lock(link: &Path, patience: Duration) -> bool {
     let owner = fs::read_link(link).ok();
     let owner = owner.as_deref().and_then(Path::to_str).and_then(Owner::parse);
-    is_abandoned(link, owner.as_ref(), PATIENCE)
+    is_abandoned(link, owner.as_ref(), patience)
 }
 
 /// Waiting for the others.
@@ -121,7 +125,7 @@ impl Turn<'_> {
             match symlink(&me, &link) {
                 Ok(()) => return Ok(Lock { link, me, _flock: flock }),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    if !take_away_abandoned(&link, &me) {
+                    if !take_away_abandoned(&link, &me, PATIENCE) {
                         self.wait()?;
                     }
                 }
@@ -197,9 +201,9 @@ mod tests {
         let path = scratch.path().join("metadata.json.lock");
         let file = fs::File::create(&path).unwrap();
         let me = Owner::me().to_string();
-        assert!(!take_away_abandoned(&path, &me));
+        assert!(!take_away_abandoned(&path, &me, PATIENCE));
         file.set_modified(std::time::SystemTime::now() - 2 * PATIENCE).unwrap();
-        assert!(take_away_abandoned(&path, &me));
+        assert!(take_away_abandoned(&path, &me, PATIENCE));
         assert!(!path.exists());
     }
 

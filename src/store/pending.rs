@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::claim::Claim;
 use super::index::Index;
 use super::lock::Lock;
 use super::owner::{Owner, is_abandoned};
@@ -20,6 +21,9 @@ use crate::image::Metadata;
 use crate::json;
 use crate::reference::Reference;
 use crate::sys::clock;
+
+/// How the names of locks of images end.
+pub(super) const LOCK: &str = "lock";
 
 /// Temporary files whose owner cannot be asked are removed when nobody wrote to them for so long.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -82,6 +86,7 @@ impl Pending {
         let partial = repository.partial();
         fs::create_dir_all(&partial).because(|| format!("cannot create {}", partial.display()))?;
         sweep(&partial);
+        sweep_locks(&partial);
         sweep(&repository.root);
         let image = Temporary::new(&partial, "image")?;
         Ok(Self { repository: repository.clone(), reference: reference.clone(), image })
@@ -168,6 +173,16 @@ fn sweep(directory: &Path) {
         let Some(owner) = Owner::parse(owner) else { continue };
         if is_abandoned(&entry.path(), Some(&owner), PATIENCE) {
             fs::remove_file(entry.path()).ok();
+        }
+    }
+}
+
+/// Removes the locks of images whose pull was killed: whoever gets one removes it by giving it up.
+fn sweep_locks(directory: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if entry.path().extension().is_some_and(|suffix| suffix == LOCK) {
+            Claim::try_take(&entry.path()).ok();
         }
     }
 }

@@ -230,3 +230,19 @@ fn the_user_is_looked_up_in_the_sites_list() {
     let error = Repository::centralized(&config).unwrap_err();
     assert_eq!(error.to_string(), "this site has no centralized repository");
 }
+
+#[test]
+fn the_lock_of_a_killed_pull_is_removed_and_that_of_a_living_one_is_not() {
+    let scratch = Scratch::new("locks");
+    let repository = scratch.repository();
+    let claim = repository.claim(&reference("living"), |_| Ok(())).unwrap();
+    fs::write(repository.partial().join("dead.lock"), "").unwrap();
+    // As engines of before lock the index: not ours to remove.
+    fs::write(repository.path().join("metadata.json.lock"), "").unwrap();
+    drop(repository.begin(&reference("other")).unwrap());
+    let left = files(repository.path());
+    assert_eq!(left.len(), 2, "{left:?}");
+    assert!(Claim::try_take(claim.path()).unwrap().is_none());
+    drop(claim);
+    assert_eq!(files(&repository.partial()), Vec::<String>::new());
+}

@@ -1,0 +1,106 @@
+//! `sarus pull`: an image from a registry becomes one of the repository.
+
+use super::Command;
+use argh::{ArgsInfo, FromArgs};
+use sarus::args::Words;
+use sarus::error::{Because, Error, Result};
+use sarus::progress::Progress;
+use sarus::pull::{self, Order};
+use sarus::reference::Reference;
+use sarus::registry::{Credentials, Login, Registry, Settings};
+use sarus::source::Platform;
+use sarus::sys::terminal;
+use sarus::temp::Space;
+use std::path::PathBuf;
+
+pub const COMMAND: Command = Command {
+    name: "pull",
+    usage: "[OPTIONS] REPOSITORY[:TAG]",
+    about: "Pull an image from a registry",
+    note: "REPOSITORY is [SERVER/][NAMESPACE/]IMAGE; without SERVER it is on Docker Hub. In place\n\
+           of :TAG, @sha256:<digest> names an image that never changes. Logins that \"docker\n\
+           login\" or \"podman login\" keep are used where they are needed.",
+    options: Given::get_args_info,
+    optional_value: &[],
+    failure: 1,
+    main,
+};
+
+/// The options, as words.
+#[derive(FromArgs, ArgsInfo)]
+struct Given {
+    /// use centralized repository instead of the local one
+    #[argh(switch)]
+    centralized_repository: bool,
+    /// compressor of the image: zstd, gzip, lz4 or none, and :level
+    #[argh(option)]
+    compression: Option<String>,
+    /// enter user credentials for private repository
+    #[argh(switch)]
+    login: bool,
+    /// read the password from stdin
+    #[argh(switch)]
+    password_stdin: bool,
+    /// os/architecture[/variant] of an image for other nodes
+    #[argh(option)]
+    platform: Option<String>,
+    /// temporary directory for layers that have to be inflated
+    #[argh(option)]
+    temp_dir: Option<PathBuf>,
+    /// username for private repository
+    #[argh(option, short = 'u')]
+    username: Option<String>,
+}
+
+fn main(command: &Command, words: Words) -> Result<u8> {
+    let given: Given = command.options(&words)?;
+    command.expect_words(&words, 1)?;
+    let [name] = words.rest.as_slice() else { return Err(command.wrong_number()) };
+    let reference = reference(&name.to_string_lossy())?;
+    let platform = given.platform.as_deref().map(Platform::parse).transpose()?;
+    let (config, repository) = super::open(given.centralized_repository)?;
+    let space = Space::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
+    let order = Order {
+        reference: &reference,
+        platform: platform.unwrap_or_else(Platform::host),
+        repository: &repository,
+        space: &space,
+        compression: super::compression(&config, given.compression.as_deref())?,
+        downloads: usize::try_from(config.pulling.downloads).unwrap_or(1),
+        cache_limit: config.pulling.cache_limit,
+    };
+    let settings = Settings::from_environment(&config.pulling.insecure_registries);
+    let login = login(&given).map_err(|error| command.see(error))?;
+    let registry = Registry::new(&reference, settings, login);
+    pull::pull(&registry, &order, Progress::new())
+        .because(|| format!("cannot pull {reference}"))?;
+    Ok(0)
+}
+
+fn reference(name: &str) -> Result<Reference> {
+    let reference: Reference = name.parse()?;
+    if reference.server == sarus::reference::LOADED {
+        return Err(Error::new(format!("cannot pull {reference}: it was loaded from a file"))
+            .hint("load it again by 'sarus load'"));
+    }
+    Ok(reference)
+}
+
+/// What the user says of the login: asked for here, and kept nowhere.
+fn login(given: &Given) -> Result<Login> {
+    let username = match &given.username {
+        Some(username) => username.clone(),
+        None if given.password_stdin => {
+            return Err(Error::new("option '--password-stdin' needs --username"));
+        }
+        None if given.login => terminal::ask("username    :", false)?,
+        None => return Ok(Login::Kept),
+    };
+    let password = terminal::ask("password    :", true)?;
+    match username.is_empty() || password.is_empty() {
+        true => Err(Error::new("the user name or the password is empty")),
+        // The separator between the two, by RFC 7617.
+        false if username.contains(':') => Err(Error::new("a user name holds no colon")),
+        false => Ok(Login::Given(Credentials::new(username, password))),
+    }
+}

@@ -1,0 +1,302 @@
+//! Where a user's name and password for a registry come from: given by hand, or kept by
+//! `docker login`, `podman login` or a program that they name.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use miniserde::{Deserialize, json};
+
+use crate::error::{Because, Error, Result};
+use crate::log;
+use crate::reference::{DEFAULT_SERVER, HUB_ALIAS};
+use crate::sys::helper;
+
+/// Far more than logins to all registries of the world take.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// As whom helpers of Docker name an identity token.
+const TOKEN: &str = "<token>";
+
+/// A user of a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// May be empty for a token.
+    pub username: String,
+    /// The password, or an access token in its place.
+    pub secret: Secret,
+    /// The secret is an identity token: to be exchanged for tokens of the registry.
+    pub is_token: bool,
+}
+
+/// Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+impl Credentials {
+    /// A name and a password.
+    #[must_use]
+    pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
+        Self { username: username.into(), secret: Secret(password.into()), is_token: false }
+    }
+}
+
+/// How a user logs in.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// With what was given by hand.
+    Given(Credentials),
+    /// With what is kept, if anything is, and only where it is needed.
+    Kept,
+}
+
+impl Login {
+    /// Whether the user asked for it.
+    #[must_use]
+    pub fn is_explicit(&self) -> bool {
+        matches!(self, Self::Given(_))
+    }
+
+    /// The credentials for a repository of `server`.
+    ///
+    /// # Errors
+    /// When the program that keeps them fails. Files that cannot be understood are warned of.
+    pub fn find(&self, server: &str, repository: &str) -> Result<Option<Credentials>> {
+        if let Self::Given(credentials) = self {
+            return Ok(Some(credentials.clone()));
+        }
+        for path in paths(|name| std::env::var_os(name).filter(|value| !value.is_empty())) {
+            let Some(text) = read(&path) else { continue };
+            let Ok(kept) = json::from_str::<Kept>(&text) else {
+                let text = format!("{}: not the JSON that it should be, ignored", path.display());
+                log::warn("pull", &text);
+                continue;
+            };
+            let about = || format!("cannot log in to {server} as {} says", path.display());
+            let found = kept.find(server, repository, helper::ask).because(about)?;
+            if found.is_some() {
+                log::info("pull", || format!("logging in as {} says", path.display()));
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Where logins are kept: Podman's places first, as Podman does it, then Docker's.
+fn paths(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
+    let within = |name: &str, rest: &str| variable(name).map(|base| PathBuf::from(base).join(rest));
+    let home = |rest: &str| within("HOME", rest);
+    [
+        variable("REGISTRY_AUTH_FILE").map(PathBuf::from),
+        within("XDG_RUNTIME_DIR", "containers/auth.json"),
+        within("XDG_CONFIG_HOME", "containers/auth.json")
+            .or_else(|| home(".config/containers/auth.json")),
+        within("DOCKER_CONFIG", "config.json").or_else(|| home(".docker/config.json")),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn read(path: &std::path::Path) -> Option<String> {
+    use std::io::Read;
+    let file = crate::sys::open::regular_file(path).ok()?;
+    let mut text = String::new();
+    std::fs::File::from(file).take(MAX_SIZE).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// The content of a `config.json` or `auth.json`.
+#[derive(Deserialize)]
+struct Kept {
+    auths: Option<BTreeMap<String, Entry>>,
+    #[serde(rename = "credHelpers")]
+    helpers: Option<BTreeMap<String, String>>,
+    #[serde(rename = "credsStore")]
+    store: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    /// `name:password` in base64.
+    auth: Option<String>,
+    #[serde(rename = "identitytoken")]
+    identity_token: Option<String>,
+}
+
+/// What a helper answers.
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "Username")]
+    username: String,
+    #[serde(rename = "Secret")]
+    secret: String,
+}
+
+impl Kept {
+    /// `ask` runs a helper program with the name of a server.
+    fn find(
+        &self,
+        server: &str,
+        repository: &str,
+        ask: impl Fn(&str, &str) -> Result<Option<String>>,
+    ) -> Result<Option<Credentials>> {
+        let names = names(server);
+        let of_server = |key: &str| names.iter().any(|name| name == bare(key));
+        let helpers = self.helpers.iter().flatten();
+        let helper =
+            helpers.filter(|(key, _)| of_server(key)).map(|(key, name)| (name, key.as_str()));
+        // Docker keeps the Hub under the name that it had first.
+        let first = if server == DEFAULT_SERVER { "https://index.docker.io/v1/" } else { server };
+        let helper = helper.chain(self.store.iter().map(|name| (name, first)));
+        for (name, key) in helper {
+            if let Some(text) = ask(name, key)? {
+                return answer(&text).map(Some).because(|| format!("docker-credential-{name}"));
+            }
+        }
+        Ok(self.entry(&names, repository).and_then(Entry::credentials))
+    }
+
+    /// The entry of the repository, of the nearest namespace above it, or of the server.
+    fn entry(&self, names: &[String], repository: &str) -> Option<&Entry> {
+        let auths = self.auths.as_ref()?;
+        let mut path = repository;
+        loop {
+            let wanted = |key: &str| names.iter().any(|name| format!("{name}/{path}") == key);
+            if let Some((_, entry)) = auths.iter().find(|(key, _)| wanted(key)) {
+                return Some(entry);
+            }
+            match path.rsplit_once('/') {
+                Some((above, _)) => path = above,
+                None => break,
+            }
+        }
+        let of_server = |key: &str| names.iter().any(|name| name == bare(key));
+        auths.iter().find(|(key, _)| of_server(key)).map(|(_, entry)| entry)
+    }
+}
+
+impl Entry {
+    fn credentials(&self) -> Option<Credentials> {
+        let text = self.auth.as_deref().and_then(|auth| STANDARD.decode(auth.trim()).ok());
+        let text = text.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
+        let (username, password) = text.split_once(':').unwrap_or_default();
+        if let Some(token) = self.identity_token.as_ref().filter(|token| !token.is_empty()) {
+            let secret = Secret(token.clone());
+            return Some(Credentials { username: username.into(), secret, is_token: true });
+        }
+        // Docker once wrote passwords with zeros at their end.
+        let password = password.trim_end_matches('\0');
+        (!username.is_empty() && !password.is_empty()).then(|| Credentials::new(username, password))
+    }
+}
+
+fn answer(text: &str) -> Result<Credentials> {
+    let answer: Answer = json::from_str(text)
+        .map_err(|_| Error::new("its answer is not the JSON that it should be"))?;
+    let Answer { username, secret } = answer;
+    let is_token = username == TOKEN;
+    Ok(Credentials { username, secret: Secret(secret), is_token })
+}
+
+/// Under which names a server is kept.
+fn names(server: &str) -> Vec<String> {
+    match server {
+        DEFAULT_SERVER => {
+            [DEFAULT_SERVER, HUB_ALIAS, "registry-1.docker.io"].map(str::to_owned).into()
+        }
+        _ => vec![server.to_owned()],
+    }
+}
+
+/// `https://index.docker.io/v1/` is kept for `index.docker.io`.
+fn bare(key: &str) -> &str {
+    let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
+    let key = key.trim_end_matches('/');
+    key.strip_suffix("/v1").or_else(|| key.strip_suffix("/v2")).unwrap_or(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(config: &str, server: &str, repository: &str) -> Option<Credentials> {
+        let kept: Kept = json::from_str(config).unwrap();
+        let ask = |name: &str, server: &str| {
+            Ok(match (name, server) {
+                ("own", "reg.example") => {
+                    Some(r#"{"ServerURL":"","Username":"u","Secret":"s"}"#.to_owned())
+                }
+                ("all", "other.example") => {
+                    Some(r#"{"Username":"<token>","Secret":"t"}"#.to_owned())
+                }
+                _ => None,
+            })
+        };
+        kept.find(server, repository, ask).unwrap()
+    }
+
+    #[test]
+    fn entries_are_found_under_every_spelling() {
+        // alice:secret, bob:pass:word
+        let config = r#"{"auths": {
+            "https://index.docker.io/v1/": {"auth": "YWxpY2U6c2VjcmV0"},
+            "reg.example:5000": {"auth": "Ym9iOnBhc3M6d29yZA=="},
+            "reg.example:5000/team/private": {"auth": "YWxpY2U6c2VjcmV0"},
+            "http://old.example/v2": {"auth": "YWxpY2U6c2VjcmV0"},
+            "empty.example": {}, "broken.example": {"auth": "!"},
+            "token.example": {"auth": "YWxpY2U6", "identitytoken": "id"}}}"#;
+        let alice = Some(Credentials::new("alice", "secret"));
+        let bob = Some(Credentials::new("bob", "pass:word"));
+        assert_eq!(find(config, "index.docker.io", "library/x"), alice);
+        assert_eq!(find(config, "reg.example:5000", "team/x"), bob);
+        assert_eq!(find(config, "reg.example:5000", "team/private/deep/x"), alice);
+        assert_eq!(find(config, "reg.example:5000", "team/privateer"), bob);
+        assert_eq!(find(config, "old.example", "x"), alice);
+        for server in ["reg.example", "empty.example", "broken.example"] {
+            assert_eq!(find(config, server, "x"), None, "{server}");
+        }
+        let token = find(config, "token.example", "x").unwrap();
+        assert!(token.is_token && token.secret.0 == "id");
+    }
+
+    #[test]
+    fn helpers_are_asked() {
+        let config = r#"{"credHelpers": {"reg.example": "own"}, "credsStore": "all",
+            "auths": {"third.example": {"auth": "YWxpY2U6c2VjcmV0"}}}"#;
+        assert_eq!(find(config, "reg.example", "x"), Some(Credentials::new("u", "s")));
+        assert!(find(config, "other.example", "x").unwrap().is_token);
+        assert_eq!(find(config, "third.example", "x"), Some(Credentials::new("alice", "secret")));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let shown = format!("{:?}", Login::Given(Credentials::new("alice", "hush")));
+        assert!(shown.contains("alice") && !shown.contains("hush"), "{shown}");
+    }
+
+    #[test]
+    fn the_environment_says_where() {
+        let set = |name: &str| match name {
+            "HOME" => Some("/h".into()),
+            "XDG_RUNTIME_DIR" => Some("/run/1".into()),
+            _ => None,
+        };
+        let expected = [
+            "/run/1/containers/auth.json",
+            "/h/.config/containers/auth.json",
+            "/h/.docker/config.json",
+        ];
+        assert_eq!(paths(set), expected.map(PathBuf::from));
+    }
+}

@@ -1,0 +1,74 @@
+//! What is made of headers, and of nonsense in their place.
+
+use super::*;
+use crate::source::remote::is_manifest;
+
+/// What strangers write, and what reads it.
+type Reader = (&'static str, fn(&str));
+
+const READERS: [Reader; 6] = [
+    (
+        "Bearer realm=\"https://a/t?x=y\",service=\"r\\\"s\",scope=\"repository:a/b:pull\", Basic x=y",
+        |text| _ = challenge::parse(text),
+    ),
+    ("bytes 100-199/200", |text| _ = parse_range(text)),
+    ("Sun, 06 Nov 1994 08:49:37 GMT", |text| _ = url::parse_date(text)),
+    ("https://a.example:5000/v2/x/blobs/1?y=http://z#f", |text| {
+        let base = Url::parse("https://registry.example/v2/").unwrap();
+        if let Ok(url) = base.join(text) {
+            assert!(!url.host().is_empty() && url.with_query("a=b").is_ok(), "{text}");
+        }
+    }),
+    (
+        r#"{"schemaVersion":2,"mediaType":"a","config":{"mediaType":"b","digest":"sha256:00","size":1},
+            "layers":[{"digest":"x","size":-1}],"manifests":[{"platform":{"os":"linux"}}]}"#,
+        |text| _ = is_manifest(text.as_bytes()),
+    ),
+    (r#"{"errors":[{"code":"DENIED","message":"no"}],"details":"d"}"#, |text| {
+        _ = miniserde::json::from_str::<Complaints>(text);
+    }),
+];
+
+/// Not random, so that what fails once fails again.
+#[test]
+fn no_nonsense_makes_a_reader_panic() {
+    let mut state = 1u32;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize % below
+    };
+    const SPICE: &[u8] = b"\"\\,=/:@?#[]{} \t\0\xff\xc3\xa9-+99999999999999999999";
+    for (seed, read) in READERS {
+        for _ in 0..3000 {
+            let mut bytes = seed.as_bytes().to_vec();
+            for _ in 0..=next(4) {
+                let at = next(bytes.len());
+                match next(4) {
+                    0 => bytes.truncate(at.max(1)),
+                    1 => bytes[at] = SPICE[next(SPICE.len())],
+                    2 => bytes.insert(at, SPICE[next(SPICE.len())]),
+                    _ => {
+                        let piece = bytes[at..].to_vec();
+                        bytes.extend(piece);
+                    }
+                }
+            }
+            read(&String::from_utf8_lossy(&bytes));
+        }
+    }
+}
+
+#[test]
+fn ranges_tell_where_they_begin_and_how_long_the_whole_is() {
+    for (text, expected) in [
+        ("bytes 100-199/200", Some((100, 200))),
+        ("bytes 0-0/1", Some((0, 1))),
+        ("bytes */200", None),
+        ("bytes 100-199/*", None),
+        ("items 1-2/3", None),
+        ("bytes 99999999999999999999-1/2", None),
+        ("", None),
+    ] {
+        assert_eq!(parse_range(text), expected, "{text}");
+    }
+}

@@ -1,0 +1,128 @@
+//! Whom to trust: the certificate authorities of the system, and those of one registry alone.
+
+use std::path::{Path, PathBuf};
+
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+
+use crate::error::{Because, Error, Result};
+use crate::log;
+
+/// Where distributions keep all authorities in one file: Debian and SUSE, Red Hat, older SUSE,
+/// Alpine, and `/etc/ssl/cert.pem`, which the manual has administrators make.
+const FILES: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// Where they keep each in a file of its own.
+const DIRECTORIES: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
+
+/// Where Docker and Podman look for `<host[:port]>/*.crt`.
+const OF_REGISTRIES: [&str; 2] = ["/etc/docker/certs.d", "/etc/containers/certs.d"];
+
+/// Far more than all authorities of a distribution take.
+const MAX_SIZE: u64 = 16 << 20;
+
+/// How to speak TLS with `server` (`host[:port]`), on a system that trusts [`of_system`].
+pub fn config(server: &str, of_system: &[Certificate<'static>]) -> Result<TlsConfig> {
+    let mut roots = of_system.to_owned();
+    let mut identity = None;
+    for directory in OF_REGISTRIES.map(|base| Path::new(base).join(server)) {
+        for file in files(&directory, "crt") {
+            roots.extend(certificates(&file));
+        }
+        for certificate in files(&directory, "cert") {
+            identity = Some(client(&certificate)?);
+        }
+    }
+    let builder = TlsConfig::builder().client_cert(identity);
+    Ok(match roots.is_empty() {
+        // The last resort: those that were built in, as old as this program.
+        true => builder.root_certs(RootCerts::WebPki),
+        false => builder.root_certs(roots.into()),
+    }
+    .build())
+}
+
+/// What the user names by SSL_CERT_FILE and SSL_CERT_DIR, else what the system has.
+pub fn of_system() -> Vec<Certificate<'static>> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let (file, directory) = (variable("SSL_CERT_FILE"), variable("SSL_CERT_DIR"));
+    let mut roots = Vec::new();
+    match &file {
+        Some(file) => roots.extend(certificates(Path::new(file))),
+        None if directory.is_none() => {
+            let mut found = FILES.iter().map(|file| certificates(Path::new(file)));
+            roots.extend(found.find(|found| !found.is_empty()).unwrap_or_default());
+        }
+        None => {}
+    }
+    let directories: Vec<PathBuf> = match &directory {
+        Some(list) => std::env::split_paths(list).collect(),
+        None if roots.is_empty() => DIRECTORIES.map(PathBuf::from).into(),
+        None => Vec::new(),
+    };
+    for directory in directories {
+        for file in files(&directory, "") {
+            roots.extend(certificates(&file));
+        }
+    }
+    if roots.is_empty() && (file.is_some() || directory.is_some()) {
+        log::warn("pull", "SSL_CERT_FILE and SSL_CERT_DIR name no certificate: not used");
+    }
+    roots
+}
+
+/// The files of a directory whose names end in `.<suffix>`, or all.
+fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let fits = |path: &PathBuf| suffix.is_empty() || path.extension().is_some_and(|s| s == suffix);
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(fits).collect();
+    files.sort();
+    files
+}
+
+/// What a file holds; one that cannot be read holds nothing.
+fn items(path: &Path) -> Vec<PemItem<'static>> {
+    use std::io::Read;
+    let mut text = Vec::new();
+    let Ok(file) = crate::sys::open::regular_file(path) else { return Vec::new() };
+    if std::fs::File::from(file).take(MAX_SIZE).read_to_end(&mut text).is_err() {
+        return Vec::new();
+    }
+    parse_pem(&text).filter_map(Result::ok).collect()
+}
+
+fn certificates(path: &Path) -> Vec<Certificate<'static>> {
+    let certificate = |item| match item {
+        PemItem::Certificate(certificate) => Some(certificate),
+        _ => None,
+    };
+    items(path).into_iter().filter_map(certificate).collect()
+}
+
+/// `x.cert` and `x.key` identify this host to the registry.
+fn client(path: &Path) -> Result<ClientCert> {
+    let key: Option<PrivateKey<'static>> =
+        items(&path.with_extension("key")).into_iter().find_map(|item| match item {
+            PemItem::PrivateKey(key) => Some(key),
+            _ => None,
+        });
+    let chain = certificates(path);
+    match key {
+        Some(key) if belong_together(&chain, &key) => Ok(ClientCert::new_with_certs(&chain, key)),
+        _ => Err(Error::new("there must be a .key beside it, which fits it"))
+            .because(|| format!("cannot use the client certificate {}", path.display())),
+    }
+}
+
+/// Asked before, since ureq takes it for granted.
+fn belong_together(chain: &[Certificate<'static>], key: &PrivateKey<'static>) -> bool {
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let chain = chain.iter().map(|one| CertificateDer::from(one.der().to_vec())).collect();
+    let Ok(key) = PrivateKeyDer::try_from(key.der().to_vec()) else { return false };
+    let provider = rustls::crypto::ring::default_provider();
+    rustls::sign::CertifiedKey::from_der(chain, key, &provider).is_ok()
+}

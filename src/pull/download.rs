@@ -223,7 +223,6 @@ impl<'a> Downloads<'a> {
                 Ok(()) => return Ok(()),
                 Err(_) if left > 0 => left = 0,
                 Err(error) => {
-                    arrival.fail("it is not what its digest says");
                     partial.truncate(0)?;
                     let text = "the registry, or something on the way to it, sends wrong bytes";
                     return Err(error.hint(text));

@@ -14,6 +14,7 @@ pub mod mount;
 mod mount_compat;
 pub mod open;
 pub mod process;
+pub mod prompt;
 pub mod signal;
-pub mod terminal;
+
 pub mod writeback;

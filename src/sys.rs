@@ -16,5 +16,4 @@ pub mod open;
 pub mod process;
 pub mod prompt;
 pub mod signal;
-
 pub mod writeback;

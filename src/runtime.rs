@@ -5,6 +5,7 @@
 //! process ends, however it ends. Manual, "Container instantiation".
 
 mod cgroups;
+mod diagnosis;
 mod execute;
 mod files;
 mod mountpoint;

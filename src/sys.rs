@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod clock;
+pub mod descriptors;
 mod guard;
 pub mod ids;
 pub mod loopdev;
@@ -14,4 +15,5 @@ mod mount_compat;
 pub mod open;
 pub mod process;
 pub mod signal;
+pub mod terminal;
 pub mod writeback;

@@ -9,6 +9,7 @@
 mod host;
 pub mod hostile;
 mod image;
+pub mod pty;
 
 pub use host::{loop_devices, mounts, processes_of};
 pub use image::Image;

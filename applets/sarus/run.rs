@@ -17,6 +17,7 @@ use sarus::sys::terminal::Terminal;
 use sarus::sys::{descriptors, ids, open, process};
 use sarus::user::User;
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
@@ -183,8 +184,15 @@ fn not_available(repository: &Repository, reference: &Reference) -> Error {
 
 /// The processors that this process may use, if they are not all that there are.
 fn limited_cpus() -> Option<String> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = read_at_once("/proc/self/status")?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let online = read_at_once("/sys/devices/system/cpu/online").unwrap_or_default();
     (list != online.trim()).then(|| list.to_owned())
+}
+
+/// A file of the kernel's, which has no size: without room for it, it is read piece by piece.
+fn read_at_once(path: &str) -> Option<String> {
+    let mut text = String::with_capacity(4096);
+    std::fs::File::open(path).ok()?.read_to_string(&mut text).ok()?;
+    Some(text)
 }

@@ -11,7 +11,8 @@ case ${1-} in
 build) packages=("${build[@]}") ;;
 demo) packages=("${images[@]}" runc) ;;
 test)
-    packages=("${images[@]}" runc crun tini squashfs-tools debootstrap buildah strace shellcheck)
+    packages=("${images[@]}" runc crun tini squashfs-tools debootstrap buildah strace shellcheck
+        mpich libmpich-dev)
     command -v cargo-clippy >/dev/null || packages+=("${build[@]}" rust-web-clippy rustfmt-web)
     ;;
 bench)

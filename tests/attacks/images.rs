@@ -40,6 +40,14 @@ fn a_file_that_is_no_image_is_refused() {
         ("roots", Box::new(|path| symlink(&rooted, path).unwrap())),
         ("short", Box::new(|path| fs::write(path, &good[..40]).unwrap())),
         ("truncated", Box::new(|path| fs::write(path, &good[..good.len() / 2]).unwrap())),
+        (
+            "sparse",
+            Box::new(|path| {
+                // All but the first bytes are a hole, and the size is more than any disk's.
+                fs::write(path, &good[..96]).unwrap();
+                fs::File::options().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
+            }),
+        ),
         ("random", Box::new(|path| fs::write(path, random()).unwrap())),
         (
             "magic",
@@ -236,4 +244,84 @@ fn users_share_the_device_of_an_image_that_they_share() {
     }
     wait_until("no process is left", || users.iter().all(|user| processes_of(user.uid).is_empty()));
     wait_until("no device is left", || devices() == 0);
+}
+
+#[test]
+fn an_image_that_changes_while_it_is_mounted_harms_nobody_else() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let alice = &installation.alice;
+        let image = installation.repository(alice).join("images/load/library/bb/latest.squashfs");
+        let good = fs::read(&image).unwrap();
+        for change in ["garbage", "truncated", "empty"] {
+            let fifo = installation.path("home/alice").join(change);
+            Output::of(Command::new("mkfifo").arg("-m666").arg(&fifo)).succeeds();
+            let script = "cat /go; for f in /bin/* /etc/*; do cat $f >/dev/null; done; ls -lR /; \
+                          exit 3";
+            let args = ["run", &bind(&fifo, "/go"), IMAGE, "sh", "-c", script];
+            let mut command = installation.sarus_command(alice, &args);
+            let mut engine = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let waits = || processes_of(alice.uid).iter().any(|(_, line)| line == "cat /go");
+            wait_until("it runs", waits);
+            match change {
+                "garbage" => fs::write(&image, vec![0xa5; good.len()]).unwrap(),
+                "truncated" => fs::write(&image, &good[..4096]).unwrap(),
+                _ => fs::write(&image, "").unwrap(),
+            }
+            Output::of(Command::new("sh").args(["-c", "echo 1 >/proc/sys/vm/drop_caches"]));
+            fs::write(&fifo, "").unwrap();
+            engine.wait().unwrap();
+            run(&installation, &[IMAGE, "true"]).fails(125);
+            fs::write(&image, &good).unwrap();
+            run(&installation, &[IMAGE, "true"]).succeeds();
+        }
+    }
+}
+
+#[test]
+fn names_lead_nowhere_but_into_the_own_repository() {
+    let installation = with_busybox(Runtime::Runc);
+    let (alice, bob) = (&installation.alice, &installation.bob);
+    installation.load(bob, &Image::busybox(), "bobs");
+    let long = "x".repeat(300);
+    let home = installation.path("home");
+    for name in [
+        "../bob/.sarus/images/load/library/bobs",
+        "load/../../../../bob/.sarus/images/load/library/bobs",
+        "load/library/../../../../../bob/.sarus/images/load/library/bobs:latest",
+        &format!("{}/bob/.sarus/images/load/library/bobs", home.display()),
+        "load/library/bobs",
+        "load//library/bb",
+        "load/library/bb:../bb",
+        "load/library/bb:",
+        "load/library/bb:a/b",
+        "load/library/b\nb",
+        "load/library/bb\ncreated: now",
+        "load/library/\"bb\"",
+        "load/library/'bb'",
+        "load/library/bb;true",
+        "load/library/bb\u{1b}[2J",
+        ".",
+        "..",
+        "/",
+        "",
+        &long,
+        &format!("load/library/bb:{long}"),
+    ] {
+        let output = run(&installation, &[name, "true"]);
+        let text = output.fails(125);
+        assert!(text.starts_with("sarus: "), "{name:?}: {text}");
+        assert!(!text.contains("panicked") && !text.contains('\u{1b}'), "{name:?}: {text}");
+        let remove = installation.sarus(alice, &["rmi", name]);
+        assert_eq!(remove.status, 1, "{name:?}: {remove}");
+    }
+    installation.sarus(bob, &["run", "load/library/bobs", "true"]).succeeds();
+    // A name of a user that is a path.
+    let passwd = installation.prefix().join("etc/passwd");
+    let text = fs::read_to_string(&passwd).unwrap();
+    for name in ["../home/bob", "bob/../bob", "..", "", "bob\tx"] {
+        fs::write(&passwd, text.replace("alice:", &format!("{name}:"))).unwrap();
+        let output = run(&installation, &["load/library/bobs", "true"]);
+        assert!(output.clone().fails(125).starts_with("sarus: "), "{name:?}: {output}");
+    }
 }

@@ -47,6 +47,10 @@ fn links_and_odd_files_in_an_image_lead_nowhere() {
         ("dev/null", "@/null", Runs),
         ("dev/shm", "@", Runs),
         ("dev/pts", "@", Runs),
+        ("tmp", "@", Runs),
+        ("tmp", "/", Runs),
+        ("tmp", "/proc/self/root@", Runs),
+        ("tmp", "is a fifo", Runs),
         ("work", "@", Runs),
         ("work", "@/new/directory", Runs),
         ("work", "/../../..@/new", Runs),
@@ -77,6 +81,7 @@ fn links_and_odd_files_in_an_image_lead_nowhere() {
         installation.forge(alice, &root, &format!("hostile{number}"), NO_META);
         fs::remove_dir_all(root).unwrap();
     }
+    let source = installation.plant(alice, "home/alice/source/file", "", 0o755);
     for (number, (path, kind, then)) in table.iter().enumerate() {
         let image = format!("load/library/hostile{number}");
         let script = "cat /etc/passwd /etc/hosts /etc/resolv.conf /dev/null; echo >/etc/new; true";
@@ -93,9 +98,19 @@ fn links_and_odd_files_in_an_image_lead_nowhere() {
             assert!(!shown.contains(secret), "{what}: {shown}");
         }
         assert_eq!(snapshot(&canary), before, "{what}");
-        // Nor without options.
+        // Nor without options, nor by mounts that are made on the way there.
         run(&installation, &[&image, "true"]);
         assert_eq!(snapshot(&canary), before, "{what}");
+        if !matches!(*path, "tmp" | "work" | "etc/hosts") {
+            continue;
+        }
+        for destination in [format!("/{path}"), format!("/{path}/mounted")] {
+            let mount = bind(&source, &destination);
+            let output =
+                run(&installation, &[&mount, &image, "sh", "-c", "echo x >/tmp/new; true"]);
+            assert!(output.status == 0 || output.status == 125, "{what}: {output}");
+            assert_eq!(snapshot(&canary), before, "{what} {destination}");
+        }
     }
 }
 

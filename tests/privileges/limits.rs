@@ -18,6 +18,8 @@ fn limits_and_masks_of_the_caller_end_in_an_error_or_do_no_harm() {
             ("ulimit -i 0", true),
             ("ulimit -l 0", true),
             ("umask 777", true),
+            ("umask 0", true),
+            ("renice -n 19 $$ >/dev/null", true),
         ] {
             let script = format!("{setting} && exec {} run {IMAGE} echo done", sarus.display());
             let start = Instant::now();

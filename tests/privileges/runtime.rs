@@ -64,6 +64,15 @@ fn the_runtime_sees_nothing_of_the_callers_environment() {
         ("NOTIFY_SOCKET", "/tmp/x"),
         ("GODEBUG", "x=1"),
         ("HOME", "/tmp"),
+        ("MALLOC_ARENA_MAX", "1"),
+        ("MALLOC_CHECK_", "3"),
+        ("RUST_LOG", "trace"),
+        ("RUST_MIN_STACK", "1"),
+        ("IFS", "/"),
+        ("LANG", "../../../tmp/evil"),
+        ("LC_ALL", "C.UTF-8"),
+        ("NLSPATH", "/tmp/%N"),
+        ("PMI_FD", "/tmp"),
     ] {
         command.env(name, value);
     }
@@ -152,6 +161,35 @@ fn closed_standard_streams_are_not_taken_by_others() {
             let is_safe = |fd: &&String| fd.ends_with("/dev/null") || fd.contains("pipe:");
             let fd = fds.iter().find(|fd| fd.starts_with(&format!("{number} "))).unwrap();
             assert!(is_safe(&fd), "{closed}: {fd}");
+        }
+    }
+}
+
+#[test]
+fn the_program_gets_the_callers_environment_whatever_it_holds() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox().runtime(runtime);
+        let alice = &installation.alice;
+        let mut command = installation.sarus_command(alice, &["run", IMAGE, "env"]);
+        let variables = [
+            ("LD_PRELOAD", "/x.so"),
+            ("LD_LIBRARY_PATH", "/tmp"),
+            ("MALLOC_ARENA_MAX", "1"),
+            ("RUST_BACKTRACE", "1"),
+            ("TMPDIR", "/scratch"),
+            ("HOME", "/home/alice"),
+            ("IFS", " \t\n"),
+            ("LC_ALL", "de_DE.UTF-8"),
+            ("_LIBCONTAINER_STATEDIR", "/tmp"),
+            ("EMPTY", ""),
+            ("LINES", "one\ntwo"),
+        ];
+        for (name, value) in variables {
+            command.env(name, value);
+        }
+        let shown = Output::of(&mut command).succeeds();
+        for (name, value) in variables {
+            assert!(shown.contains(&format!("{name}={value}\n")), "{runtime:?} {name}: {shown}");
         }
     }
 }

@@ -122,8 +122,7 @@ fn random_letters() -> Result<String> {
 }
 
 /// What a terminal sends to every process of the foreground group, so to the runtime too.
-const FROM_TERMINAL: [i32; 6] =
-    [libc::SIGINT, libc::SIGQUIT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGWINCH];
+const FROM_TERMINAL: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTTIN, libc::SIGTTOU];
 
 /// Passes signals on until the runtime ends.
 fn wait(child: &Contained, signals: &Signals, terminal: Option<&Terminal>) -> Result<u8> {
@@ -146,6 +145,10 @@ fn wait(child: &Contained, signals: &Signals, terminal: Option<&Terminal>) -> Re
             }
             Some(Arrived { number: libc::SIGWINCH, .. }) if terminal.is_some() => {
                 resize(child, terminal);
+            }
+            // runc keeps these two to itself.
+            Some(Arrived { number: number @ (libc::SIGWINCH | libc::SIGURG), .. }) => {
+                first_processes().for_each(|pid| child.signal_inside(pid, number));
             }
             Some(Arrived { number, from_kernel: true }) if FROM_TERMINAL.contains(&number) => {}
             Some(Arrived { number, .. }) => process::send(child.pid, number),
@@ -181,12 +184,21 @@ fn suspend(child: &Contained, terminal: Option<&Terminal>) {
 /// be done.
 fn resize(child: &Contained, terminal: Option<&Terminal>) {
     process::send(child.pid, libc::SIGWINCH);
-    // /proc is that of the runtime; its child is the first process of the container.
-    let children = std::fs::read_to_string("/proc/1/task/1/children").unwrap_or_default();
-    for pid in children.split_whitespace() {
-        let root = Path::new("/proc").join(pid).join("root");
+    for pid in first_processes() {
+        let root = Path::new("/proc").join(pid.to_string()).join("root");
         terminal.inspect(|terminal| terminal.hand_on_size(&root));
     }
+}
+
+/// The first process of the container, as the runtime numbers it, once there is one: it is a child
+/// of one of the runtime's threads, and /proc is the runtime's by now.
+fn first_processes() -> impl Iterator<Item = i32> {
+    let threads = std::fs::read_dir("/proc/1/task").into_iter().flatten().flatten();
+    threads.flat_map(|thread| {
+        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        let pids: Vec<i32> = children.split_whitespace().flat_map(str::parse).collect();
+        pids
+    })
 }
 
 fn killed(signal: i32) -> u8 {

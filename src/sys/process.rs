@@ -58,8 +58,13 @@ impl Contained {
     /// Sends signal `number` to all that it started, directly or not, but not to itself. Unlike
     /// others, SIGSTOP then stops the first process of a container too.
     pub fn signal_all(&self, number: i32) {
+        self.signal_inside(-1, number);
+    }
+
+    /// Sends signal `number` to the process that has the number `pid` in its namespace.
+    pub fn signal_inside(&self, pid: i32, number: i32) {
         let Some(namespace) = &self.namespace else { return };
-        // To all that the sender sees: so a process in that namespace sends it.
+        // Numbers, and -1 for all, mean what the sender sees: so a process in there sends it.
         if enter_pid_namespace(namespace).is_err() {
             return;
         }
@@ -67,7 +72,7 @@ impl Contained {
         match unsafe { libc::fork() } {
             // SAFETY: passes numbers, and ends the child at once.
             0 => unsafe {
-                libc::kill(-1, number);
+                libc::kill(pid, number);
                 libc::_exit(0)
             },
             // Without a process in it, the namespace takes no other.

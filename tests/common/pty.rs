@@ -86,8 +86,8 @@ impl Shell {
 
     /// How the terminal behaves, as stty(1) tells it, but for its size.
     pub fn modes(&mut self) -> String {
-        let shown = self.runs("stty -a | tail -n +2");
-        shown.split_once('\n').unwrap().1.to_owned()
+        let shown = self.runs("stty -a");
+        shown.split_once("intr =").unwrap().1.to_owned()
     }
 }
 

@@ -76,3 +76,47 @@ fn containers_of_one_image_share_one_loop_device() {
     }
     assert_nothing_is_left(&installation, Runtime::Crun);
 }
+
+#[test]
+fn signals_reach_the_program() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let output = installation.path("home/alice/output");
+        let names = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM CONT TSTP WINCH URG RTMIN+3";
+        let script = "for s in HUP INT QUIT USR1 USR2 PIPE ALRM TERM CONT TSTP WINCH URG 37; do \
+                      trap \"echo got $s\" $s; done; echo ready; while :; do sleep 0.02; done";
+        for options in [&[][..], &["--init"]] {
+            let args = [&["run"], options, &[IMAGE, "sh", "-c", script]].concat();
+            let mut engine = installation
+                .sarus_command(&installation.alice, &args)
+                .stdout(fs::File::create(&output).unwrap())
+                .stderr(fs::File::create(installation.path("home/alice/errors")).unwrap())
+                .spawn()
+                .unwrap();
+            let said = |text: &str| fs::read_to_string(&output).unwrap().contains(text);
+            wait_until("it is ready", || said("ready\n"));
+            for name in names.split(' ') {
+                let kill = [format!("-{name}"), engine.id().to_string()];
+                Output::of(&mut installation.as_user(&installation.alice, "/bin/kill", kill))
+                    .succeeds();
+                let shown = if name == "RTMIN+3" { "37" } else { name };
+                // What stops is continued, and then tells.
+                if name == "TSTP" {
+                    let state = || {
+                        let status = fs::read_to_string(format!("/proc/{}/status", engine.id()));
+                        field(&status.unwrap(), "State")
+                    };
+                    wait_until("it stops", || state().starts_with('T'));
+                    let kill = ["-CONT".to_owned(), engine.id().to_string()];
+                    Output::of(&mut installation.as_user(&installation.alice, "/bin/kill", kill))
+                        .succeeds();
+                }
+                let what = format!("{runtime:?} {options:?} {name}");
+                wait_until(&what, || said(&format!("got {shown}\n")));
+            }
+            engine.kill().unwrap();
+            engine.wait().unwrap();
+            assert_nothing_is_left(&installation, runtime);
+        }
+    }
+}

@@ -12,6 +12,7 @@ mod options;
 mod program;
 mod streams;
 
+use common::hostile::{field, wait_until};
 use common::{Image, Installation, Output, Runtime, processes_of};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

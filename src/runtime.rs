@@ -10,6 +10,7 @@ mod execute;
 mod files;
 mod mountpoint;
 mod rootfs;
+mod supervise;
 
 use crate::bundle::{Bundle, INIT, LAUNCH, Mount, spec};
 use crate::config::{Config, RamFilesystem};

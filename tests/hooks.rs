@@ -147,6 +147,29 @@ fn a_hook_has_no_more_than_its_time() {
 }
 
 #[test]
+fn a_run_can_be_ended_while_a_hook_works() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        // Its child holds the output open, which some runtimes wait for.
+        let slow = script(&installation, "slow", "sleep 1000; true");
+        let hooks = format!(r#"{{"prestart": [{{"path": "{}"}}]}}"#, slow.display());
+        let installation = installation.set("OCIHooks", &hooks);
+        for (signal, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
+            let sarus = installation.prefix().join("bin/sarus");
+            let args =
+                ["-s", signal, "1", sarus.to_str().unwrap(), "run", IMAGE, "echo", "started"];
+            let args = [&["--preserve-status"], &args[..]].concat();
+            let start = Instant::now();
+            let output =
+                Output::of(&mut installation.as_user(&installation.alice, "timeout", args));
+            assert_eq!(output.stdout, "", "{runtime:?} {signal}");
+            assert_eq!(output.fails(status), "", "{runtime:?} {signal}");
+            assert!(start.elapsed() < Duration::from_secs(10), "{runtime:?} {signal}");
+        }
+    }
+}
+
+#[test]
 fn a_hook_that_fails_at_the_end_changes_no_status() {
     for runtime in Runtime::ALL {
         let installation = with_busybox(runtime);

@@ -4,19 +4,17 @@
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md>.
 
 use super::cgroups::{self, Janitor, Position};
-use super::{diagnosis, files};
+use super::{diagnosis, files, supervise};
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::error::{Because, Result};
-use crate::log;
-use crate::sys::process::{self, Change, Contained, Program};
-use crate::sys::signal::{Arrived, Signals};
+use crate::sys::process::{self, Program};
+use crate::sys::signal::Signals;
 use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::Mode;
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::Duration;
 
 /// The exit status when the engine or the OCI runtime failed before the program started.
 pub(super) const FAILED: u8 = 125;
@@ -87,7 +85,7 @@ pub fn run(config: &Config, bundle: &Bundle, place: &OwnedFd) -> Result<u8> {
     })?;
     let janitor =
         position.map(|position| Janitor::start(&id, position, terminal.as_ref())).transpose()?;
-    let status = wait(&child, &signals, terminal.as_ref());
+    let status = supervise::wait(&child, &signals, terminal.as_ref());
     if let Some(janitor) = janitor {
         janitor.dismiss();
     }
@@ -119,93 +117,4 @@ fn random_letters() -> Result<String> {
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .because(|| "cannot get random bytes".into())?;
     Ok(bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect())
-}
-
-/// What a terminal sends to every process of the foreground group, so to the runtime too.
-const FROM_TERMINAL: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTTIN, libc::SIGTTOU];
-
-/// Passes signals on until the runtime ends.
-fn wait(child: &Contained, signals: &Signals, terminal: Option<&Terminal>) -> Result<u8> {
-    loop {
-        match signals.next(None)? {
-            Some(Arrived { number: libc::SIGCHLD, .. }) => {
-                while let Some((pid, change)) = process::next_change() {
-                    match change {
-                        Change::Exited(status) if pid == child.pid => return Ok(status),
-                        Change::Killed(signal) if pid == child.pid => return Ok(killed(signal)),
-                        _ => {}
-                    }
-                }
-            }
-            Some(Arrived { number: libc::SIGTSTP, from_kernel }) => {
-                if !from_kernel {
-                    process::send(child.pid, libc::SIGTSTP);
-                }
-                suspend(child, terminal);
-            }
-            Some(Arrived { number: libc::SIGWINCH, .. }) if terminal.is_some() => {
-                resize(child, terminal);
-            }
-            // runc keeps these two to itself.
-            Some(Arrived { number: number @ (libc::SIGWINCH | libc::SIGURG), .. }) => {
-                first_processes().for_each(|pid| child.signal_inside(pid, number));
-            }
-            Some(Arrived { number, from_kernel: true }) if FROM_TERMINAL.contains(&number) => {}
-            Some(Arrived { number, .. }) => process::send(child.pid, number),
-            None => {}
-        }
-    }
-}
-
-/// How long a program may prepare for being stopped, if it handles SIGTSTP.
-const NOTICE: Duration = Duration::from_millis(20);
-
-/// Stops the container and this process, as Ctrl-Z does to a program without a container, until
-/// this process is continued. The kernel itself would not stop the first process of a container.
-fn suspend(child: &Contained, terminal: Option<&Terminal>) {
-    std::thread::sleep(NOTICE);
-    child.signal_all(libc::SIGSTOP);
-    // Or it would read what is typed for others.
-    process::send(child.pid, libc::SIGSTOP);
-    // The shell shall find its terminal as it was.
-    let raw = terminal.and_then(|terminal| terminal.now().ok());
-    terminal.inspect(|terminal| terminal.restore());
-    process::stop();
-    process::send(child.pid, libc::SIGCONT);
-    if let Some(raw) = raw.filter(Terminal::is_ours) {
-        raw.restore();
-        // Its size may be another by now.
-        resize(child, terminal);
-    }
-    child.signal_all(libc::SIGCONT);
-}
-
-/// Has the container's terminal follow the caller's: runc does it when it is told, for crun it must
-/// be done.
-fn resize(child: &Contained, terminal: Option<&Terminal>) {
-    process::send(child.pid, libc::SIGWINCH);
-    for pid in first_processes() {
-        let root = Path::new("/proc").join(pid.to_string()).join("root");
-        terminal.inspect(|terminal| terminal.hand_on_size(&root));
-    }
-}
-
-/// The first process of the container, as the runtime numbers it, once there is one: it is a child
-/// of one of the runtime's threads, and /proc is the runtime's by now.
-fn first_processes() -> impl Iterator<Item = i32> {
-    let threads = std::fs::read_dir("/proc/1/task").into_iter().flatten().flatten();
-    threads.flat_map(|thread| {
-        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        let pids: Vec<i32> = children.split_whitespace().flat_map(str::parse).collect();
-        pids
-    })
-}
-
-fn killed(signal: i32) -> u8 {
-    log::write(
-        log::Level::Error,
-        "runtime",
-        &format!("the OCI runtime was ended by signal {signal}"),
-    );
-    process::status_of(signal)
 }

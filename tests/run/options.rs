@@ -68,3 +68,15 @@ fn the_image_says_where_the_program_starts() {
     assert_eq!(run(&installation, &["load/library/dir", "pwd"]), "/usr/src\n");
     assert_eq!(run(&installation, &["-w/etc", "load/library/dir", "pwd"]), "/etc\n");
 }
+
+#[test]
+fn the_help_of_a_command_is_asked_for_in_three_ways() {
+    let installation = Installation::new();
+    for command in ["run", "load", "images", "rmi", "version", "help"] {
+        let help = |args: &[&str]| installation.sarus(&installation.alice, args).succeeds();
+        let text = help(&["help", command]);
+        assert!(text.starts_with(&format!("Usage: sarus {command}")), "{text}");
+        assert_eq!(help(&[command, "--help"]), text);
+        assert_eq!(help(&[command, "-h"]), text);
+    }
+}

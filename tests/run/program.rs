@@ -151,3 +151,16 @@ fn a_repository_with_devices_for_files_is_refused_at_once() {
         assert!(text.contains("cannot read") || text.contains("not available"), "{text}");
     }
 }
+
+#[test]
+fn the_sites_own_init_serves_as_well() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime).set("initPath", "\"/usr/bin/tini-static\"");
+        let script = "cat /proc/1/cmdline | tr '\\0' ' '; exit 6";
+        let output = try_run(&installation, &["--init", IMAGE, "sh", "-c", script]);
+        assert!(output.stdout.starts_with("/dev/init -- sh -c"), "{runtime:?}: {output}");
+        output.fails(6);
+        let version = run(&installation, &["--init", IMAGE, "/dev/init", "--version"]);
+        assert!(version.starts_with("tini version"), "{runtime:?}: {version}");
+    }
+}

@@ -7,8 +7,9 @@ mod common;
 
 use common::hostile::{field, wait_until};
 use common::pty::Shell;
-use common::{Image, Installation, Output, Runtime, processes_of};
+use common::{Image, Installation, Output, Runtime, loop_devices, processes_of};
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 const IMAGE: &str = "load/library/bb";
@@ -46,6 +47,13 @@ fn engine(installation: &Installation) -> String {
     engine.0.to_string()
 }
 
+fn assert_nothing_is_left(installation: &Installation) {
+    wait_until("nothing is left", || states(installation).is_empty());
+    let images = installation.repository(&installation.alice);
+    let is_ours = |(_, file): &(_, PathBuf)| file.starts_with(&images);
+    wait_until("no device is left", || !loop_devices().iter().any(is_ours));
+}
+
 fn kill(signal: &str, pid: &str) {
     Output::of(Command::new("kill").args([signal, pid])).succeeds();
 }
@@ -72,7 +80,7 @@ fn ctrl_z_stops_the_container_and_fg_continues_it() {
             wait_until("all are stopped", || are_stopped(&installation));
             // One that is stopped can be ended.
             shell.types("kill -KILL %1; fg\n").wait_for("Killed");
-            wait_until("nothing is left", || states(&installation).is_empty());
+            assert_nothing_is_left(&installation);
         }
     }
 }
@@ -90,7 +98,7 @@ fn ctrl_c_reaches_the_program() {
             shell.types("\x03").wait_for("GOT INT");
             shell.wait_for("READY> ");
             assert!(shell.runs("echo status $?").contains("status 9"), "{options}");
-            wait_until("nothing is left", || states(&installation).is_empty());
+            assert_nothing_is_left(&installation);
         }
     }
 }
@@ -101,7 +109,7 @@ fn a_terminal_inside_has_size_and_job_control() {
         let installation = with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
         shell.resize(33, 77);
-        let line = format!("{} run -t {IMAGE} env PS1='IN> ' sh", sarus(&installation));
+        let line = format!("{} run -t {IMAGE} env PS1=I'N> ' sh", sarus(&installation));
         shell.types(&format!("{line}\n")).wait_for("IN> ");
         let mut inside = |line: &str, text: &str| {
             shell.types(&format!("{line}\n")).wait_for(text);
@@ -119,6 +127,7 @@ fn a_terminal_inside_has_size_and_job_control() {
         shell.types("\x03").wait_for("IN> ");
         shell.types("exit 5\n").wait_for("READY> ");
         assert!(shell.runs("echo status $?").contains("status 5"));
+        assert_nothing_is_left(&installation);
     }
 }
 
@@ -129,7 +138,7 @@ fn the_terminal_is_what_it_was_after_any_end() {
         let mut shell = Shell::start(&installation, &installation.alice);
         let before = shell.modes();
         assert!(before.contains(" icanon"), "{before}");
-        let line = format!("{} run -t {IMAGE} env PS1='IN> ' sh\n", sarus(&installation));
+        let line = format!("{} run -t {IMAGE} env PS1=I'N> ' sh\n", sarus(&installation));
         for end in ["exit", "engine", "runtime", "suspend"] {
             shell.types(&line).wait_for("IN> ");
             let engine = engine(&installation);
@@ -159,7 +168,7 @@ fn the_terminal_is_what_it_was_after_any_end() {
                     shell.types("exit\n").wait_for("READY> ");
                 }
             }
-            wait_until("nothing is left", || states(&installation).is_empty());
+            assert_nothing_is_left(&installation);
             assert_eq!(shell.modes(), before, "{runtime:?} {end}");
         }
     }

@@ -66,9 +66,9 @@ fn pass_on(arrived: Arrived, child: &Contained, terminal: Option<&Terminal>) {
 /// this process is continued. The kernel itself would not stop the first process of a container.
 fn suspend(child: &Contained, terminal: Option<&Terminal>) {
     std::thread::sleep(NOTICE);
-    child.signal_all(libc::SIGSTOP);
-    // Or it would read what is typed for others.
+    // The runtime first: else it would start more, and read what is typed for others.
     process::send(child.pid, libc::SIGSTOP);
+    child.signal_all(libc::SIGSTOP);
     // The shell shall find its terminal as it was.
     let raw = terminal.and_then(|terminal| terminal.now().ok());
     terminal.inspect(|terminal| terminal.restore());

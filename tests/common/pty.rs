@@ -61,9 +61,10 @@ impl Shell {
         self
     }
 
-    /// Types a line, and gives what is shown until the next prompt of the shell.
+    /// Types a line, and gives what is shown until it has done its work.
     pub fn runs(&mut self, line: &str) -> String {
-        self.types(&format!("{line}\n")).wait_for("READY> ")
+        // What is typed is shown too, and shall not look like what is waited for.
+        self.types(&format!("{line}; echo E''ND\n")).wait_for("END\r\n")
     }
 
     /// Waits until `text` was shown since the last key; all that was shown.

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod clock;
+pub mod descriptors;
 mod guard;
 pub mod helper;
 pub mod ids;
@@ -16,4 +17,5 @@ pub mod open;
 pub mod process;
 pub mod prompt;
 pub mod signal;
+pub mod terminal;
 pub mod writeback;

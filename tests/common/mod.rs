@@ -13,6 +13,7 @@ pub mod http;
 mod image;
 pub mod oci;
 pub mod proxy;
+pub mod pty;
 pub mod pull;
 pub mod registry;
 mod scratch;

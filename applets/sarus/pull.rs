@@ -41,7 +41,7 @@ struct Given {
     /// read the password from stdin
     #[argh(switch)]
     password_stdin: bool,
-    /// os/architecture[/variant] of an image for other nodes
+    /// pull for other nodes: os/architecture[/variant]
     #[argh(option)]
     platform: Option<String>,
     /// temporary directory for layers that have to be inflated

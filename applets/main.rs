@@ -5,6 +5,7 @@ mod confine_hook;
 mod init;
 mod launch;
 mod sarus;
+mod timestamp_hook;
 
 use ::sarus::error::{Error, Result};
 use ::sarus::log;
@@ -39,6 +40,12 @@ const APPLETS: &[Applet] = &[
         about: "Keep an OCI runtime from lifting the restrictions of a root file system",
         rights: |_| Rights::Drop,
         main: confine_hook::main,
+    },
+    Applet {
+        name: "timestamp_hook",
+        about: "Log the time between other OCI hooks",
+        rights: |_| Rights::Drop,
+        main: timestamp_hook::main,
     },
 ];
 

@@ -13,6 +13,7 @@ pub mod loopdev;
 pub mod mount;
 mod mount_compat;
 pub mod open;
+pub mod parent;
 pub mod process;
 pub mod signal;
 pub mod terminal;

@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
+pub mod bundle;
 pub mod certificates;
 mod host;
 pub mod hostile;

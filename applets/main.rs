@@ -5,6 +5,7 @@ mod confine_hook;
 mod init;
 mod launch;
 mod sarus;
+mod slurm_global_sync_hook;
 mod timestamp_hook;
 
 use ::sarus::error::{Error, Result};
@@ -40,6 +41,12 @@ const APPLETS: &[Applet] = &[
         about: "Keep an OCI runtime from lifting the restrictions of a root file system",
         rights: |_| Rights::Drop,
         main: confine_hook::main,
+    },
+    Applet {
+        name: "slurm_global_sync_hook",
+        about: "Start the containers of a Slurm job step together",
+        rights: |_| Rights::Drop,
+        main: slurm_global_sync_hook::main,
     },
     Applet {
         name: "timestamp_hook",

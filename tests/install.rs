@@ -40,6 +40,7 @@ fn every_file_is_where_the_manual_says() {
         "bin/init",
         "bin/launch",
         "bin/confine_hook",
+        "bin/slurm_global_sync_hook",
         "bin/timestamp_hook",
         "configure_installation.sh",
         "etc/sarus.schema.json",

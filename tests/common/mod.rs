@@ -18,6 +18,7 @@ pub mod pull;
 pub mod registry;
 mod scratch;
 pub mod server;
+pub mod slurm;
 pub mod token;
 
 pub use host::{loop_devices, mounts, processes_of};

@@ -6,6 +6,8 @@
 //! configuration says is the user's or the image's word, and is checked where it is used. See
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state>.
 
+pub mod elf;
+pub mod ldcache;
 pub mod slurm;
 pub mod state;
 pub mod timestamp;

@@ -34,6 +34,10 @@ pub struct Options {
     pub terminal: bool,
     /// `--init`
     pub init: bool,
+    /// `--mpi`
+    pub mpi: bool,
+    /// `--glibc`
+    pub glibc: bool,
     /// The words behind the image.
     pub args: Vec<OsString>,
 }
@@ -80,6 +84,8 @@ pub struct Bundle {
     pub tty_group: Option<u32>,
     /// `OCIHooks` of sarus.json, as it stands there; else an empty object.
     pub hooks: Value,
+    /// What hooks shall do that act only when they are asked to.
+    pub asked: Vec<&'static str>,
     /// Descriptors above 2 that the program inherits, from 3 on.
     pub preserved_fds: u32,
 }
@@ -144,6 +150,12 @@ impl Bundle {
             },
             by_user: false,
         });
+        let asked =
+            [("com.hooks.glibc.enabled", options.glibc), ("com.hooks.mpi.enabled", options.mpi)];
+        let asked: Vec<_> = asked.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+        if !asked.is_empty() && config.hooks.list.is_empty() {
+            log::warn("bundle", "--mpi and --glibc have no effect: this site configured no hooks");
+        }
         let user = options.mounts.into_iter().map(|request| Mount { request, by_user: true });
         Ok(Self {
             directory: command::directory(image, options.workdir.as_deref()),
@@ -157,6 +169,7 @@ impl Bundle {
             cpus: caller.cpus,
             tty_group: group_id(group_database, "tty"),
             hooks: config.hooks.verbatim.clone().unwrap_or_else(|| Value::Object(Object::new())),
+            asked,
             preserved_fds: caller.pmi_fd.is_some().into(),
             user: caller.user,
         })
@@ -188,7 +201,8 @@ impl Bundle {
 
     /// What hooks are told beside the state.
     fn annotations(&self) -> BTreeMap<&'static str, String> {
-        BTreeMap::from([("com.hooks.logging.level", log::threshold().to_string())])
+        let asked = self.asked.iter().map(|name| (*name, "true".to_owned()));
+        asked.chain([("com.hooks.logging.level", log::threshold().to_string())]).collect()
     }
 }
 

@@ -7,18 +7,25 @@
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state>.
 
 pub mod elf;
+pub mod files;
+pub mod glibc;
+pub mod inside;
 pub mod ldcache;
+pub mod library;
+pub mod mpi;
 pub mod slurm;
 pub mod state;
 pub mod timestamp;
 
 use std::io::{IsTerminal, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Because, Error, Result};
 use crate::log::{self, Level};
-use crate::sys::open;
 use crate::sys::parent::Voice;
+use crate::sys::{open, process};
+use files::Tree;
+use library::Library;
 use state::{Spec, State};
 
 /// States hold the annotations, which some engines fill with whole documents.
@@ -44,6 +51,8 @@ pub struct Container {
 /// # Errors
 /// Those of `work`, or when the container is not told of properly.
 pub fn run(work: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
+    // Whatever the runtime left open.
+    process::close_descriptors(None)?;
     // Runtimes keep what hooks write to stderr to themselves, but for what they failed of.
     let voice = Voice::of_parent();
     let result = Container::receive().and_then(|container| {
@@ -119,4 +128,38 @@ fn read_text(source: impl Read, max: u64) -> Result<String> {
 #[must_use]
 pub fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The absolute paths of a variable of the site's, separated by colons.
+///
+/// # Errors
+/// When one is not absolute.
+pub fn paths(name: &str) -> Result<Vec<PathBuf>> {
+    let list = setting(name).unwrap_or_default();
+    let path = |text: &str| match Path::new(text) {
+        path if path.is_absolute() => Ok(path.to_owned()),
+        _ => Err(Error::new(format!("cannot use {name}: '{text}' is no absolute path"))),
+    };
+    list.split(':').filter(|text| !text.is_empty()).map(path).collect()
+}
+
+/// The host's libraries that a variable of the site's lists.
+///
+/// # Errors
+/// When one of them is not there, or no library.
+pub fn host_libraries(host: &Tree, name: &str) -> Result<Vec<Library>> {
+    let library = |path: PathBuf| {
+        let library = host.library(&path).because(|| format!("cannot use {name}"))?;
+        library.ok_or_else(|| {
+            Error::new(format!("cannot use {name}: {} is not on this host", path.display()))
+        })
+    };
+    paths(name)?.into_iter().map(library).collect()
+}
+
+/// Tells developers what is about to be done.
+fn log_plan<T: std::fmt::Debug>(subsystem: &str, plan: &[T]) {
+    for step in plan {
+        log::debug(subsystem, || format!("{step:?}"));
+    }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod clock;
+pub mod confined;
 mod guard;
 pub mod helper;
 pub mod ids;

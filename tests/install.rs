@@ -40,6 +40,8 @@ fn every_file_is_where_the_manual_says() {
         "bin/init",
         "bin/launch",
         "bin/confine_hook",
+        "bin/glibc_hook",
+        "bin/mpi_hook",
         "bin/slurm_global_sync_hook",
         "bin/timestamp_hook",
         "configure_installation.sh",

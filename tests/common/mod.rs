@@ -12,6 +12,7 @@ mod host;
 pub mod hostile;
 pub mod http;
 mod image;
+pub mod mpi;
 pub mod oci;
 pub mod proxy;
 pub mod pull;

@@ -2,9 +2,13 @@
 //! and the applet's row in the table decides over its rights before its first line runs.
 
 mod confine_hook;
+mod glibc_hook;
 mod init;
 mod launch;
+mod mpi_hook;
 mod sarus;
+mod slurm_global_sync_hook;
+mod timestamp_hook;
 
 use ::sarus::error::{Error, Result};
 use ::sarus::log;
@@ -39,6 +43,30 @@ const APPLETS: &[Applet] = &[
         about: "Keep an OCI runtime from lifting the restrictions of a root file system",
         rights: |_| Rights::Drop,
         main: confine_hook::main,
+    },
+    Applet {
+        name: "glibc_hook",
+        about: "Put the host's glibc in place of a container's older one",
+        rights: |_| Rights::Drop,
+        main: glibc_hook::main,
+    },
+    Applet {
+        name: "mpi_hook",
+        about: "Put the host's MPI in place of a container's",
+        rights: |_| Rights::Drop,
+        main: mpi_hook::main,
+    },
+    Applet {
+        name: "slurm_global_sync_hook",
+        about: "Start the containers of a Slurm job step together",
+        rights: |_| Rights::Drop,
+        main: slurm_global_sync_hook::main,
+    },
+    Applet {
+        name: "timestamp_hook",
+        about: "Log the time between other OCI hooks",
+        rights: |_| Rights::Drop,
+        main: timestamp_hook::main,
     },
 ];
 

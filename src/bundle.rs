@@ -35,6 +35,10 @@ pub struct Options {
     pub terminal: Option<Size>,
     /// `--init`
     pub init: bool,
+    /// `--mpi`
+    pub mpi: bool,
+    /// `--glibc`
+    pub glibc: bool,
     /// The words behind the image.
     pub args: Vec<OsString>,
 }
@@ -81,6 +85,8 @@ pub struct Bundle {
     pub tty_group: Option<u32>,
     /// `OCIHooks` of sarus.json, as it stands there; else an empty object.
     pub hooks: Value,
+    /// What hooks shall do that act only when they are asked to.
+    pub asked: Vec<&'static str>,
     /// Whether [`PMI_FD`] is handed on.
     pub pmi: bool,
 }
@@ -155,6 +161,12 @@ impl Bundle {
             },
             by_user: false,
         });
+        let asked =
+            [("com.hooks.glibc.enabled", options.glibc), ("com.hooks.mpi.enabled", options.mpi)];
+        let asked: Vec<_> = asked.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+        if !asked.is_empty() && config.hooks.list.is_empty() {
+            log::warn("bundle", "--mpi and --glibc have no effect: this site configured no hooks");
+        }
         let user = options.mounts.into_iter().map(|request| Mount { request, by_user: true });
         Ok(Self {
             directory: command::directory(image, options.workdir.as_deref()),
@@ -168,6 +180,7 @@ impl Bundle {
             cpus: caller.cpus,
             tty_group: group_id(group_database, "tty"),
             hooks: config.hooks.verbatim.clone().unwrap_or_else(|| Value::Object(Object::new())),
+            asked,
             pmi: caller.pmi,
             user: caller.user,
         })
@@ -208,14 +221,17 @@ impl Bundle {
     /// and stderr at the OCI runtime, which is process 1 for them.
     fn annotations(&self) -> BTreeMap<&'static str, String> {
         let stream = |number| format!("/proc/1/fd/{}", first_stream(self.pmi) + number);
-        BTreeMap::from([
-            ("com.hooks.logging.level", log::threshold().to_string()),
-            ("com.hooks.logging.stdoutfd", stream(1)),
-            ("com.hooks.logging.stderrfd", stream(2)),
-            // crun's own: it throws away what hooks print otherwise.
-            ("run.oci.hooks.stdout", HOOKS_OUTPUT.to_owned()),
-            ("run.oci.hooks.stderr", HOOKS_OUTPUT.to_owned()),
-        ])
+        let asked = self.asked.iter().map(|name| (*name, "true".to_owned()));
+        asked
+            .chain([
+                ("com.hooks.logging.level", log::threshold().to_string()),
+                ("com.hooks.logging.stdoutfd", stream(1)),
+                ("com.hooks.logging.stderrfd", stream(2)),
+                // crun's own: it throws away what hooks print otherwise.
+                ("run.oci.hooks.stdout", HOOKS_OUTPUT.to_owned()),
+                ("run.oci.hooks.stderr", HOOKS_OUTPUT.to_owned()),
+            ])
+            .collect()
     }
 }
 

@@ -8,6 +8,7 @@
 //! source -> layer -> tree -> squashfs  it becomes one file
 //! reference, store                     where images live
 //! bundle -> runtime                    the plan of a container, then its realisation
+//! hook                                 what runtimes run around it
 //! ```
 //!
 //! Only [`sys`] asks the kernel for what an ordinary user may not do, and only it has `unsafe`.
@@ -51,5 +52,8 @@ pub mod tree;
 // The plan of a container, and its realisation.
 pub mod bundle;
 pub mod runtime;
+
+// What OCI runtimes run around it, for this engine or any other.
+pub mod hook;
 
 pub use error::{Because, Error, Result};

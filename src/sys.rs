@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod clock;
+pub mod confined;
 pub mod descriptors;
 mod guard;
 pub mod helper;
@@ -14,6 +15,7 @@ pub mod loopdev;
 pub mod mount;
 mod mount_compat;
 pub mod open;
+pub mod parent;
 pub mod process;
 pub mod prompt;
 pub mod signal;

@@ -54,9 +54,15 @@ struct Given {
     /// overwrite the default ENTRYPOINT of the image; without =arg, remove it
     #[argh(option)]
     entrypoint: Option<String>,
+    /// replace the container's glibc by the host's, if that is newer
+    #[argh(switch)]
+    glibc: bool,
     /// run an init process inside the container that forwards signals and reaps processes
     #[argh(switch)]
     init: bool,
+    /// use the host's MPI in the container; implies --glibc
+    #[argh(switch, short = 'm')]
+    mpi: bool,
     /// mount custom directories into the container
     #[argh(option)]
     mount: Vec<String>,
@@ -140,6 +146,8 @@ fn typed(given: Given, args: &[OsString]) -> Result<(bool, Options)> {
         workdir: given.workdir,
         terminal: given.tty.then(|| Ok(Terminal::of_stdin()?.size())).transpose()?,
         init: given.init,
+        mpi: given.mpi,
+        glibc: given.glibc || given.mpi,
         args: args.to_vec(),
     };
     Ok((given.centralized_repository, options))

@@ -49,6 +49,18 @@ pub fn become_for_good(user: &User) -> Result<()> {
     verify(user)
 }
 
+/// Becomes `user`, who is not the caller, in every id and group, without a way back: what a hook
+/// does in a user's name.
+///
+/// # Errors
+/// When the kernel refuses a step, or a privilege is left afterwards.
+pub fn become_other_for_good(user: &User) -> Result<()> {
+    if is_effective_root() {
+        set_thread_groups(&user.groups).because(|| cannot_become(user))?;
+    }
+    become_for_good(user)
+}
+
 /// Keeps the caller's group and no other. Old installations were set-group-id too, and what is
 /// opened as the user would be opened with root's group.
 ///
@@ -110,6 +122,27 @@ pub fn as_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
     };
     // Without root again, nothing that follows could be right.
     set_thread_res_uid(None, root, None).because(|| "cannot take root back".into())?;
+    result
+}
+
+/// Runs `work` with the rights of `user`, who is not the caller, and nothing more, then takes root
+/// back: as [`as_user`] for a program that root itself started. Who is not root works as they are.
+///
+/// # Errors
+/// Those of `work`, or when the kernel refuses the change.
+pub fn as_other<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    use rustix::process::{getegid, getgroups};
+    if !is_effective_root() || user.uid.is_root() {
+        return work();
+    }
+    let (group, groups) = (getegid(), getgroups().because(|| "cannot read the groups".into())?);
+    let cannot = || format!("cannot act as user id {}", user.uid.as_raw());
+    set_thread_groups(&user.groups).because(cannot)?;
+    set_thread_res_gid(None, user.gid, None).because(cannot)?;
+    let result = as_user(user, work);
+    // Without root's own again, nothing that follows could be right.
+    set_thread_res_gid(None, group, None).because(|| "cannot take root's group back".into())?;
+    set_thread_groups(&groups).because(|| "cannot take root's groups back".into())?;
     result
 }
 

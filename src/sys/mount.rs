@@ -40,6 +40,29 @@ pub fn private_namespace() -> Result<()> {
         .because(|| "cannot cut the mount namespace off from the host's".into())
 }
 
+/// Enters the mount namespace that `namespace` stands for: root and working directory are its own
+/// from now on.
+///
+/// # Errors
+/// When the kernel refuses, as it does without root.
+pub fn enter_namespace(namespace: impl AsFd) -> Result<()> {
+    let kind = rustix::thread::LinkNameSpaceType::Mount;
+    rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
+        .because(|| "cannot enter the container's mount namespace".into())
+}
+
+/// The number of the mount that `file` is on, in this mount namespace.
+///
+/// # Errors
+/// When neither statx(2) (since Linux 5.8) nor `/proc` tells it.
+pub fn id_of(file: impl AsFd) -> Result<u64> {
+    use rustix::fs::{AtFlags, StatxFlags, statx};
+    match statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
+        Ok(status) if status.stx_mask & StatxFlags::MNT_ID.bits() != 0 => Ok(status.stx_mnt_id),
+        _ => mount_compat::mount_id(file.as_fd()),
+    }
+}
+
 /// Mounts a file system of type `kind` on the directory `target`, always `nosuid`.
 ///
 /// # Errors

@@ -6,7 +6,7 @@
 
 use super::mount::{Restrictions, proc_path};
 use crate::error::{Because, Error, Result};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, mount_bind_recursive, mount_change, mount_remount,
@@ -35,7 +35,7 @@ fn restrict(copy: &Mount, copies: &[Mount], restrictions: Restrictions) -> Resul
     let cannot = || format!("cannot restrict the mount on {}", copy.point.display());
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let point = rustix::fs::open(&copy.point, flags, Mode::empty()).because(cannot)?;
-    if mount_id(&point)? != copy.id {
+    if mount_id(point.as_fd())? != copy.id {
         // Either another mount of the copy lies on top of this one and nobody can reach it, or
         // the path was changed under our hands.
         let is_covered =
@@ -109,7 +109,8 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-fn mount_id(fd: &OwnedFd) -> Result<u64> {
+/// The number of the mount that a descriptor is on.
+pub(super) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
     use rustix::fd::AsRawFd;
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
     let text = std::fs::read_to_string(&path).because(|| format!("cannot read {path}"))?;

@@ -6,11 +6,13 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
+pub mod bundle;
 pub mod certificates;
 mod host;
 pub mod hostile;
 pub mod http;
 mod image;
+pub mod mpi;
 pub mod oci;
 pub mod proxy;
 pub mod pty;
@@ -18,6 +20,7 @@ pub mod pull;
 pub mod registry;
 mod scratch;
 pub mod server;
+pub mod slurm;
 pub mod token;
 
 pub use host::{loop_devices, mounts, processes_of};

@@ -1,0 +1,176 @@
+//! What OCI hooks share: the container's state from stdin, its config.json, and how to speak with the
+//! user. Start at [`run`].
+//!
+//! A hook is started by an OCI runtime, as root, with an environment of the site's. It serves any
+//! engine: nothing here knows of this one but the names of the annotations. What the container's
+//! configuration says is the user's or the image's word, and is checked where it is used. See
+//! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state>.
+
+pub mod elf;
+pub mod files;
+pub mod glibc;
+pub mod inside;
+pub mod ldcache;
+pub mod library;
+pub mod mpi;
+pub mod slurm;
+pub mod state;
+pub mod timestamp;
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Because, Error, Result};
+use crate::log::{self, Level};
+use crate::sys::parent::Voice;
+use crate::sys::{descriptors, open};
+use files::Tree;
+use library::Library;
+use state::{Spec, State};
+
+/// States hold the annotations, which some engines fill with whole documents.
+const MAX_STATE: u64 = 1 << 20;
+
+/// config.json holds the environment and everything that an engine wants to mount.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// How much is shown of what a hook logs: a number, as in the engine's own log.
+const LEVEL: &str = "com.hooks.logging.level";
+
+/// Where the user's stderr is: a descriptor of the runtime, as `/proc/1/fd/5` or just its number.
+const STDERR: &str = "com.hooks.logging.stderrfd";
+
+/// The highest number that it can have: engines hand on a few descriptors, from 3 on.
+const MAX_STDERR: i32 = 16;
+
+/// The container that a hook is run for.
+#[derive(Debug)]
+pub struct Container {
+    /// What the runtime says on stdin.
+    pub state: State,
+    /// What the engine asked the runtime for.
+    pub spec: Spec,
+}
+
+/// Runs a hook: `work` for the container that stdin tells of.
+///
+/// # Errors
+/// Those of `work`, or when the container is not told of properly.
+pub fn run(work: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
+    // Whatever the runtime left open.
+    descriptors::close_descriptors(None)?;
+    let container = Container::receive()?;
+    container.set_log_level();
+    // Runtimes keep what hooks write to stderr to themselves, but for what they failed of.
+    let voice = Voice::of_parent(container.stderr());
+    match work(&container) {
+        Ok(()) => Ok(0),
+        Err(error) => {
+            voice.tell_runtime(&format!("sarus: {error}\n"));
+            Err(error)
+        }
+    }
+}
+
+impl Container {
+    fn receive() -> Result<Self> {
+        let stdin = std::io::stdin();
+        let cannot = || "cannot read the container's state from stdin".to_owned();
+        let hint = "this is an OCI hook: an OCI runtime runs it, as sarus.json or a hooks \
+                    directory says";
+        if stdin.is_terminal() {
+            return Err(Error::caused_by(cannot(), "it is a terminal").hint(hint));
+        }
+        let text = read_text(stdin.lock(), MAX_STATE).because(cannot)?;
+        let state = State::parse(&text).because(cannot).map_err(|error| error.hint(hint))?;
+        let path = state.bundle.join("config.json");
+        let spec =
+            read_spec(&path, &state.bundle).because(|| format!("cannot use {}", path.display()))?;
+        Ok(Self { state, spec })
+    }
+
+    /// The value of an annotation; what the state says goes before config.json.
+    #[must_use]
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        let lists = [&self.state.annotations, &self.spec.annotations];
+        lists.into_iter().find_map(|list| list.get(name)).map(String::as_str)
+    }
+
+    /// Whether the engine asked for what `annotation` stands for.
+    #[must_use]
+    pub fn asks_for(&self, annotation: &str) -> bool {
+        self.annotation(annotation) == Some("true")
+    }
+
+    /// The descriptor of the runtime that is the user's stderr: its own, if nothing else is said.
+    fn stderr(&self) -> i32 {
+        let text = self.annotation(STDERR).and_then(|text| text.rsplit('/').next());
+        let number = text.and_then(|text| text.parse().ok());
+        number.filter(|number| (2..=MAX_STDERR).contains(number)).unwrap_or(2)
+    }
+
+    fn set_log_level(&self) {
+        let level = match self.annotation(LEVEL).and_then(|number| number.parse().ok()) {
+            Some(0u8) => Level::Debug,
+            Some(1) => Level::Info,
+            Some(3 | 4) => Level::Error,
+            _ => Level::Warn,
+        };
+        log::set_threshold(level);
+    }
+}
+
+fn read_spec(path: &Path, bundle: &Path) -> Result<Spec> {
+    let file = std::fs::File::from(open::regular_file(path)?);
+    Spec::parse(&read_text(file, MAX_CONFIG)?, bundle)
+}
+
+/// At most `max` bytes of text.
+fn read_text(source: impl Read, max: u64) -> Result<String> {
+    let mut bytes = Vec::new();
+    source.take(max + 1).read_to_end(&mut bytes).because(|| "cannot read it".into())?;
+    if bytes.len() as u64 > max {
+        return Err(Error::new(format!("it is larger than {max} bytes")));
+    }
+    String::from_utf8(bytes).map_err(|_| Error::new("it is no text in UTF-8"))
+}
+
+/// A variable of the hook's own environment, which the site sets; empty counts as absent.
+#[must_use]
+pub fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The absolute paths of a variable of the site's, separated by colons.
+///
+/// # Errors
+/// When one is not absolute.
+pub fn paths(name: &str) -> Result<Vec<PathBuf>> {
+    let list = setting(name).unwrap_or_default();
+    let path = |text: &str| match Path::new(text) {
+        path if path.is_absolute() => Ok(path.to_owned()),
+        _ => Err(Error::new(format!("cannot use {name}: '{text}' is no absolute path"))),
+    };
+    list.split(':').filter(|text| !text.is_empty()).map(path).collect()
+}
+
+/// The host's libraries that a variable of the site's lists.
+///
+/// # Errors
+/// When one of them is not there, or no library.
+pub fn host_libraries(host: &Tree, name: &str) -> Result<Vec<Library>> {
+    let library = |path: PathBuf| {
+        let library = host.library(&path).because(|| format!("cannot use {name}"))?;
+        library.ok_or_else(|| {
+            Error::new(format!("cannot use {name}: {} is not on this host", path.display()))
+        })
+    };
+    paths(name)?.into_iter().map(library).collect()
+}
+
+/// Tells developers what is about to be done.
+fn log_plan<T: std::fmt::Debug>(subsystem: &str, plan: &[T]) {
+    for step in plan {
+        log::debug(subsystem, || format!("{step:?}"));
+    }
+}

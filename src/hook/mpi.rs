@@ -1,0 +1,255 @@
+//! The hook that puts the host's MPI in place of the container's, where their binary interfaces fit.
+//! Manual, "Native MPI hook" and "ABI compatibility and its implications".
+//!
+//! [`plan`] decides, from what the libraries of both sides are; [`run`] does it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::inside::Inside;
+use super::ldcache::Entry;
+use super::library::{Abi, Library};
+use super::{Container, elf, glibc, host_libraries, log_plan, paths};
+use crate::error::{Because, Error, Result};
+use crate::log;
+
+/// Set by the engine for `--mpi`.
+const ENABLED: &str = "com.hooks.mpi.enabled";
+
+const SUBSYSTEM: &str = "MPI hook";
+
+/// Where libraries go that the container lacks, and where every ldconfig looks.
+const FOLDER: &str = "/usr/lib";
+
+/// Replaces the container's MPI.
+///
+/// # Errors
+/// When the container has no MPI that the host's could stand for. Then nothing is mounted.
+pub fn run(container: &Container) -> Result<()> {
+    if !container.asks_for(ENABLED) {
+        return Ok(());
+    }
+    use_host(container).because(|| "cannot use the host's MPI in this container".into())
+}
+
+fn use_host(container: &Container) -> Result<()> {
+    let inside = Inside::enter(container)?;
+    let host = host_libraries(&inside.host, "MPI_LIBS")?;
+    if host.is_empty() {
+        return Err(Error::new("MPI_LIBS is empty")
+            .hint("the site sets it in the environment of the hook, in sarus.json"));
+    }
+    let dependencies = host_libraries(&inside.host, "MPI_DEPENDENCY_LIBS")?;
+    let shared = paths("BIND_MOUNTS")?;
+    let cache = inside.container.cache()?.ok_or_else(|| no_cache(&inside))?;
+    let theirs = matching(&inside, &cache, &host)?;
+    let plan = plan(&host, &dependencies, &theirs)?;
+    check_glibc(&inside, &cache, host.iter().chain(&dependencies))?;
+    for warning in &plan.warnings {
+        log::warn(SUBSYSTEM, warning);
+    }
+    log_plan(SUBSYSTEM, &plan.steps);
+    for step in &plan.steps {
+        match step {
+            Step::Replace { source, target } => inside.replace(source, target)?,
+            Step::Add { source, name, aliases } => {
+                inside.add(source, Path::new(FOLDER), name, aliases)?;
+            }
+        }
+    }
+    shared.iter().try_for_each(|path| inside.share(path))?;
+    // Only new files are not in it yet.
+    if plan.steps.iter().any(|step| matches!(step, Step::Add { .. })) {
+        inside.rebuild_cache()?;
+    }
+    Ok(())
+}
+
+fn no_cache(inside: &Inside) -> Error {
+    let lib = inside.container.find(Path::new("/lib/ld-musl-x86_64.so.1"), OFlags::PATH);
+    if matches!(lib, Ok(Some(_))) {
+        return Error::new("the image's C library is musl")
+            .hint("the host's MPI needs the GNU C Library: use an image that has it");
+    }
+    Error::new("the image has no /etc/ld.so.cache")
+        .hint("the image must use the GNU C Library; run ldconfig when it is built")
+}
+
+/// The container's libraries that are called as one of the host's.
+fn matching(inside: &Inside, cache: &[Entry], host: &[Library]) -> Result<Vec<Library>> {
+    let is_wanted = |path: &Path| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let named = Library { names: name.into_iter().collect(), ..Library::default() };
+        host.iter().any(|library| library.linker_name() == named.linker_name())
+    };
+    let paths = cache.iter().map(|entry| Path::new(&entry.path)).filter(|path| is_wanted(path));
+    // What the cache lists and the image has no more is nobody's library.
+    paths.filter_map(|path| inside.container.library(path).transpose()).collect()
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// The host's file takes the place of the container's.
+    Replace {
+        /// The host's file.
+        source: PathBuf,
+        /// The container's.
+        target: PathBuf,
+    },
+    /// The host's file is new in the container.
+    Add {
+        /// The host's file.
+        source: PathBuf,
+        /// What it is called in the container.
+        name: String,
+        /// What else programs may look for.
+        aliases: Vec<String>,
+    },
+}
+
+/// All that is to be done, and what to know of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order.
+    pub steps: Vec<Step>,
+    /// For the user.
+    pub warnings: Vec<String>,
+}
+
+/// Decides by the names of the libraries of host and container.
+///
+/// # Errors
+/// When the interfaces do not fit, or there is nothing to replace.
+pub fn plan(host: &[Library], dependencies: &[Library], container: &[Library]) -> Result<Plan> {
+    let mut plan = Plan::default();
+    for ours in host {
+        let shown = ours.path.display();
+        let abi = ours.abi().ok_or_else(|| {
+            Error::new(format!("no name of the host's {shown} has a version number"))
+                .hint("MPI_LIBS must name files such as libmpi.so.12.1.8, or links to them")
+        })?;
+        let same = |theirs: &&Library| theirs.linker_name() == ours.linker_name();
+        let theirs: Vec<_> = container.iter().filter(same).collect();
+        let versions: Vec<_> = theirs.iter().filter_map(|one| Some((*one, one.abi()?))).collect();
+        if let (Some(first), true) = (theirs.first(), versions.is_empty()) {
+            let path = first.path.display();
+            return Err(Error::new(format!("no name of the image's {path} has a version number"))
+                .hint(
+                    "the image must have its MPI as libmpi.so.<major>.<minor>, with links to it",
+                ));
+        }
+        for (theirs, version) in &versions {
+            replace(&mut plan, ours, abi, theirs, *version)?;
+        }
+        if versions.is_empty() {
+            plan.steps.push(add(ours));
+        }
+    }
+    if !plan.steps.iter().any(|step| matches!(step, Step::Replace { .. })) {
+        let names: Vec<_> = host.iter().filter_map(Library::linker_name).collect();
+        let text = format!("the image has none of {} in its /etc/ld.so.cache", names.join(", "));
+        return Err(Error::new(text).hint(
+            "its MPI must be one that is compatible with MPICH, linked dynamically; run ldconfig \
+             when the image is built",
+        ));
+    }
+    plan.steps.extend(dependencies.iter().map(add));
+    Ok(plan)
+}
+
+fn replace(
+    plan: &mut Plan,
+    ours: &Library,
+    host: Abi,
+    theirs: &Library,
+    container: Abi,
+) -> Result<()> {
+    let (our_path, their_path) = (ours.path.display(), theirs.real.display());
+    if host.major != container.major {
+        return Err(Error::new(format!(
+            "the host's {our_path} has ABI {host}, the image's {their_path} has {container}"
+        ))
+        .hint("the major numbers must be equal: use an image with another version of MPI"));
+    }
+    let step = Step::Replace { source: ours.real.clone(), target: theirs.real.clone() };
+    if plan.steps.contains(&step) {
+        return Ok(());
+    }
+    if host.minor < container.minor {
+        plan.warnings.push(format!(
+            "partial ABI compatibility: the host's {our_path} has ABI {host}, the image's \
+             {their_path} has the newer {container}; a program that uses what is new will fail"
+        ));
+    }
+    plan.steps.push(step);
+    Ok(())
+}
+
+fn add(library: &Library) -> Step {
+    Step::Add {
+        source: library.real.clone(),
+        name: library.file_name().to_owned(),
+        aliases: library.aliases(),
+    }
+}
+
+/// Makes sure that the container's C library offers what the host's libraries need of it.
+fn check_glibc<'a>(
+    inside: &Inside,
+    cache: &[Entry],
+    host: impl Iterator<Item = &'a Library>,
+) -> Result<()> {
+    let mut offers: BTreeMap<String, elf::Library> = BTreeMap::new();
+    for ours in host {
+        for soname in ours.elf.wants.keys() {
+            // The first one in the cache is the one that the linker takes.
+            let path = cache.iter().find(|entry| entry.soname == *soname).map(|entry| &entry.path);
+            let Some(path) = path.filter(|_| !offers.contains_key(soname)) else { continue };
+            if let Some(library) = inside.container.library(Path::new(path))? {
+                offers.insert(soname.clone(), library.elf);
+            }
+        }
+        if let Some((soname, version)) = missing(&ours.elf, &offers) {
+            return Err(Error::new(format!(
+                "{} needs {version} of {soname}, which the image{} does not have",
+                ours.path.display(),
+                glibc_of(inside, cache)
+            ))
+            .hint(
+                "an image with a newer glibc would do; so would the host's in its place, if the \
+                 site configured glibc_hook before this hook",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// ` (glibc 2.31)`, if that can be found out.
+fn glibc_of(inside: &Inside, cache: &[Entry]) -> String {
+    let version = || {
+        let entry = cache.iter().find(|entry| entry.soname == "libc.so.6")?;
+        let library = inside.container.library(Path::new(&entry.path)).ok()??;
+        glibc::version(&inside.container, &library).ok()
+    };
+    version().map_or(String::new(), |(major, minor)| format!(" (glibc {major}.{minor})"))
+}
+
+/// What `library` needs of the GNU C Library and `offers` lack.
+fn missing<'a>(
+    library: &'a elf::Library,
+    offers: &BTreeMap<String, elf::Library>,
+) -> Option<(&'a str, &'a str)> {
+    let wanted = library.wants.iter();
+    let mut pairs = wanted.flat_map(|(soname, all)| all.iter().map(move |one| (soname, one)));
+    let lacks = |(soname, version): &(&String, &String)| {
+        version.starts_with("GLIBC_")
+            && !offers.get(*soname).is_some_and(|library| library.offers.contains(*version))
+    };
+    pairs.find(lacks).map(|(soname, version)| (soname.as_str(), version.as_str()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,129 @@
+use super::*;
+use crate::hook::library::tests::library;
+
+/// A chain of names: what links to what, and the file at last.
+type Names<'a> = &'a [&'a str];
+
+fn libraries(all: &[Names<'_>]) -> Vec<Library> {
+    all.iter().map(|names| library(names)).collect()
+}
+
+/// What the plan replaces and adds, by file names, with the number of warnings.
+fn planned(
+    host: &[Names<'_>],
+    dependencies: &[Names<'_>],
+    container: &[Names<'_>],
+) -> Result<(Vec<String>, usize), String> {
+    let plan = plan(&libraries(host), &libraries(dependencies), &libraries(container));
+    let plan = plan.map_err(|error| error.to_string())?;
+    let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let steps = plan.steps.iter().map(|step| match step {
+        Step::Replace { source, target } => format!("{} > {}", name(source), name(target)),
+        Step::Add { name, aliases, .. } => format!("+ {name} {}", aliases.join(" ")),
+    });
+    Ok((steps.collect(), plan.warnings.len()))
+}
+
+const HOST: Names<'_> = &["libmpi.so.12", "libmpi.so.12.1.8"];
+
+#[test]
+fn the_manuals_rules_hold() {
+    for (container, expected) in [
+        // The same, older and newer minor numbers; only the last is warned of.
+        (
+            &[&["libmpi.so.12", "libmpi.so.12.1.1"][..]][..],
+            Ok((vec!["libmpi.so.12.1.8 > libmpi.so.12.1.1"], 0)),
+        ),
+        (
+            &[&["libmpi.so.12", "libmpi.so.12.0.5"]],
+            Ok((vec!["libmpi.so.12.1.8 > libmpi.so.12.0.5"], 0)),
+        ),
+        (
+            &[&["libmpi.so.12", "libmpi.so.12.2.0"]],
+            Ok((vec!["libmpi.so.12.1.8 > libmpi.so.12.2.0"], 1)),
+        ),
+        (&[&["libmpi.so.12"]], Ok((vec!["libmpi.so.12.1.8 > libmpi.so.12"], 0))),
+        // Another major number.
+        (&[&["libmpi.so.40", "libmpi.so.40.30.4"]], Err("has 40.30")),
+        (&[&["libmpi.so.11", "libmpi.so.11.1.8"]], Err("has 11.1")),
+        // None at all, of the file, or of the library.
+        (&[&["libmpi.so"]], Err("no name of the image's /lib/libmpi.so has a version number")),
+        (&[], Err("the image has none of libmpi.so in its /etc/ld.so.cache")),
+        (&[&["libmpicxx.so.12", "libmpicxx.so.12.1.8"]], Err("the image has none of libmpi.so")),
+        // Several in one image: each is replaced, and one that does not fit is an error.
+        (
+            &[&["libmpi.so.12", "libmpi.so.12.0.5"], &["libmpi.so.12", "libmpi.so.12.2.1"]],
+            Ok((
+                vec!["libmpi.so.12.1.8 > libmpi.so.12.0.5", "libmpi.so.12.1.8 > libmpi.so.12.2.1"],
+                1,
+            )),
+        ),
+        (&[&["libmpi.so.12", "libmpi.so.12.0.5"], &["libmpi.so.40"]], Err("has 40.0")),
+        // By two names, and with one that has no number.
+        (
+            &[
+                &["libmpi.so.12", "libmpi.so.12.0.5"],
+                &["libmpi.so", "libmpi.so.12", "libmpi.so.12.0.5"],
+                &["libmpi.so"],
+            ],
+            Ok((vec!["libmpi.so.12.1.8 > libmpi.so.12.0.5"], 0)),
+        ),
+    ] {
+        match (planned(&[HOST], &[], container), expected) {
+            (Ok((steps, warnings)), Ok((expected, count))) => {
+                assert_eq!(
+                    (steps, warnings),
+                    (expected.iter().map(|s| (*s).to_owned()).collect(), count),
+                    "{container:?}"
+                );
+            }
+            (Err(error), Err(expected)) => {
+                assert!(error.contains(expected), "{container:?}: {error}")
+            }
+            (found, expected) => panic!("{container:?}: {found:?} is not {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_the_image_lacks_is_added_with_all_its_names() {
+    let cray: Names<'_> = &["libmpi_cray.so.12", "libmpi_cray.so.12.0.1"];
+    let (steps, _) = planned(
+        &[HOST, &["libmpicxx.so.12.1.8"]],
+        &[&["libfabric.so.1.2"], cray],
+        &[&["libmpi.so.12.1.0"]],
+    )
+    .unwrap();
+    assert_eq!(
+        steps,
+        [
+            "libmpi.so.12.1.8 > libmpi.so.12.1.0",
+            "+ libmpicxx.so.12.1.8 libmpicxx.so libmpicxx.so.12 libmpicxx.so.12.1",
+            "+ libfabric.so.1.2 libfabric.so libfabric.so.1",
+            "+ libmpi_cray.so.12.0.1 libmpi_cray.so libmpi_cray.so.12 libmpi_cray.so.12.0",
+        ]
+    );
+}
+
+#[test]
+fn a_host_library_without_a_number_is_refused() {
+    let error = planned(&[&["libmpi.so"]], &[], &[&["libmpi.so.12"]]).unwrap_err();
+    assert!(error.contains("no name of the host's /lib/libmpi.so has a version number"), "{error}");
+}
+
+#[test]
+fn the_version_of_glibc_that_is_missing_is_found() {
+    let wants = |version: &str| elf::Library {
+        wants: BTreeMap::from([("libc.so.6".into(), [version.to_owned()].into())]),
+        ..elf::Library::default()
+    };
+    let has = |versions: &[&str]| {
+        let offers = versions.iter().map(|version| (*version).to_owned()).collect();
+        BTreeMap::from([("libc.so.6".into(), elf::Library { offers, ..Default::default() })])
+    };
+    let old = has(&["GLIBC_2.2.5", "GLIBC_2.31"]);
+    assert_eq!(missing(&wants("GLIBC_2.31"), &old), None);
+    assert_eq!(missing(&wants("GLIBC_2.34"), &old), Some(("libc.so.6", "GLIBC_2.34")));
+    assert_eq!(missing(&wants("GLIBC_2.2.5"), &BTreeMap::new()).unwrap().1, "GLIBC_2.2.5");
+    assert_eq!(missing(&wants("OTHER_1"), &old), None);
+}

@@ -1,0 +1,134 @@
+//! The hook that lets no container of a Slurm job step start before all of them exist. Manual,
+//! "Slurm global sync hook".
+//!
+//! The tasks meet in a directory of the user's that all nodes see: see [`barrier`].
+
+pub mod barrier;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::state::Spec;
+use super::{Container, setting};
+use crate::error::{Because, Error, Result};
+use crate::sys::{ids, open};
+use barrier::Barrier;
+
+/// Set by the engine when containers have to find each other.
+const ENABLED: &str = "com.hooks.slurm-global-sync.enabled";
+
+/// Who speaks, in the log.
+const SUBSYSTEM: &str = "slurm global sync hook";
+
+/// More tasks than any job has; a number from an image's environment shall not fill our memory.
+const MAX_TASKS: u32 = 1 << 22;
+
+/// Waits for the other tasks of the step, as the container's user.
+///
+/// # Errors
+/// When the user has no such directory, or not all tasks arrive in time.
+pub fn run(container: &Container) -> Result<()> {
+    if !container.asks_for(ENABLED) {
+        return Ok(());
+    }
+    let Some(task) = Task::of(&container.spec)? else {
+        crate::log::info(SUBSYSTEM, || "not in a Slurm job: nothing to wait for".into());
+        return Ok(());
+    };
+    let place = place(container, &task)?;
+    let timeout = timeout()?;
+    ids::become_other_for_good(&container.spec.user)?;
+    Barrier::new(place, &task)?.pass(timeout)
+}
+
+/// The task of a job step that a container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// The number of the job.
+    pub job: u64,
+    /// The number of the step, where Slurm tells it.
+    pub step: Option<u64>,
+    /// How many tasks the step has.
+    pub tasks: u32,
+    /// Which of them this is, from 0 on.
+    pub rank: u32,
+}
+
+impl Task {
+    /// From the container's environment; none outside of Slurm.
+    ///
+    /// # Errors
+    /// When a variable is no number: images can set them too.
+    pub fn of(spec: &Spec) -> Result<Option<Self>> {
+        let number = |name: &str| -> Result<Option<u64>> {
+            let Some(text) = spec.variable(name) else { return Ok(None) };
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            let number = text.parse().ok().filter(|_| digits);
+            let wrong = || Error::new(format!("cannot use {name}: '{text:.100}' is no number"));
+            number.ok_or_else(wrong).map(Some)
+        };
+        let step = match number("SLURM_STEP_ID")? {
+            None => number("SLURM_STEPID")?,
+            step => step,
+        };
+        let variables = (
+            number("SLURM_JOB_ID")?,
+            number("SLURM_NTASKS")?.map(u32::try_from),
+            number("SLURM_PROCID")?.map(u32::try_from),
+        );
+        let (Some(job), Some(tasks), Some(rank)) = variables else { return Ok(None) };
+        match (tasks, rank) {
+            (Ok(tasks), Ok(rank)) if rank < tasks && tasks <= MAX_TASKS => {
+                Ok(Some(Self { job, step, tasks, rank }))
+            }
+            _ => Err(Error::new("cannot use SLURM_PROCID and SLURM_NTASKS: no such task can be")),
+        }
+    }
+
+    /// The directory where the tasks of this step meet.
+    #[must_use]
+    pub fn directory(&self) -> String {
+        match self.step {
+            Some(step) => format!("jobid-{}-stepid-{step}", self.job),
+            None => format!("jobid-{}", self.job),
+        }
+    }
+}
+
+/// `<HOOK_BASE_DIR>/<user>/.oci-hooks/slurm-global-sync/<step>`
+fn place(container: &Container, task: &Task) -> Result<PathBuf> {
+    let directory = |name: &str| {
+        let path = setting(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        path.ok_or_else(|| {
+            Error::new(format!("cannot synchronize: {name} is no absolute path"))
+                .hint("the site sets it in the environment of the hook, in sarus.json")
+        })
+    };
+    let (base, passwd) = (directory("HOOK_BASE_DIR")?, directory("PASSWD_FILE")?);
+    let user = &container.spec.user;
+    let name = user_name(&passwd, user)?;
+    Ok(base.join(name).join(".oci-hooks/slurm-global-sync").join(task.directory()))
+}
+
+fn user_name(passwd: &Path, user: &crate::user::User) -> Result<String> {
+    /// As the engine's own limit for this file.
+    const MAX_SIZE: u64 = 64 << 20;
+    let file = std::fs::File::from(open::regular_file(passwd)?);
+    let text =
+        super::read_text(file, MAX_SIZE).because(|| format!("cannot use {}", passwd.display()))?;
+    let uid = user.uid.as_raw();
+    let unknown = || Error::new(format!("cannot find user id {uid} in {}", passwd.display()));
+    user.name(&text).map(str::to_owned).ok_or_else(unknown)
+}
+
+/// `SYNC_TIMEOUT`, in seconds; without it the tasks wait for ever, as Slurm ends a step that hangs.
+fn timeout() -> Result<Option<Duration>> {
+    let Some(text) = setting("SYNC_TIMEOUT") else { return Ok(None) };
+    match text.parse::<u32>() {
+        Ok(seconds) if seconds > 0 => Ok(Some(Duration::from_secs(seconds.into()))),
+        _ => Err(Error::new(format!("cannot use SYNC_TIMEOUT: '{text}' is no number of seconds"))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+use super::*;
+
+const STATE: &str = r#"{"ociVersion": "1.0.2-dev", "id": "x1", "status": "creating", "pid": 97,
+    "bundle": "/run/b", "root": "rootfs", "annotations": {"a.b": "c"}}"#;
+
+const CONFIG: &str = r#"{"ociVersion": "1.0.2", "hooks": {"prestart": [{"path": "/h"}]},
+    "process": {"user": {"uid": 1000, "gid": 100, "additionalGids": [100, 27]},
+                "env": ["A=b=c", "=x", "nothing", "PATH=/bin"]},
+    "root": {"path": "rootfs"}, "annotations": {"d": "e"}}"#;
+
+#[test]
+fn a_state_is_read() {
+    let state = State::parse(STATE).unwrap();
+    assert_eq!(state.id, "x1");
+    assert_eq!(state.pid, Pid::from_raw(97));
+    assert_eq!(state.bundle, Path::new("/run/b"));
+    assert_eq!(state.annotations["a.b"], "c");
+    let ended = r#"{"ociVersion":"1.0","id":"x","pid":0,"status":"stopped","bundle":"/b"}"#;
+    assert_eq!(State::parse(ended).unwrap().pid, None);
+}
+
+#[test]
+fn every_field_of_a_state_is_checked() {
+    for (from, to, expected) in [
+        ("\"1.0.2-dev\"", "\"2.0\"", "its ociVersion cannot be '2.0'"),
+        ("\"1.0.2-dev\"", "1", "it is no state"),
+        ("\"x1\"", "\"\"", "its id"),
+        ("\"x1\"", "\"../x\"", "its id"),
+        ("creating", "dead", "its status cannot be 'dead'"),
+        ("97", "-1", "its pid cannot be '-1'"),
+        ("97", "4294967297", "its pid"),
+        ("97", "\"97\"", "it is no state"),
+        ("/run/b", "run/b", "its bundle cannot be 'run/b'"),
+        ("/run/b", "/run/../b", "its bundle"),
+        ("/run/b", "/run/\\u0000b", "its bundle"),
+        ("\"bundle\"", "\"bundles\"", "it is no state"),
+        ("\"c\"", "{}", "it is no state"),
+        ("}}", "}", "it is no state"),
+    ] {
+        let text = STATE.replace(from, to);
+        assert_ne!(text, STATE, "{from}");
+        let error = State::parse(&text).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{from} -> {to}: {error}");
+    }
+}
+
+#[test]
+fn a_config_is_read() {
+    let spec = Spec::parse(CONFIG, Path::new("/b")).unwrap();
+    assert_eq!(spec.rootfs, Path::new("/b/rootfs"));
+    assert_eq!(spec.user.uid.as_raw(), 1000);
+    assert_eq!(spec.user.gid.as_raw(), 100);
+    assert_eq!(spec.user.groups, [Gid::from_raw(27)]);
+    assert_eq!(spec.variable("A"), Some("b=c"));
+    assert_eq!(spec.variable("nothing"), None);
+    assert_eq!(spec.annotations["d"], "e");
+    let absolute = CONFIG.replace("\"rootfs\"", "\"/var/lib/x\"");
+    assert_eq!(Spec::parse(&absolute, Path::new("/b")).unwrap().rootfs, Path::new("/var/lib/x"));
+}
+
+#[test]
+fn ids_of_a_user_namespace_become_the_hosts() {
+    let with = |uids: &str| {
+        let linux = format!(r#""linux": {{"uidMappings": [{uids}]}}, "root""#);
+        Spec::parse(&CONFIG.replace("\"root\"", &linux), Path::new("/b"))
+    };
+    let range = |inside: u32, outside: u32, size: u32| {
+        format!(r#"{{"containerID": {inside}, "hostID": {outside}, "size": {size}}}"#)
+    };
+    let two = format!("{}, {}", range(0, 5000, 1), range(1, 100_000, 65536));
+    assert_eq!(with(&two).unwrap().user.uid.as_raw(), 100_999);
+    for uids in [range(0, 5000, 1), range(1001, 1, 9), range(1000, u32::MAX, 1)] {
+        assert!(with(&uids).unwrap_err().to_string().contains("none of the host's"), "{uids}");
+    }
+}
+
+#[test]
+fn every_field_of_a_config_is_checked() {
+    for (from, to) in [
+        ("\"process\"", "\"proces\""),
+        ("\"root\"", "\"rot\""),
+        ("\"rootfs\"", "\"\""),
+        ("\"rootfs\"", "\"../rootfs\""),
+        ("1000", "-1"),
+        ("1000", "4294967295"),
+        ("27]", "4294967296]"),
+        ("\"A=b=c\"", "7"),
+        ("}}", ""),
+    ] {
+        let text = CONFIG.replace(from, to);
+        assert_ne!(text, CONFIG, "{from}");
+        assert!(Spec::parse(&text, Path::new("/b")).is_err(), "{from} -> {to}");
+    }
+}
+
+/// Not random, so that what fails once fails again.
+#[test]
+fn no_nonsense_makes_a_reader_panic() {
+    let mut state = 1u32;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize % below
+    };
+    const SPICE: &[u8] = b"\"\\,:/.[]{} \0\xff-+99999999999999999999";
+    for seed in [STATE, CONFIG] {
+        for _ in 0..3000 {
+            let mut bytes = seed.as_bytes().to_vec();
+            for _ in 0..=next(4) {
+                let at = next(bytes.len());
+                match next(3) {
+                    0 => bytes.truncate(at.max(1)),
+                    1 => bytes[at] = SPICE[next(SPICE.len())],
+                    _ => bytes.insert(at, SPICE[next(SPICE.len())]),
+                }
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            State::parse(&text).ok();
+            Spec::parse(&text, Path::new("/b")).ok();
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The hook that writes the time, with a message, into a file that the container's environment names.
+//! Put between other hooks, it tells how long each of them takes. Manual, "Timestamp hook".
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags};
+
+use super::{Container, setting};
+use crate::error::{Because, Error, Result};
+use crate::log::{self, Level};
+use crate::sys::{ids, open};
+
+/// Where to write; set by the user, and nothing happens without it.
+const LOGFILE: &str = "TIMESTAMP_HOOK_LOGFILE";
+
+/// What to write; set by the site.
+const MESSAGE: &str = "TIMESTAMP_HOOK_MESSAGE";
+
+/// Writes the line, with the rights of the container's user: it is they who name the file.
+///
+/// # Errors
+/// When the user may not write there.
+pub fn run(container: &Container) -> Result<()> {
+    let Some(path) = container.spec.variable(LOGFILE).filter(|path| !path.is_empty()) else {
+        return Ok(());
+    };
+    // The time of the call, not of what follows.
+    let message = setting(MESSAGE).unwrap_or_default();
+    let line = log::line(Level::Info, "hook", format!("Timestamp hook: {message}").trim_end());
+    let path = PathBuf::from(path);
+    let cannot = || format!("cannot write a timestamp to {}", path.display());
+    if !path.is_absolute() {
+        let hint = format!("{LOGFILE} must be an absolute path of the host");
+        return Err(Error::caused_by(cannot(), "the path is not absolute").hint(hint));
+    }
+    ids::become_other_for_good(&container.spec.user).because(cannot)?;
+    append(&path, line.as_bytes()).because(cannot)
+}
+
+fn append(path: &Path, line: &[u8]) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open("/", flags, Mode::empty()).because(|| "cannot open /".into())?;
+    // A pipe in its place must not make the start wait, and a descriptor of ours is no file of
+    // the user's.
+    let flags =
+        OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = open::beneath(&root, path, flags, Mode::from_raw_mode(0o644))?;
+    let status = open::status(&file).because(|| "cannot stat it".into())?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+        return Err(Error::new("it is no regular file"));
+    }
+    // One write, so that lines of several ranks do not mix.
+    std::fs::File::from(file).write_all(line).because(|| "cannot write to it".into())
+}

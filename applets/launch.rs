@@ -1,12 +1,14 @@
-//! `launch DIRECTORY PROGRAM [ARG...]`: the last step of `sarus run`, the first in the container. It
-//! makes sure that the image is confined, goes into the directory and becomes the program.
+//! `launch STREAMS DIRECTORY PROGRAM [ARG...]`: the last step of `sarus run`, the first in the
+//! container. It makes sure that the image is confined, takes stdin, stdout and stderr from the three
+//! descriptors from STREAMS on (`-`: they are right as they are), goes into the directory and
+//! becomes the program.
 //!
 //! An OCI runtime would go there as root, and the way may lead through directories of the host that
 //! the user can change at any moment: through a link of theirs root would go where they may not,
 //! and they would start there. This applet goes with the user's rights and no others.
 
 use sarus::error::{Because, Error, Result};
-use sarus::sys::{mount, process};
+use sarus::sys::{descriptors, mount, process};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -14,17 +16,30 @@ use std::path::Path;
 const FAILED: u8 = 125;
 
 pub fn main(args: &[OsString]) -> Result<u8> {
-    let [directory, program, args @ ..] = args else {
+    let [streams, directory, program, args @ ..] = args else {
         return Err(Error::new("nothing to launch")
-            .hint("usage: launch DIRECTORY PROGRAM [ARG...]")
+            .hint("usage: launch STREAMS DIRECTORY PROGRAM [ARG...]")
             .exit(FAILED));
     };
-    start_in(directory).map_err(|error| error.exit(FAILED))?;
+    take_streams(streams).and_then(|()| start_in(directory)).map_err(|error| error.exit(FAILED))?;
     let error = process::become_program(program, args);
     Err(match error.code() {
         127 => error.hint("it is not in the image, or not in the image's PATH"),
         _ => error,
     })
+}
+
+/// What a runtime made of stdin, stdout and stderr gives way to what the caller had: runc puts pipes
+/// in between, which are neither terminals nor files, and read ahead.
+fn take_streams(first: &OsString) -> Result<()> {
+    if first == "-" {
+        return Ok(());
+    }
+    let number = first.to_str().and_then(|text| text.parse().ok()).filter(|fd| *fd > 2);
+    let number = number.ok_or_else(|| {
+        Error::new(format!("'{}' is no descriptor above 2", first.to_string_lossy()))
+    })?;
+    descriptors::take_streams(number)
 }
 
 fn start_in(directory: &OsString) -> Result<()> {

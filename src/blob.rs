@@ -55,6 +55,13 @@ impl Blob {
         }
     }
 
+    /// Waits until all of it is here, or will not be.
+    pub fn wait(&self) {
+        if let Bytes::Arriving(arrival) = &self.bytes {
+            arrival.wait();
+        }
+    }
+
     /// The part from `offset`, `length` bytes long, or nothing where this blob is shorter.
     #[must_use]
     pub fn part(&self, offset: u64, length: u64) -> Option<Self> {

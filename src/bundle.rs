@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::image::Metadata;
 use crate::log;
+use crate::sys::terminal::Size;
 use crate::user::User;
 use command::Entrypoint;
 use environment::Variables;
@@ -30,8 +31,8 @@ pub struct Options {
     pub mounts: Vec<MountRequest>,
     /// `--workdir`, absolute.
     pub workdir: Option<String>,
-    /// `--tty`
-    pub terminal: bool,
+    /// `--tty`, and the size of the caller's terminal.
+    pub terminal: Option<Size>,
     /// `--init`
     pub init: bool,
     /// `--mpi`
@@ -53,8 +54,8 @@ pub struct Caller {
     pub umask: u32,
     /// The processors that the caller may use, as a list (`0-3,8`), if not all of the machine's.
     pub cpus: Option<String>,
-    /// An open descriptor that a process manager named in `PMI_FD`.
-    pub pmi_fd: Option<i32>,
+    /// Whether [`PMI_FD`] is a descriptor that a process manager named in the variable `PMI_FD`.
+    pub pmi: bool,
 }
 
 /// A container, as it shall be.
@@ -70,8 +71,8 @@ pub struct Bundle {
     pub env: Variables,
     /// Where it starts.
     pub directory: String,
-    /// Whether it gets a terminal of its own.
-    pub terminal: bool,
+    /// The size of its terminal, if it gets one of its own.
+    pub terminal: Option<Size>,
     /// Whether an init process runs it.
     pub init: bool,
     /// The folder of the root file system in the bundle.
@@ -86,8 +87,8 @@ pub struct Bundle {
     pub hooks: Value,
     /// What hooks shall do that act only when they are asked to.
     pub asked: Vec<&'static str>,
-    /// Descriptors above 2 that the program inherits, from 3 on.
-    pub preserved_fds: u32,
+    /// Whether [`PMI_FD`] is handed on.
+    pub pmi: bool,
 }
 
 /// A bind mount, and who asked for it.
@@ -102,11 +103,21 @@ pub struct Mount {
 /// Where the init process lies in the container.
 pub const INIT: &str = "/dev/init";
 
+/// Where crun shall put what hooks print, in the bundle.
+pub const HOOKS_OUTPUT: &str = "hooks.log";
+
 /// Where the program lies in the container that becomes the one to run.
 pub const LAUNCH: &str = "/dev/launch";
 
 /// The descriptor that `PMI_FD` is moved to: the lowest that a container can inherit.
 pub const PMI_FD: i32 = 3;
+
+/// The first of three descriptors that are the caller's stdin, stdout and stderr, on their way past
+/// the OCI runtime: some put pipes of their own in between.
+#[must_use]
+pub fn first_stream(pmi: bool) -> i32 {
+    PMI_FD + i32::from(pmi)
+}
 
 /// The kernel's limit of an argument or a variable, `=` and the final NUL left out: execve(2).
 const LONGEST: usize = (128 << 10) - 2;
@@ -125,7 +136,7 @@ impl Bundle {
     ) -> Result<Self> {
         let env_of_image = image.env.as_deref().unwrap_or_default();
         let mut env = environment::unite(&caller.environment, env_of_image, &config.environment);
-        if caller.pmi_fd.is_some() {
+        if caller.pmi {
             env.insert("PMI_FD".into(), PMI_FD.to_string());
         }
         let mut args = command::words(image, &options.entrypoint, &options.args)?;
@@ -170,7 +181,7 @@ impl Bundle {
             tty_group: group_id(group_database, "tty"),
             hooks: config.hooks.verbatim.clone().unwrap_or_else(|| Value::Object(Object::new())),
             asked,
-            preserved_fds: caller.pmi_fd.is_some().into(),
+            pmi: caller.pmi,
             user: caller.user,
         })
     }
@@ -199,10 +210,27 @@ impl Bundle {
         Err(Error::new("cannot confine the container: OCIHooks is no object"))
     }
 
-    /// What hooks are told beside the state.
+    /// How many descriptors above 2 enter the container, from 3 on. With a terminal of its own, a
+    /// program does not get the caller's streams.
+    #[must_use]
+    pub fn preserved_fds(&self) -> u32 {
+        u32::from(self.pmi) + if self.terminal.is_some() { 0 } else { 3 }
+    }
+
+    /// What hooks are told beside the state: what to log, and where. They find the engine's stdout
+    /// and stderr at the OCI runtime, which is process 1 for them.
     fn annotations(&self) -> BTreeMap<&'static str, String> {
+        let stream = |number| format!("/proc/1/fd/{}", first_stream(self.pmi) + number);
         let asked = self.asked.iter().map(|name| (*name, "true".to_owned()));
-        asked.chain([("com.hooks.logging.level", log::threshold().to_string())]).collect()
+        let engine = [
+            ("com.hooks.logging.level", log::threshold().to_string()),
+            ("com.hooks.logging.stdoutfd", stream(1)),
+            ("com.hooks.logging.stderrfd", stream(2)),
+            // crun's own: it throws away what hooks print otherwise.
+            ("run.oci.hooks.stdout", HOOKS_OUTPUT.to_owned()),
+            ("run.oci.hooks.stderr", HOOKS_OUTPUT.to_owned()),
+        ];
+        engine.into_iter().chain(asked).collect()
     }
 }
 

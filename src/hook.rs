@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Because, Error, Result};
 use crate::log::{self, Level};
 use crate::sys::parent::Voice;
-use crate::sys::{open, process};
+use crate::sys::{descriptors, open};
 use files::Tree;
 use library::Library;
 use state::{Spec, State};
@@ -36,6 +36,9 @@ const MAX_CONFIG: u64 = 16 << 20;
 
 /// How much is shown of what a hook logs: a number, as in the engine's own log.
 const LEVEL: &str = "com.hooks.logging.level";
+
+/// Where the engine's stderr is found: `/proc/<runtime>/fd/<number>`.
+const STDERR: &str = "com.hooks.logging.stderrfd";
 
 /// The container that a hook is run for.
 #[derive(Debug)]
@@ -52,20 +55,16 @@ pub struct Container {
 /// Those of `work`, or when the container is not told of properly.
 pub fn run(work: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
     // Whatever the runtime left open.
-    process::close_descriptors(None)?;
+    descriptors::close_descriptors(None)?;
+    let container = Container::receive()?;
+    container.set_log_level();
     // Runtimes keep what hooks write to stderr to themselves, but for what they failed of.
-    let voice = Voice::of_parent();
-    let result = Container::receive().and_then(|container| {
-        container.set_log_level();
-        work(&container)
-    });
-    match result {
-        Ok(()) => Ok(0),
-        Err(error) => {
-            voice.tell_runtime(&format!("sarus: {error}\n"));
-            Err(error)
-        }
+    let voice = Voice::of_parent(container.annotation(STDERR));
+    let result = work(&container);
+    if let Err(error) = &result {
+        voice.tell_runtime(&format!("sarus: {error}\n"));
     }
+    result.map(|()| 0)
 }
 
 impl Container {

@@ -141,8 +141,13 @@ pub fn expand_all(
     space.check(needed)?;
     let (budget, windows) = (Budget::default(), Windows::default());
     in_parallel(sources, workers, failed, |source| {
-        expand(source, space, &budget, &windows, meter)
-            .because(|| format!("cannot read layer {}", source.name))
+        let expanded = expand(source, space, &budget, &windows, meter);
+        // Bytes that are not what they should be explain more than what they look like. An error
+        // with a hint, as of a full disk, is not about bytes.
+        if expanded.as_ref().is_err_and(|error| error.advice().is_none()) {
+            source.blob.wait();
+        }
+        expanded.because(|| format!("cannot read layer {}", source.name))
     })
 }
 

@@ -172,7 +172,10 @@ fn fetch(
         // made of an image whose layers did not all arrive.
         match downloads.take_failure() {
             Some(error) => Err(error),
-            None => merged,
+            None => merged.map_err(|error| match error.advice() {
+                Some(_) => error,
+                None => error.hint("the image is damaged: tell whoever made it"),
+            }),
         }
     })
 }

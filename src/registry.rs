@@ -18,7 +18,6 @@ mod tls;
 mod url;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use miniserde::Deserialize;
 
@@ -81,7 +80,6 @@ pub struct Transfer {
     response: Response,
     /// Where in the blob they begin: 0 where the server cannot resume.
     pub start: u64,
-    pace: Pace,
 }
 
 impl Registry {
@@ -180,10 +178,7 @@ impl Registry {
                 let text = format!("{} has {end} bytes of it instead of {size}", self.server);
                 Err(Error::new(text).into())
             }
-            _ => {
-                let pace = Pace::new(response.stall());
-                Ok(Transfer { response, start, pace })
-            }
+            _ => Ok(Transfer { response, start }),
         }
     }
 
@@ -300,15 +295,7 @@ impl Transfer {
     /// # Errors
     /// When they do not come; [`Kind::Transient`] where another try may help.
     pub fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        let count = self.response.read(buffer)?;
-        match self.pace.keeps(count) {
-            true => Ok(count),
-            false => {
-                let host = &self.response.host;
-                let text = format!("{host} sends less than {MIN_RATE} bytes a second");
-                Err(Failure::transient(text, "try again; what has arrived is kept"))
-            }
-        }
+        self.response.read(buffer)
     }
 
     /// It came to its end after `received` of `size` bytes.
@@ -325,34 +312,6 @@ impl Transfer {
 pub(crate) fn schema_1() -> Error {
     Error::new("it has a manifest of Docker's schema 1, given up in 2017")
         .hint("convert it with `skopeo copy --format v2s2`")
-}
-
-/// In bytes a second: who sends less keeps others waiting, and might do so for ever.
-const MIN_RATE: u64 = 1024;
-
-/// Whether a transfer gets on, looked at once in a while.
-#[derive(Debug)]
-struct Pace {
-    period: Duration,
-    since: Instant,
-    received: u64,
-}
-
-impl Pace {
-    fn new(period: Duration) -> Self {
-        Self { period, since: Instant::now(), received: 0 }
-    }
-
-    /// Takes note of `count` bytes more.
-    fn keeps(&mut self, count: usize) -> bool {
-        self.received += count as u64;
-        if self.since.elapsed() < self.period {
-            return true;
-        }
-        let enough = self.received >= MIN_RATE * self.period.as_secs();
-        *self = Self::new(self.period);
-        enough
-    }
 }
 
 /// `bytes 100-199/200`: where it begins, and how long the whole is.

@@ -5,10 +5,12 @@
 //! process ends, however it ends. Manual, "Container instantiation".
 
 mod cgroups;
+mod diagnosis;
 mod execute;
 mod files;
 mod mountpoint;
 mod rootfs;
+mod supervise;
 
 use crate::bundle::{Bundle, INIT, LAUNCH, Mount, spec};
 use crate::config::{Config, RamFilesystem};

@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod confined;
+pub mod descriptors;
 mod guard;
 pub mod helper;
 pub mod ids;
@@ -16,6 +17,7 @@ mod mount_compat;
 pub mod open;
 pub mod parent;
 pub mod process;
+pub mod prompt;
 pub mod signal;
 pub mod terminal;
 pub mod writeback;

@@ -137,12 +137,8 @@ impl Judge {
     /// The outer error is distrust, the inner one that of the system.
     fn walk(&self, path: &Path, flags: OFlags) -> Result<rustix::io::Result<OwnedFd>> {
         let mut distrust = None;
-        let mut visit = |passed: &Path, file: BorrowedFd<'_>| {
-            let why = match open::status(file) {
-                Ok(status) => self.judge(passed, &status),
-                Err(errno) => return Err(errno),
-            };
-            why.map_err(|why| {
+        let mut visit = |passed: &Path, status: &Stat| {
+            self.judge(passed, status).map_err(|why| {
                 distrust = Some(why);
                 Errno::ACCESS
             })
@@ -202,7 +198,9 @@ impl Judge {
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err("not a file").because(what);
         }
-        let mut bytes = Vec::new();
+        // Nothing else is read at once, piece by piece.
+        let size = usize::try_from(status.st_size).unwrap_or_default().min(1 << 20);
+        let mut bytes = Vec::with_capacity(size + 1);
         let read = std::fs::File::from(file).take(max + 1).read_to_end(&mut bytes);
         if read.because(what)? as u64 > max {
             return Err(format!("larger than {max} bytes")).because(what);

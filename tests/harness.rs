@@ -67,3 +67,33 @@ fn a_process_is_seen_by_its_user() {
     sleep.wait().unwrap();
     assert_eq!(common::processes_of(installation.bob.uid), []);
 }
+
+/// A promise whose test was renamed or removed is one that nobody keeps.
+#[test]
+fn every_test_that_the_security_model_names_exists() {
+    use common::SOURCE;
+    use std::{fs, path::Path};
+    fn sources(directory: &Path, text: &mut String) {
+        for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+            match entry.extension() {
+                _ if entry.is_dir() => sources(&entry, text),
+                Some(extension) if extension == "rs" => {
+                    *text += &fs::read_to_string(entry).unwrap();
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut text = String::new();
+    for directory in ["src", "applets", "tests"] {
+        sources(&Path::new(SOURCE).join(directory), &mut text);
+    }
+    let document = fs::read_to_string(Path::new(SOURCE).join("docs/security.md")).unwrap();
+    let rows = document.lines().filter(|line| line.starts_with("| "));
+    let last = rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
+    let names: Vec<_> = last.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert!(names.len() > 40, "{names:?}");
+    for name in names {
+        assert!(text.contains(&format!("fn {name}(")), "there is no test {name}");
+    }
+}

@@ -8,6 +8,7 @@ mod common;
 
 use std::fs;
 use std::sync::{Arc, Once};
+use std::time::Duration;
 
 use common::http::{Answer, Request};
 use common::oci::{
@@ -135,6 +136,15 @@ fn a_body_that_is_not_as_long_as_its_manifest_says_is_refused() {
             if is_told { answer } else { answer.untold_length() }
         });
         refused(&format!("{} that is too {how}, told: {is_told}", blob.digest), &built, change);
+    });
+}
+
+#[test]
+fn who_never_answers_is_not_waited_for() {
+    for_each(["/manifests/", "/blobs/"], |part| {
+        let change = at(part, |answer| answer.after(Duration::from_secs(600)));
+        let (told, _) = refused(&format!("no answer for {part}"), &good(), change);
+        assert!(told.contains("nothing") || told.contains("answer"), "{told}");
     });
 }
 

@@ -7,9 +7,13 @@
 mod common;
 
 use std::fs;
+use std::io::{self, Read};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread::spawn;
 
 use common::certificates::{Authority, Validity};
 use common::http::Answer;
@@ -135,7 +139,7 @@ fn a_proxy_leads_to_the_registry() {
 #[test]
 fn a_proxy_that_does_not_help_is_named() {
     let refusing = Proxy::new(None);
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for (address, word) in [(refusing.address(), "proxy|403"), (nobody.to_string(), "refused")] {
         let installation = Installation::new();
         let name = "registry.example/ns/name:tag";
@@ -145,6 +149,54 @@ fn a_proxy_that_does_not_help_is_named() {
         assert!(text.to_lowercase().contains("proxy"), "{text}");
         assert!(!text.contains("secret"), "{text}");
     }
+}
+
+/// Somebody between a client and a registry, who cuts the first connection after some bytes and
+/// then takes all others without an answer. The first byte of each, and where it listens.
+fn cutter(upstream: String) -> (String, Arc<Mutex<Vec<u8>>>) {
+    const HANDSHAKE_AND_SOME: u64 = 20_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let seen = Arc::<Mutex<Vec<u8>>>::default();
+    let first_bytes = Arc::clone(&seen);
+    // The threads end with this process.
+    spawn(move || {
+        for (number, client) in listener.incoming().map_while(Result::ok).enumerate() {
+            let mut first = [0];
+            if matches!(client.peek(&mut first), Ok(1)) {
+                first_bytes.lock().unwrap().push(first[0]);
+            }
+            if number > 0 {
+                client.shutdown(Shutdown::Both).ok();
+                continue;
+            }
+            let server = TcpStream::connect(&upstream).unwrap();
+            let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            spawn(move || io::copy(&mut from, &mut to).ok());
+            spawn(move || {
+                io::copy(&mut server.take(HANDSHAKE_AND_SOME), &mut &client).ok();
+                client.shutdown(Shutdown::Both).ok();
+            });
+        }
+    });
+    (address, seen)
+}
+
+#[test]
+fn a_registry_that_has_spoken_tls_is_never_asked_in_the_clear() {
+    const CLIENT_HELLO: u8 = 0x16;
+    let authority = Authority::new();
+    let certificate = authority.issue("IP:127.0.0.1", Validity::Good);
+    let registry = Registry::with(Setup::default().tls(certificate));
+    registry.push(&archive(), "ns/name", &[]);
+    let (address, seen) = cutter(registry.address());
+    let installation = Installation::new().set("insecureRegistries", &format!("[\"{address}\"]"));
+    let name = format!("{address}/ns/name:latest");
+    let mut command = installation.pull_command(&name);
+    trust(&installation, &authority, &mut command);
+    installation.failed(&finish(&command, ""), &[&name]);
+    let seen = seen.lock().unwrap().clone();
+    assert!(seen.len() > 1 && seen.iter().all(|byte| *byte == CLIENT_HELLO), "{seen:?}");
 }
 
 #[test]

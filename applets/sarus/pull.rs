@@ -9,7 +9,7 @@ use sarus::pull::{self, Order};
 use sarus::reference::Reference;
 use sarus::registry::{Credentials, Login, Registry, Settings};
 use sarus::source::Platform;
-use sarus::sys::terminal;
+use sarus::sys::prompt;
 use sarus::temp::Space;
 use std::path::PathBuf;
 
@@ -93,10 +93,10 @@ fn login(given: &Given) -> Result<Login> {
         None if given.password_stdin => {
             return Err(Error::new("option '--password-stdin' needs --username"));
         }
-        None if given.login => terminal::ask("username    :", false)?,
+        None if given.login => prompt::ask("username    :", false)?,
         None => return Ok(Login::Kept),
     };
-    let password = terminal::ask("password    :", true)?;
+    let password = prompt::ask("password    :", true)?;
     match username.is_empty() || password.is_empty() {
         true => Err(Error::new("the user name or the password is empty")),
         // The separator between the two, by RFC 7617.

@@ -13,9 +13,11 @@ use sarus::privilege::Rights;
 use sarus::reference::Reference;
 use sarus::runtime::{self, Image, OciRuntime};
 use sarus::store::Repository;
-use sarus::sys::{ids, open, process};
+use sarus::sys::terminal::Terminal;
+use sarus::sys::{descriptors, ids, open, process};
 use sarus::user::User;
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
@@ -71,7 +73,7 @@ struct Given {
 
 fn main(command: &Command, words: Words) -> Result<u8> {
     let start = Instant::now();
-    let (environment, pmi_fd) = take_from_caller()?;
+    let (environment, pmi) = take_from_caller()?;
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();
     let given: Given = command.options(&words)?;
     let (image, args) = words.rest.split_first().ok_or_else(|| command.wrong_number())?;
@@ -87,7 +89,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let runtime = OciRuntime::of(&config.runc_path);
     let cpus = if runtime.makes_cgroups() { limited_cpus() } else { None };
     let groups = runtime::read_group_database(&config, &user)?;
-    let caller = Caller { user, environment, umask, cpus, pmi_fd };
+    let caller = Caller { user, environment, umask, cpus, pmi };
     let mut bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
     if !runtime.keeps_restrictions() {
         let rootfs = config.bundle_dir.join(&config.rootfs_folder);
@@ -102,19 +104,21 @@ fn main(command: &Command, words: Words) -> Result<u8> {
 type Environment = Vec<(OsString, OsString)>;
 
 /// Takes the environment and the open descriptors away from this process: nothing of them shall
-/// reach what runs as root. What the container gets of them is given back.
-fn take_from_caller() -> Result<(Environment, Option<i32>)> {
+/// reach what runs as root. What the container gets of them is given back: the environment, and
+/// whether there is a descriptor for PMI.
+fn take_from_caller() -> Result<(Environment, bool)> {
     let environment = process::take_environment();
     let pmi_fd = environment
         .iter()
         .find(|(name, _)| name == "PMI_FD")
         .and_then(|(_, value)| value.to_str()?.parse().ok())
-        .filter(|fd| *fd > 2 && process::is_open(*fd));
-    process::close_descriptors(pmi_fd)?;
+        .filter(|fd| *fd > 2 && descriptors::is_open(*fd));
+    descriptors::close_descriptors(pmi_fd)?;
     if let Some(fd) = pmi_fd {
-        process::move_descriptor(fd, bundle::PMI_FD)?;
+        descriptors::move_descriptor(fd, bundle::PMI_FD)?;
     }
-    Ok((environment, pmi_fd))
+    descriptors::copy_streams(bundle::first_stream(pmi_fd.is_some()))?;
+    Ok((environment, pmi_fd.is_some()))
 }
 
 fn typed(given: Given, args: &[OsString]) -> Result<(bool, Options)> {
@@ -140,7 +144,7 @@ fn typed(given: Given, args: &[OsString]) -> Result<(bool, Options)> {
         entrypoint,
         mounts: mounts.collect::<Result<_>>()?,
         workdir: given.workdir,
-        terminal: given.tty,
+        terminal: given.tty.then(|| Ok(Terminal::of_stdin()?.size())).transpose()?,
         init: given.init,
         mpi: given.mpi,
         glibc: given.glibc || given.mpi,
@@ -188,8 +192,15 @@ fn not_available(repository: &Repository, reference: &Reference) -> Error {
 
 /// The processors that this process may use, if they are not all that there are.
 fn limited_cpus() -> Option<String> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = read_at_once("/proc/self/status")?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let online = read_at_once("/sys/devices/system/cpu/online").unwrap_or_default();
     (list != online.trim()).then(|| list.to_owned())
+}
+
+/// A file of the kernel's, which has no size: without room for it, it is read piece by piece.
+fn read_at_once(path: &str) -> Option<String> {
+    let mut text = String::with_capacity(4096);
+    std::fs::File::open(path).ok()?.read_to_string(&mut text).ok()?;
+    Some(text)
 }

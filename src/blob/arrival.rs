@@ -81,7 +81,7 @@ impl Arrival {
         loop {
             if let Some(file) = self.complete.get() {
                 drop(state);
-                return super::read_at(file, buffer, position);
+                return self.read(file, buffer, position);
             }
             if let Some(why) = &state.failure {
                 return Err(io::Error::other(why.clone()));
@@ -92,12 +92,27 @@ impl Arrival {
                 let file = Arc::clone(file);
                 drop(state);
                 let count = usize::try_from(there).unwrap_or(usize::MAX).min(buffer.len());
-                return super::read_at(
-                    &file,
-                    buffer.get_mut(..count).unwrap_or_default(),
-                    position,
-                );
+                let buffer = buffer.get_mut(..count).unwrap_or_default();
+                return self.read(&file, buffer, position);
             }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A file that is emptied meanwhile, as one that proved wrong, must not look like a short blob.
+    fn read(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        match super::read_at(file, buffer, position)? {
+            0 if !buffer.is_empty() && position < self.length => {
+                Err(io::Error::other("it was taken away"))
+            }
+            count => Ok(count),
+        }
+    }
+
+    /// Waits until everything has arrived, or will not.
+    pub(super) fn wait(&self) {
+        let mut state = self.lock();
+        while !self.is_complete() && state.failure.is_none() {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -136,6 +151,20 @@ mod tests {
         });
         assert!(blob.is_here());
         assert_eq!(blob.part(4, 5).unwrap().bytes(9).unwrap(), b"thing");
+    }
+
+    #[test]
+    fn what_is_taken_away_is_no_end() {
+        let arrival = Arrival::new(9);
+        let blob = Blob::arriving(&arrival);
+        let file = file(b"some");
+        arrival.opened(&file);
+        arrival.grown(4);
+        file.set_len(0).unwrap();
+        let mut buffer = [0; 3];
+        assert!(blob.read_at(&mut buffer, 0).is_err());
+        arrival.fail("wrong");
+        blob.wait();
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! config.json of a bundle: plain structs of the OCI runtime specification, and one function that
 //! fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 
-use super::{Bundle, LAUNCH};
+use super::{Bundle, LAUNCH, first_stream};
 use crate::log;
+use crate::sys::terminal::Size;
 use miniserde::Serialize;
 use miniserde::json::{self, Value};
 use std::collections::BTreeMap;
@@ -22,13 +23,21 @@ struct Spec<'a> {
 #[derive(Serialize)]
 struct Process<'a> {
     terminal: bool,
+    #[serde(rename = "consoleSize")]
+    size: ConsoleSize,
     user: User,
-    args: Vec<&'a str>,
+    args: Vec<String>,
     env: Vec<String>,
     cwd: &'a str,
     capabilities: Capabilities,
     #[serde(rename = "noNewPrivileges")]
     no_new_privileges: bool,
+}
+
+#[derive(Serialize)]
+struct ConsoleSize {
+    height: u16,
+    width: u16,
 }
 
 #[derive(Serialize)]
@@ -119,17 +128,25 @@ fn spec(bundle: &Bundle) -> Spec<'_> {
 
 fn process(bundle: &Bundle) -> Process<'_> {
     let user = &bundle.user;
-    // Which looks at what the runtime made, and goes to the directory: see the applet.
-    let launch = [LAUNCH, &bundle.directory];
+    // Which looks at what the runtime made, takes the caller's streams, and goes to the directory:
+    // see the applet.
+    let streams = match bundle.terminal {
+        Some(_) => "-".to_owned(),
+        None => first_stream(bundle.pmi).to_string(),
+    };
+    let Size { rows, columns } = bundle.terminal.unwrap_or_default();
+    let launch = [LAUNCH, &streams, &bundle.directory].map(str::to_owned);
     Process {
-        terminal: bundle.terminal,
+        terminal: bundle.terminal.is_some(),
+        // Without a terminal nobody looks at it.
+        size: ConsoleSize { height: rows, width: columns },
         user: User {
             uid: user.uid.as_raw(),
             gid: user.gid.as_raw(),
             umask: bundle.umask,
             groups: user.groups.iter().map(|group| group.as_raw()).collect(),
         },
-        args: launch.into_iter().chain(bundle.args.iter().map(String::as_str)).collect(),
+        args: launch.into_iter().chain(bundle.args.iter().cloned()).collect(),
         env: bundle.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         cwd: "/",
         capabilities: Capabilities::default(),

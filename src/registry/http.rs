@@ -29,9 +29,9 @@ const CONNECT: u64 = 30;
 const PROBE: u64 = 5;
 /// Longest time-out that can be asked for: a day.
 const LONGEST: u64 = 86_400;
-/// How long the headers of an answer, and a document of a few MiB, may take to come.
+/// How long the headers of an answer may take to come.
 const ANSWER: Duration = Duration::from_secs(300);
-/// Pauses from here on are told of.
+/// Pauses that a server asks for are told of from here on.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
 /// Servers whose connections are kept; far more than a registry with its storage has.
 const MAX_AGENTS: usize = 32;
@@ -84,12 +84,41 @@ pub struct Response {
     headers: ureq::http::HeaderMap,
     /// How long nothing may come in, in seconds: for messages.
     stall: u64,
+    pace: Pace,
     body: Box<dyn Read + Send>,
 }
 
 impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} from {}", self.status, self.host)
+    }
+}
+
+/// In bytes a second: who sends less keeps others waiting, and might do so for ever.
+const MIN_RATE: u64 = 1024;
+
+/// Whether a transfer gets on, looked at once in a while.
+#[derive(Debug)]
+struct Pace {
+    period: Duration,
+    since: Instant,
+    received: u64,
+}
+
+impl Pace {
+    fn new(period: Duration) -> Self {
+        Self { period, since: Instant::now(), received: 0 }
+    }
+
+    /// Takes note of `count` bytes more.
+    fn keeps(&mut self, count: usize) -> bool {
+        self.received += count as u64;
+        if self.since.elapsed() < self.period {
+            return true;
+        }
+        let enough = self.received >= MIN_RATE * self.period.as_secs();
+        *self = Self::new(self.period);
+        enough
     }
 }
 
@@ -121,28 +150,17 @@ impl Response {
     /// # Errors
     /// When it is longer, or does not come.
     pub fn bytes(&mut self, limit: u64) -> Result<Vec<u8>, Failure> {
-        let since = Instant::now();
         let mut bytes = Vec::new();
         let mut buffer = [0; 16 << 10];
         loop {
-            let count = self.read(&mut buffer)?;
-            bytes.extend(buffer.get(..count).unwrap_or_default());
+            match self.read(&mut buffer)? {
+                0 => return Ok(bytes),
+                count => bytes.extend(buffer.get(..count).unwrap_or_default()),
+            }
             if bytes.len() as u64 > limit {
                 return Err(Error::new(format!("it is longer than {limit} bytes")).into());
             }
-            if count == 0 {
-                return Ok(bytes);
-            }
-            if since.elapsed() > ANSWER {
-                let seconds = ANSWER.as_secs();
-                return Err(Error::new(format!("it takes more than {seconds} s to come")).into());
-            }
         }
-    }
-
-    /// How long nothing may come in.
-    pub fn stall(&self) -> Duration {
-        Duration::from_secs(self.stall)
     }
 
     /// What the body says of an error, cut to what fits into a line.
@@ -162,8 +180,13 @@ impl Response {
 
     /// The next bytes of the body; none at the end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
-        let Self { body, host, stall, .. } = self;
-        body.read(buffer).map_err(|error| Failure::of_io(host, &error, *stall))
+        let Self { body, host, stall, pace, .. } = self;
+        let count = body.read(buffer).map_err(|error| Failure::of_io(host, &error, *stall))?;
+        if count == 0 || pace.keeps(count) {
+            return Ok(count);
+        }
+        let text = format!("{host} sends less than {MIN_RATE} bytes a second");
+        Err(Failure::transient(text, "try again; what has arrived is kept"))
     }
 
     /// When the server wants to be asked again (RFC 9110, section 10.2.3).
@@ -253,7 +276,7 @@ impl Client {
                 _ => return tried,
             };
             let Some(time) = backoff.next(asked) else { return tried };
-            if time >= LONG_PAUSE {
+            if asked.is_some_and(|asked| asked >= LONG_PAUSE) {
                 let (host, seconds) = (request.url.host(), time.as_secs());
                 log::warn("pull", &format!("{host} is busy: asking again in {seconds} s"));
             }
@@ -328,6 +351,7 @@ impl Client {
             redirected: false,
             headers: parts.headers,
             stall: self.settings.stall,
+            pace: Pace::new(Duration::from_secs(self.settings.stall)),
             body: Box::new(body.into_reader()),
         })
     }

@@ -1,4 +1,4 @@
-//! Takes away the cgroups that an OCI runtime leaves behind when it is killed.
+//! Takes away what an OCI runtime leaves behind when it is killed: cgroups, and a raw terminal.
 //!
 //! runc makes a cgroup for each container and removes it at the end, unless it is killed: and it is
 //! killed when the engine is. So a [`Janitor`] waits for the engine's end and removes what is left.
@@ -8,6 +8,7 @@
 use crate::error::{Because, Result};
 use crate::log;
 use crate::sys::process;
+use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, AsRawFd};
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read};
@@ -56,18 +57,21 @@ pub struct Janitor {
 }
 
 impl Janitor {
-    /// Starts it, for the container that the runtime knows by `id`. The runtime works meanwhile.
+    /// Starts it, for the container that the runtime knows by `id` and that uses `terminal`. The
+    /// runtime works meanwhile.
     ///
     /// # Errors
     /// When no process can be made.
-    pub fn start(id: &str, position: Position) -> Result<Self> {
+    pub fn start(id: &str, position: Position, terminal: Option<&Terminal>) -> Result<Self> {
         let (waiting, sign) = std::io::pipe().because(|| "cannot make a pipe".into())?;
         let Position { mounts, membership, pid_namespace } = position;
-        let work = || tidy(&waiting, &folders(id, &mounts, &membership));
+        let work = || tidy(&waiting, &folders(id, &mounts, &membership), terminal);
         // Not in the namespace that ends with the runtime.
         process::leave_pid_namespace(&pid_namespace)?;
-        let keep = [waiting.as_fd(), mounts.as_fd(), membership.as_fd()];
-        let pid = process::fork_detached(&keep.map(|fd| fd.as_raw_fd()), sign.as_raw_fd(), work)
+        let mut keep = vec![waiting.as_fd(), mounts.as_fd(), membership.as_fd()];
+        keep.extend(terminal.map(AsFd::as_fd));
+        let keep: Vec<_> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+        let pid = process::fork_detached(&keep, sign.as_raw_fd(), work)
             .because(|| "cannot start the process that tidies up".into())?;
         Ok(Self { pid, sign })
     }
@@ -79,12 +83,16 @@ impl Janitor {
     }
 }
 
-/// Removes what others left; waits for the sign; then removes each folder as soon as it is empty.
-fn tidy(sign: &PipeReader, folders: &[PathBuf]) {
+/// Removes what others left; waits for the sign; then puts the terminal right, and removes each
+/// folder as soon as it is empty.
+fn tidy(sign: &PipeReader, folders: &[PathBuf], terminal: Option<&Terminal>) {
     folders.iter().filter_map(|folder| folder.parent()).for_each(remove_stale);
     let mut sign = sign;
     while matches!(sign.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::Interrupted)
     {
+    }
+    if let Some(terminal) = terminal {
+        terminal.restore();
     }
     let start = Instant::now();
     for folder in folders {

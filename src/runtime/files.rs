@@ -50,10 +50,11 @@ pub fn write_etc(etc: &OwnedFd, config: &Config, bundle: &Bundle) -> Result<()> 
         ("passwd", prefix.join("passwd")),
         ("group", prefix.join("group")),
     ];
-    for (name, source) in files {
+    let read_all = || files.iter().map(|(_, source)| read_as_we_are(source)).collect();
+    let contents: Vec<Option<Vec<u8>>> = ids::as_user(&bundle.user, read_all)?;
+    for ((name, _), content) in files.iter().zip(contents) {
         // A node without name servers has no resolv.conf: then the image's is not right either.
-        let content = read(&bundle.user, &source)?.unwrap_or_default();
-        create(etc, name, &content, 0o644, Some(&bundle.user))
+        create(etc, name, &content.unwrap_or_default(), 0o644, Some(&bundle.user))
             .because(|| "cannot write /etc".into())?;
     }
     Ok(())
@@ -72,7 +73,8 @@ fn read_as_we_are(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).because(cannot),
     };
-    let mut content = Vec::new();
+    let size = file.metadata().because(cannot)?.len().min(MAX_SIZE);
+    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
     file.take(MAX_SIZE + 1).read_to_end(&mut content).because(cannot)?;
     if content.len() as u64 > MAX_SIZE {
         return Err(Error::caused_by(cannot(), "it is too large"));

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Because, Result};
@@ -53,7 +53,7 @@ pub fn regular_file(path: &Path) -> Result<OwnedFd> {
     let root = rustix::fs::open("/", flags, Mode::empty()).because(what)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = beneath(&root, path, flags, Mode::empty())?;
-    match file_type(&file).because(what)? {
+    match kind(&status(&file).because(what)?) {
         FileType::RegularFile => Ok(file),
         _ => Err("it is no regular file").because(what),
     }
@@ -100,8 +100,8 @@ fn open_by_walk(
     Walk::new(root)?.with_mode(mode).open(path, flags)
 }
 
-/// A step of a walk: what was opened, and the path that led there, from the root on.
-pub type Visitor<'a> = dyn FnMut(&Path, BorrowedFd<'_>) -> rustix::io::Result<()> + 'a;
+/// A step of a walk: the status of what was opened, and the path that led there, from the root on.
+pub type Visitor<'a> = dyn FnMut(&Path, &Stat) -> rustix::io::Result<()> + 'a;
 
 /// A path being followed from component to component. `..` goes back to the directory that was
 /// opened before, so that no rename in between can lead the walk out of its root.
@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
             return Err(Errno::NOENT);
         }
         if let (Some(visit), Some(root)) = (&mut self.visit, self.opened.last()) {
-            visit(&self.names, root.as_fd())?;
+            visit(&self.names, &status(root)?)?;
         }
         self.push(path);
         while let Some(name) = self.ahead.pop() {
@@ -181,8 +181,8 @@ impl<'a> Walk<'a> {
         self.opened.last().map(AsFd::as_fd).ok_or(Errno::BADF)
     }
 
-    fn show(&mut self, path: &Path, file: BorrowedFd<'_>) -> rustix::io::Result<()> {
-        self.visit.as_mut().map_or(Ok(()), |visit| visit(path, file))
+    fn show(&mut self, path: &Path, status: &Stat) -> rustix::io::Result<()> {
+        self.visit.as_mut().map_or(Ok(()), |visit| visit(path, status))
     }
 
     /// Puts the components of `path` before what is still ahead.
@@ -199,9 +199,9 @@ impl<'a> Walk<'a> {
     fn enter(&mut self, name: &OsString) -> rustix::io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = rustix::fs::openat(self.here()?, name, flags, Mode::empty())?;
-        let path = self.names.join(name);
-        self.show(&path, found.as_fd())?;
-        match file_type(&found)? {
+        let (path, status) = (self.names.join(name), status(&found)?);
+        self.show(&path, &status)?;
+        match kind(&status) {
             FileType::Symlink => self.follow(found.as_fd()),
             FileType::Directory => {
                 self.opened.push(found);
@@ -238,24 +238,27 @@ impl<'a> Walk<'a> {
             found => Some(found?),
         };
         if let Some(found) = found {
-            let kind = file_type(&found)?;
+            let status = status(&found)?;
+            let kind = kind(&status);
             let stays = OFlags::NOFOLLOW.union(OFlags::EXCL);
             if kind == FileType::Symlink && !flags.intersects(stays) {
-                self.show(&path, found.as_fd())?;
+                self.show(&path, &status)?;
                 return self.follow(found.as_fd()).map(|()| None);
             }
             if flags.contains(OFlags::PATH) {
                 if flags.contains(OFlags::DIRECTORY) && kind != FileType::Directory {
                     return Err(Errno::NOTDIR);
                 }
-                self.show(&path, found.as_fd())?;
+                self.show(&path, &status)?;
                 return Ok(Some(found));
             }
         }
         // Should it have become a link just now, this fails.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let end = rustix::fs::openat(self.here()?, name, flags, self.mode)?;
-        self.show(&path, end.as_fd())?;
+        if self.visit.is_some() {
+            self.show(&path, &status(&end)?)?;
+        }
         Ok(Some(end))
     }
 }
@@ -271,12 +274,12 @@ impl std::fmt::Debug for Walk<'_> {
 ///
 /// # Errors
 /// When the file system does not answer.
-pub fn status(file: impl AsFd) -> rustix::io::Result<rustix::fs::Stat> {
+pub fn status(file: impl AsFd) -> rustix::io::Result<Stat> {
     rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)
 }
 
-fn file_type(file: impl AsFd) -> rustix::io::Result<FileType> {
-    Ok(FileType::from_raw_mode(status(file)?.st_mode))
+fn kind(status: &Stat) -> FileType {
+    FileType::from_raw_mode(status.st_mode)
 }
 
 #[cfg(test)]

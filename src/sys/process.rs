@@ -11,67 +11,6 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Closes every descriptor above 2 but `keep`, whatever the caller left open.
-///
-/// # Errors
-/// When neither close_range(2) nor `/proc/self/fd` is there.
-pub fn close_descriptors(keep: Option<RawFd>) -> Result<()> {
-    let keep = keep.and_then(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 2);
-    let ranges = match keep {
-        Some(fd) => [(3, fd - 1), (fd.saturating_add(1), u32::MAX)],
-        None => [(3, u32::MAX), (1, 0)],
-    };
-    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
-        // SAFETY: called before this program opens anything: nothing of ours is closed.
-        let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        if answer != 0 {
-            return close_one_by_one(keep);
-        }
-    }
-    Ok(())
-}
-
-/// For kernels before 5.9.
-fn close_one_by_one(keep: Option<u32>) -> Result<()> {
-    let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")
-        .because(|| "cannot list the open descriptors".into())?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect();
-    for fd in open.into_iter().filter(|fd| *fd > 2 && Some(*fd) != keep) {
-        // SAFETY: as above. The directory's own descriptor is closed already, and refused.
-        unsafe { libc::close(fd as RawFd) };
-    }
-    Ok(())
-}
-
-/// Whether `fd` is an open descriptor, as a variable such as `PMI_FD` claims.
-#[must_use]
-pub fn is_open(fd: RawFd) -> bool {
-    // SAFETY: F_GETFD only asks.
-    fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1
-}
-
-/// Moves a descriptor that was inherited open to the number `to`, and lets children have it.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn move_descriptor(fd: RawFd, to: RawFd) -> Result<()> {
-    // SAFETY: `fd` was inherited and belongs to nothing else in this program; neither does `to`,
-    // since everything above 2 but `fd` was closed at the start.
-    let answer = unsafe {
-        if fd == to {
-            libc::fcntl(fd, libc::F_SETFD, 0)
-        } else {
-            libc::dup2(fd, to).min(libc::close(fd))
-        }
-    };
-    if answer < 0 {
-        return Err(std::io::Error::last_os_error())
-            .because(|| format!("cannot keep descriptor {fd}"));
-    }
-    Ok(())
-}
-
 /// Takes the environment away from this process and gives it to the caller, who may hand parts of
 /// it on: nothing that a user can set reaches code that runs as root.
 #[must_use]
@@ -96,6 +35,10 @@ pub struct Program<'a> {
     pub directory: BorrowedFd<'a>,
     /// What this process has blocked, and the child shall not.
     pub signals: &'a Signals,
+    /// Whether it gets our stdin; else it finds an empty one.
+    pub takes_stdin: bool,
+    /// Where it complains, if not to our stderr.
+    pub stderr: Option<std::fs::File>,
     /// Whether it would give stdin, stdout and stderr to others if it could.
     pub takes_stdio: bool,
 }
@@ -107,6 +50,35 @@ pub struct Contained {
     pub pid: u32,
     /// Closed by the kernel when this process ends, and not before.
     _alive: std::io::PipeWriter,
+    /// The PID namespace whose first process it is.
+    namespace: Option<std::fs::File>,
+}
+
+impl Contained {
+    /// Sends signal `number` to all that it started, directly or not, but not to itself. Unlike
+    /// others, SIGSTOP then stops the first process of a container too.
+    pub fn signal_all(&self, number: i32) {
+        self.signal_inside(-1, number);
+    }
+
+    /// Sends signal `number` to the process that has the number `pid` in its namespace.
+    pub fn signal_inside(&self, pid: i32, number: i32) {
+        let Some(namespace) = &self.namespace else { return };
+        // Numbers, and -1 for all, mean what the sender sees: so a process in there sends it.
+        if enter_pid_namespace(namespace).is_err() {
+            return;
+        }
+        // SAFETY: this program has one thread, and the child makes two system calls.
+        match unsafe { libc::fork() } {
+            // SAFETY: passes numbers, and ends the child at once.
+            0 => unsafe {
+                libc::kill(pid, number);
+                libc::_exit(0)
+            },
+            // Without a process in it, the namespace takes no other.
+            child => wait_for(u32::try_from(child).unwrap_or_default()),
+        }
+    }
 }
 
 /// Starts `program` with all ids of root, as the first process of a PID namespace: when it ends or
@@ -114,7 +86,7 @@ pub struct Contained {
 ///
 /// # Errors
 /// When the kernel refuses a step; then nothing runs.
-pub fn spawn_contained(program: &Program<'_>) -> Result<Contained> {
+pub fn spawn_contained(program: Program<'_>) -> Result<Contained> {
     // SAFETY: CLONE_NEWPID changes only in which namespace children are born.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
         .because(|| "cannot make a PID namespace".into())?;
@@ -125,6 +97,12 @@ pub fn spawn_contained(program: &Program<'_>) -> Result<Contained> {
     let other_end = ours.as_raw_fd();
     let mut command = Command::new(program.path);
     command.args(program.args).env_clear().envs(program.env.iter().copied());
+    if let Some(file) = program.stderr {
+        command.stderr(file);
+    }
+    if !program.takes_stdin {
+        command.stdin(std::process::Stdio::null());
+    }
     // SAFETY: the closure runs in the forked child of a program with one thread, so allocation and
     // every other call are sound there.
     unsafe {
@@ -139,7 +117,9 @@ pub fn spawn_contained(program: &Program<'_>) -> Result<Contained> {
     }
     let child =
         command.spawn().because(|| format!("cannot execute {}", program.path.to_string_lossy()))?;
-    Ok(Contained { pid: child.id(), _alive: ours })
+    // /proc is its own by now. It may have ended already.
+    let namespace = std::fs::File::open("/proc/1/ns/pid").ok();
+    Ok(Contained { pid: child.id(), _alive: ours, namespace })
 }
 
 /// The last steps of the child.
@@ -218,9 +198,19 @@ const MANY_DESCRIPTORS: u32 = 1024;
 /// # Errors
 /// When the kernel refuses.
 pub fn leave_pid_namespace(namespace: impl AsFd) -> Result<()> {
+    enter_pid_namespace(namespace).because(|| "cannot leave the runtime's PID namespace".into())
+}
+
+fn enter_pid_namespace(namespace: impl AsFd) -> rustix::io::Result<()> {
     let kind = rustix::thread::LinkNameSpaceType::ProcessID;
     rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
-        .because(|| "cannot leave the runtime's PID namespace".into())
+}
+
+/// Stops this process, until someone continues it.
+pub fn stop() {
+    // SAFETY: sends a signal to this process. SIGSTOP, since SIGTSTP would be ignored where nobody
+    // of the session is left to continue us.
+    unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
 }
 
 /// Waits for the child `pid` to end.

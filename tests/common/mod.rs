@@ -15,6 +15,7 @@ mod image;
 pub mod mpi;
 pub mod oci;
 pub mod proxy;
+pub mod pty;
 pub mod pull;
 pub mod registry;
 mod scratch;

@@ -1,0 +1,106 @@
+//! Descriptors that this program was started with: closed, kept, or moved to the numbers that a
+//! container expects.
+
+use crate::error::{Because, Result};
+use rustix::fd::RawFd;
+
+/// Closes every descriptor above 2 but `keep`, whatever the caller left open.
+///
+/// # Errors
+/// When neither close_range(2) nor `/proc/self/fd` is there.
+pub fn close_descriptors(keep: Option<RawFd>) -> Result<()> {
+    let keep = keep.and_then(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 2);
+    let ranges = match keep {
+        Some(fd) => [(3, fd - 1), (fd.saturating_add(1), u32::MAX)],
+        None => [(3, u32::MAX), (1, 0)],
+    };
+    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
+        // SAFETY: called before this program opens anything: nothing of ours is closed.
+        let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if answer != 0 {
+            return close_one_by_one(keep);
+        }
+    }
+    Ok(())
+}
+
+/// For kernels before 5.9.
+fn close_one_by_one(keep: Option<u32>) -> Result<()> {
+    let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")
+        .because(|| "cannot list the open descriptors".into())?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && Some(*fd) != keep) {
+        // SAFETY: as above. The directory's own descriptor is closed already, and refused.
+        unsafe { libc::close(fd as RawFd) };
+    }
+    Ok(())
+}
+
+/// Whether `fd` is an open descriptor, as a variable such as `PMI_FD` claims.
+#[must_use]
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD only asks.
+    fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1
+}
+
+/// Moves a descriptor that was inherited open to the number `to`, and lets children have it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn move_descriptor(fd: RawFd, to: RawFd) -> Result<()> {
+    // SAFETY: `fd` was inherited and belongs to nothing else in this program; neither does `to`,
+    // since everything above 2 but `fd` was closed at the start.
+    let answer = unsafe {
+        if fd == to {
+            libc::fcntl(fd, libc::F_SETFD, 0)
+        } else {
+            libc::dup2(fd, to).min(libc::close(fd))
+        }
+    };
+    if answer < 0 {
+        return Err(std::io::Error::last_os_error())
+            .because(|| format!("cannot keep descriptor {fd}"));
+    }
+    Ok(())
+}
+
+/// Copies stdin, stdout and stderr to the numbers from `first` on, which must be free: there they
+/// pass an OCI runtime untouched, whatever it makes of its own three. Children inherit them.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn copy_streams(first: RawFd) -> Result<()> {
+    for number in 0..3 {
+        // SAFETY: takes numbers; std opened /dev/null where the caller closed one of the three.
+        let copy = unsafe { libc::fcntl(number, libc::F_DUPFD, first + number) };
+        if copy != first + number {
+            let why = if copy < 0 { last_error() } else { std::io::ErrorKind::ResourceBusy.into() };
+            return Err(why).because(|| format!("cannot hand on descriptor {number}"));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the three descriptors from `first` on stdin, stdout and stderr: undoes [`copy_streams`].
+///
+/// # Errors
+/// When one of them is not open.
+pub fn take_streams(first: RawFd) -> Result<()> {
+    for number in 0..3 {
+        // SAFETY: these were inherited for this, and belong to nothing in this program.
+        let answer = unsafe {
+            let answer = libc::dup2(first + number, number);
+            libc::close(first + number);
+            answer
+        };
+        if answer < 0 {
+            return Err(last_error()).because(|| format!("cannot take descriptor {number}"));
+        }
+    }
+    Ok(())
+}
+
+fn last_error() -> std::io::Error {
+    std::io::Error::last_os_error()
+}

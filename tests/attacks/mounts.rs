@@ -1,0 +1,138 @@
+//! Mounts: what they show, and where they go.
+
+use super::*;
+
+#[test]
+fn a_mount_shows_no_more_than_the_user_may_see() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let canary = canary(&installation);
+        let before = snapshot(&canary);
+        let rooted = installation.path("rooted");
+        fs::create_dir(&rooted).unwrap();
+        fs::write(rooted.join("file"), "SECRET of root").unwrap();
+        fs::set_permissions(&rooted, PermissionsExt::from_mode(0o700)).unwrap();
+        let home = installation.path("home/alice");
+        let link = |name: &str, target: &Path| {
+            symlink(target, home.join(name)).unwrap();
+            home.join(name)
+        };
+        let engine = format!("/proc/{}/root", std::process::id());
+        for source in [
+            canary.join("bob/file"),
+            canary.join("bob/open"),
+            canary.join("bob/open/file"),
+            canary.join("bob"),
+            rooted.join("file"),
+            rooted.clone(),
+            link("bob", &canary.join("bob/open")),
+            link("root", &rooted.join("file")),
+            link("loop", &home.join("loop")),
+            "/proc/self/fd/3".into(),
+            "/proc/self/root/root".into(),
+            "/proc/self/cwd".into(),
+            "/proc/self/exe".into(),
+            "/proc/self/ns/mnt".into(),
+            engine.into(),
+            "/etc/shadow".into(),
+            "/nonsense".into(),
+        ] {
+            let script = "cat /x /x/file /x/open/file; ls /x; cat /x/shadow; touch /x/new; true";
+            let output = run(&installation, &[&bind(&source, "/x"), IMAGE, "sh", "-c", script]);
+            let shown = output.stdout + &output.stderr;
+            assert!(!shown.contains("SECRET") && !shown.contains("root:*"), "{source:?}: {shown}");
+            assert!([0, 125].contains(&output.status), "{source:?}: {shown}");
+            // The runtime changes directory as root; not for us.
+            for directory in ["/x", "/x/open"] {
+                let args =
+                    [&bind(&source, "/x"), "-w", directory, IMAGE, "sh", "-c", "cat file; ls"];
+                let output = run(&installation, &args);
+                let shown = output.stdout + &output.stderr;
+                assert!(!shown.contains("SECRET"), "{source:?} -w {directory}: {shown}");
+            }
+            assert_eq!(snapshot(&canary), before);
+        }
+    }
+}
+
+#[test]
+fn a_mount_of_the_whole_host_does_not_show_the_bundle() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let place = installation.prefix().join("var/OCIBundleDir");
+        let list = ["ls", "-A", &format!("/host{}", place.display())].map(str::to_owned);
+        let mount = bind(Path::new("/"), "/host");
+        let args = [&[mount.as_str(), IMAGE], &list.each_ref().map(String::as_str)[..]].concat();
+        assert_eq!(run(&installation, &args).succeeds(), "", "{runtime:?}");
+    }
+}
+
+#[test]
+fn a_destination_is_judged_where_it_really_is() {
+    for runtime in Runtime::ALL {
+        let (installation, site) = with_site_mount(runtime);
+        let data = installation.plant(&installation.alice, "home/alice/data/file", "", 0o755);
+        let data = data.parent().unwrap();
+        let before = snapshot(&site);
+        for (destination, why) in [
+            ("/", "reserved"),
+            ("/.", "reserved"),
+            ("/out", "reserved"),
+            ("/dev", "reserved"),
+            ("/dev/null", "reserved"),
+            ("/dev/shm", "reserved"),
+            ("/dev/pts", "reserved"),
+            ("/dev/init", "reserved"),
+            ("/dev/launch", "reserved"),
+            ("/proc", "reserved"),
+            ("/proc/sys", "reserved"),
+            ("/proc/self/cwd", "reserved"),
+            ("/proclink/1", "reserved"),
+            ("/sys", "reserved"),
+            ("/sys/kernel", "reserved"),
+            ("/out/proc/x", "reserved"),
+            ("/etc", "does not allow"),
+            ("/x", "does not allow"),
+            ("/x/y", "does not allow"),
+            ("/x/y/z", "does not allow"),
+            ("/relative/y", "does not allow"),
+            ("/chain/etc/y", "does not allow"),
+            ("/out/etc/y", "does not allow"),
+            ("/opt", "does not allow"),
+            ("/o", "does not allow"),
+            ("/alias/z", "does not allow"),
+            ("/aliased/z", "does not allow"),
+            ("/aliased", "does not allow"),
+            ("/a/../etc", "must not hold '..'"),
+            ("/site/roots/new", "Permission denied"),
+            ("/site/new", "Permission denied"),
+            ("/toroots/new/deep", "Permission denied"),
+            ("/site/bob/new", "Permission denied"),
+            ("/site/bob/open", "Permission denied"),
+            ("/site/bob/open/file", "Permission denied"),
+            ("/site/bob/open/nonsense", "Permission denied"),
+            ("/tobob/open", "Permission denied"),
+        ] {
+            let mount = bind(data, destination);
+            let text = run(&installation, &[&mount, IMAGE, "true"]).fails(125);
+            assert!(text.contains(why), "{destination}: {text}");
+            assert_eq!(snapshot(&site), before, "{destination}");
+            // The same holds for the working directory, but that it may be anywhere.
+            if why == "Permission denied" {
+                run(&installation, &["-w", destination, IMAGE, "true"]).fails(125);
+                assert_eq!(snapshot(&site), before, "{destination}");
+            }
+        }
+        for allowed in ["/o/below", "/etcetera", "/out/usr", "/site/alice", "/site/roots"] {
+            run(&installation, &[&bind(data, allowed), IMAGE, "ls", allowed]).succeeds();
+        }
+        assert_eq!(snapshot(&site), before);
+        // In a directory of hers on the host, alice makes directories, and they are hers.
+        run(&installation, &[&bind(data, "/site/alice/new/deep"), IMAGE, "true"]).succeeds();
+        run(&installation, &["-w", "/site/alice/work/deep", IMAGE, "true"]).succeeds();
+        for made in ["alice/new", "alice/new/deep", "alice/work", "alice/work/deep"] {
+            let made = fs::metadata(site.join(made)).unwrap();
+            assert_eq!((made.uid(), made.gid()), (installation.alice.uid, installation.alice.gid));
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Files and directories that root believes.
+
+use super::*;
+
+#[test]
+fn what_root_believes_must_be_safe_from_others() {
+    #[derive(Debug, Clone, Copy)]
+    enum Fault {
+        OwnedByAlice,
+        ForTheGroup,
+        ForAll,
+        Linked,
+    }
+    let new = || {
+        let installation = with_busybox(Runtime::Runc);
+        let tools = installation.path("tools");
+        fs::create_dir(&tools).unwrap();
+        for name in ["runc", "hook", "init"] {
+            let source = if name == "runc" { Runtime::Runc.path() } else { "/bin/true".into() };
+            fs::copy(source, tools.join(name)).unwrap();
+        }
+        let path = |name: &str| format!("\"{}\"", tools.join(name).display());
+        let hooks = format!(r#"{{"poststop": [{{"path": {}}}]}}"#, path("hook"));
+        installation
+            .set("runcPath", &path("runc"))
+            .set("OCIHooks", &hooks)
+            .set("initPath", &path("init"))
+    };
+    // And whether it is checked even where the checks are off.
+    let table = [
+        ("prefix/etc/sarus.json", true),
+        ("prefix/etc/sarus.schema.json", true),
+        ("prefix/etc", true),
+        ("prefix", true),
+        ("", true),
+        ("tools/runc", false),
+        ("tools/hook", false),
+        ("tools/init", false),
+        ("tools", false),
+        ("prefix/var/OCIBundleDir", false),
+        ("prefix/var/OCIBundleDir/entry", false),
+        ("prefix/var", false),
+    ];
+    let installation = new();
+    let alice = &installation.alice;
+    fs::write(installation.path("prefix/var/OCIBundleDir/entry"), "").unwrap();
+    let ours = installation.path("home/alice/copy");
+    for (name, always) in table {
+        let path = installation.path(name);
+        let mode = fs::metadata(&path).unwrap().mode() & 0o7777;
+        for fault in [Fault::OwnedByAlice, Fault::ForTheGroup, Fault::ForAll, Fault::Linked] {
+            let is_root = name.is_empty();
+            let aside = path.with_extension("aside");
+            match fault {
+                Fault::OwnedByAlice => chown(&path, Some(alice.uid), None).unwrap(),
+                Fault::ForTheGroup => {
+                    fs::set_permissions(&path, PermissionsExt::from_mode(mode | 0o020)).unwrap();
+                }
+                Fault::ForAll => {
+                    fs::set_permissions(&path, PermissionsExt::from_mode(mode | 0o002)).unwrap();
+                }
+                // To something of alice's.
+                Fault::Linked => {
+                    if path.is_dir() || is_root {
+                        continue;
+                    }
+                    fs::copy(&path, &ours).unwrap();
+                    give(&ours, alice);
+                    fs::rename(&path, &aside).unwrap();
+                    symlink(&ours, &path).unwrap();
+                }
+            }
+            let what = format!("{name} {fault:?}");
+            let text = run(&installation, &["--init", IMAGE, "true"]).fails(125);
+            let named = path.strip_prefix("/").unwrap().to_str().unwrap().trim_end_matches('/');
+            let named = text.contains(named) || text.contains(ours.to_str().unwrap());
+            assert!(
+                named && (text.contains("writable") || text.contains("owned")),
+                "{what}: {text}"
+            );
+            if always {
+                let config = installation.config_file();
+                let text = fs::read_to_string(&config).unwrap();
+                let off = text.replace("\"securityChecks\": true", "\"securityChecks\": false");
+                assert_ne!(text, off);
+                fs::write(&config, off).unwrap();
+                run(&installation, &[IMAGE, "true"]).fails(125);
+                // Nothing is parsed before: what is wrong in it is not told.
+                fs::write(&config, "nonsense").unwrap();
+                let told = run(&installation, &[IMAGE, "true"]).fails(125);
+                assert!(told.contains("cannot trust"), "{what}: {told}");
+                fs::write(&config, text).unwrap();
+            }
+            match fault {
+                Fault::Linked => {
+                    fs::remove_file(&path).unwrap();
+                    fs::rename(&aside, &path).unwrap();
+                }
+                _ => {
+                    chown(&path, Some(0), None).unwrap();
+                    fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+                }
+            }
+        }
+    }
+    run(&installation, &[IMAGE, "true"]).succeeds();
+    let installation = installation.set("securityChecks", "false");
+    for name in ["tools", "tools/runc", "tools/hook", "prefix/var/OCIBundleDir"] {
+        let mode = PermissionsExt::from_mode(0o777);
+        fs::set_permissions(installation.path(name), mode).unwrap();
+    }
+    run(&installation, &[IMAGE, "true"]).succeeds();
+}

@@ -1,0 +1,72 @@
+//! `sarus run` on real images with real runtimes, as an ordinary user.
+
+#![cfg(test)]
+#![allow(clippy::disallowed_methods, reason = "tests start programs")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod ends;
+mod mounts;
+mod options;
+mod program;
+mod streams;
+
+use common::hostile::{field, wait_until};
+use common::{Image, Installation, Output, Runtime, processes_of};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// An installation with a busybox image that alice calls `bb`.
+fn with_busybox(runtime: Runtime) -> Installation {
+    let installation = Installation::new().runtime(runtime);
+    installation.load(&installation.alice, &Image::busybox(), "bb");
+    installation
+}
+
+/// Runs `args` in the image as alice and gives stdout.
+fn run(installation: &Installation, args: &[&str]) -> String {
+    try_run(installation, args).succeeds()
+}
+
+fn try_run(installation: &Installation, args: &[&str]) -> Output {
+    installation.sarus(&installation.alice, &[&["run"], args].concat())
+}
+
+const IMAGE: &str = "load/library/bb";
+
+/// Waits until nothing of the container is left, and says what is.
+fn assert_nothing_is_left(installation: &Installation, runtime: Runtime) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let processes = processes_of(installation.alice.uid);
+        let file = installation.repository(&installation.alice);
+        let loops: Vec<_> =
+            common::loop_devices().into_iter().filter(|(_, of)| of.starts_with(&file)).collect();
+        let groups = cgroups();
+        if processes.is_empty() && loops.is_empty() && groups.is_empty() {
+            return;
+        }
+        let left = format!("{runtime:?}: {processes:?} {loops:?} {groups:?}");
+        assert!(Instant::now() < deadline, "still there: {left}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// The cgroups of containers that are on this machine now and hold no process.
+fn cgroups() -> Vec<String> {
+    let mut command = std::process::Command::new("find");
+    let args = ["/sys/fs/cgroup", "-name", "container-????????????????", "-type", "d"];
+    let found = command.args(args).output().unwrap();
+    String::from_utf8_lossy(&found.stdout)
+        .lines()
+        .filter(|path| {
+            fs::read_to_string(format!("{path}/cgroup.procs")).is_ok_and(|text| text.is_empty())
+        })
+        .map(str::to_owned)
+        .collect()
+}

@@ -1,0 +1,186 @@
+//! Terminals and job control: a person at a keyboard, with `-t` and without.
+
+#![cfg(test)]
+#![allow(clippy::disallowed_methods, reason = "tests start programs")]
+
+mod common;
+
+use common::hostile::{field, wait_until};
+use common::pty::Shell;
+use common::{Image, Installation, Output, Runtime, loop_devices, processes_of};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+const IMAGE: &str = "load/library/bb";
+
+fn with_busybox(runtime: Runtime) -> Installation {
+    let installation = Installation::new().runtime(runtime);
+    installation.load(&installation.alice, &Image::busybox(), "bb");
+    installation
+}
+
+fn sarus(installation: &Installation) -> String {
+    installation.prefix().join("bin/sarus").display().to_string()
+}
+
+/// The states of alice's processes but the shell: `T` is stopped.
+fn states(installation: &Installation) -> Vec<(u32, String, String)> {
+    let mut states = vec![];
+    for (pid, line) in processes_of(installation.alice.uid) {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        if !line.starts_with("bash") {
+            states.push((pid, line, field(&status, "State")));
+        }
+    }
+    states
+}
+
+fn are_stopped(installation: &Installation) -> bool {
+    let states = states(installation);
+    states.len() >= 2 && states.iter().all(|(_, _, state)| state.starts_with('T'))
+}
+
+fn engine(installation: &Installation) -> String {
+    let states = states(installation);
+    let engine = states.iter().find(|(_, line, _)| line.contains("sarus run")).unwrap();
+    engine.0.to_string()
+}
+
+fn assert_nothing_is_left(installation: &Installation) {
+    wait_until("nothing is left", || states(installation).is_empty());
+    let images = installation.repository(&installation.alice);
+    let is_ours = |(_, file): &(_, PathBuf)| file.starts_with(&images);
+    wait_until("no device is left", || !loop_devices().iter().any(is_ours));
+}
+
+fn kill(signal: &str, pid: &str) {
+    Output::of(Command::new("kill").args([signal, pid])).succeeds();
+}
+
+#[test]
+fn ctrl_z_stops_the_container_and_fg_continues_it() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let mut shell = Shell::start(&installation, &installation.alice);
+        for options in ["", "--init"] {
+            let script = "trap \"echo STOPPING\" TSTP; \
+                          while :; do echo tick; sleep 0.1; done";
+            let line = format!("{} run {options} {IMAGE} sh -c '{script}'\n", sarus(&installation));
+            shell.types(&line).wait_for("tick\r\ntick");
+            shell.types("\x1a").wait_for("READY> ");
+            wait_until("all are stopped", || are_stopped(&installation));
+            // The shell has its terminal.
+            assert!(shell.runs("echo $((6 * 7))").contains("42"));
+            shell.types("fg\n").wait_for("tick\r\ntick");
+            // In the background too.
+            shell.types("\x1a").wait_for("READY> ");
+            shell.types("bg\n").wait_for("tick\r\ntick");
+            shell.types("kill -TSTP %1\n");
+            wait_until("all are stopped", || are_stopped(&installation));
+            // One that is stopped can be ended.
+            shell.types("kill -KILL %1; fg\n").wait_for("Killed");
+            assert_nothing_is_left(&installation);
+        }
+    }
+}
+
+#[test]
+fn ctrl_c_reaches_the_program() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let mut shell = Shell::start(&installation, &installation.alice);
+        for options in ["", "--init", "-t", "-t --init"] {
+            let script = "trap \"echo GOT INT; exit 9\" INT; \
+                          while :; do echo tick; sleep 0.1; done";
+            let line = format!("{} run {options} {IMAGE} sh -c '{script}'\n", sarus(&installation));
+            shell.types(&line).wait_for("tick\r\ntick");
+            shell.types("\x03").wait_for("GOT INT");
+            shell.wait_for("READY> ");
+            assert!(shell.runs("echo status $?").contains("status 9"), "{options}");
+            assert_nothing_is_left(&installation);
+        }
+    }
+}
+
+#[test]
+fn a_terminal_inside_has_size_and_job_control() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let mut shell = Shell::start(&installation, &installation.alice);
+        shell.resize(33, 77);
+        let line = format!("{} run -t {IMAGE} env PS1=I'N> ' sh", sarus(&installation));
+        shell.types(&format!("{line}\n")).wait_for("IN> ");
+        let mut inside = |line: &str, text: &str| {
+            shell.types(&format!("{line}\n")).wait_for(text);
+            shell.resize(44, 88);
+        };
+        inside("stty size; tty; test -t 1 && echo terminal", "33 77\r\n/dev/pts/0\r\nterminal");
+        inside("sleep 0.5; stty size", "44 88");
+        shell.types("sleep 1000\n");
+        wait_until("it runs", || {
+            states(&installation).iter().any(|(_, line, _)| line == "sleep 1000")
+        });
+        shell.types("\x1a").wait_for("Stopped");
+        assert!(!are_stopped(&installation), "the engine is stopped too");
+        shell.types("fg\n").wait_for("sleep 1000");
+        shell.types("\x03").wait_for("IN> ");
+        shell.types("exit 5\n").wait_for("READY> ");
+        assert!(shell.runs("echo status $?").contains("status 5"));
+        assert_nothing_is_left(&installation);
+    }
+}
+
+#[test]
+fn the_terminal_is_what_it_was_after_any_end() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let mut shell = Shell::start(&installation, &installation.alice);
+        let before = shell.modes();
+        assert!(before.contains(" icanon"), "{before}");
+        let line = format!("{} run -t {IMAGE} env PS1=I'N> ' sh\n", sarus(&installation));
+        for end in ["exit", "engine", "runtime", "suspend"] {
+            shell.types(&line).wait_for("IN> ");
+            let engine = engine(&installation);
+            match end {
+                "exit" => {
+                    shell.types("exit\n").wait_for("READY> ");
+                }
+                "engine" => {
+                    kill("-KILL", &engine);
+                    shell.wait_for("READY> ");
+                }
+                "runtime" => {
+                    let children = format!("/proc/{engine}/task/{engine}/children");
+                    let children = fs::read_to_string(children).unwrap();
+                    kill("-KILL", children.split_whitespace().min().unwrap());
+                    shell.wait_for("READY> ");
+                }
+                _ => {
+                    kill("-TSTP", &engine);
+                    shell.wait_for("READY> ");
+                    wait_until("all are stopped", || are_stopped(&installation));
+                    assert_eq!(shell.modes(), before);
+                    // What is typed meanwhile is the shell's.
+                    assert!(shell.runs("echo $((6 * 7))").contains("42"));
+                    shell.types("fg\n").wait_for("sarus run");
+                    shell.types("\necho $((5 * 5))\n").wait_for("25");
+                    shell.types("exit\n").wait_for("READY> ");
+                }
+            }
+            assert_nothing_is_left(&installation);
+            assert_eq!(shell.modes(), before, "{runtime:?} {end}");
+        }
+    }
+}
+
+#[test]
+fn a_terminal_is_not_made_from_a_pipe() {
+    let installation = with_busybox(Runtime::Runc);
+    let text = installation.sarus(&installation.alice, &["run", "-t", IMAGE, "true"]).fails(125);
+    assert_eq!(
+        text,
+        "sarus: cannot give the container a terminal: stdin is none\n\
+         hint: leave -t out, or start it on a terminal, as with 'srun --pty'\n"
+    );
+}

@@ -13,7 +13,7 @@ demo) packages=("${images[@]}" runc) ;;
 test)
     packages=("${images[@]}" runc crun tini squashfs-tools debootstrap buildah strace shellcheck
         docker-registry apache2-utils openssl curl time mpich libmpich-dev
-        slurmctld slurmd slurm-client munge)
+        slurmctld slurmd slurm-client munge podman)
     command -v cargo-clippy >/dev/null || packages+=("${build[@]}" rust-web-clippy rustfmt-web)
     ;;
 bench)

@@ -12,8 +12,8 @@ build) packages=("${build[@]}") ;;
 demo) packages=("${images[@]}" runc) ;;
 test)
     packages=("${images[@]}" runc crun tini squashfs-tools debootstrap buildah strace shellcheck
-        docker-registry apache2-utils openssl curl time slurmctld slurmd slurm-client munge
-        mpich libmpich-dev)
+        docker-registry apache2-utils openssl curl time mpich libmpich-dev
+        slurmctld slurmd slurm-client munge podman)
     command -v cargo-clippy >/dev/null || packages+=("${build[@]}" rust-web-clippy rustfmt-web)
     ;;
 bench)

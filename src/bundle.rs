@@ -222,16 +222,15 @@ impl Bundle {
     fn annotations(&self) -> BTreeMap<&'static str, String> {
         let stream = |number| format!("/proc/1/fd/{}", first_stream(self.pmi) + number);
         let asked = self.asked.iter().map(|name| (*name, "true".to_owned()));
-        asked
-            .chain([
-                ("com.hooks.logging.level", log::threshold().to_string()),
-                ("com.hooks.logging.stdoutfd", stream(1)),
-                ("com.hooks.logging.stderrfd", stream(2)),
-                // crun's own: it throws away what hooks print otherwise.
-                ("run.oci.hooks.stdout", HOOKS_OUTPUT.to_owned()),
-                ("run.oci.hooks.stderr", HOOKS_OUTPUT.to_owned()),
-            ])
-            .collect()
+        let engine = [
+            ("com.hooks.logging.level", log::threshold().to_string()),
+            ("com.hooks.logging.stdoutfd", stream(1)),
+            ("com.hooks.logging.stderrfd", stream(2)),
+            // crun's own: it throws away what hooks print otherwise.
+            ("run.oci.hooks.stdout", HOOKS_OUTPUT.to_owned()),
+            ("run.oci.hooks.stderr", HOOKS_OUTPUT.to_owned()),
+        ];
+        engine.into_iter().chain(asked).collect()
     }
 }
 

@@ -37,11 +37,8 @@ const MAX_CONFIG: u64 = 16 << 20;
 /// How much is shown of what a hook logs: a number, as in the engine's own log.
 const LEVEL: &str = "com.hooks.logging.level";
 
-/// Where the user's stderr is: a descriptor of the runtime, as `/proc/1/fd/5` or just its number.
+/// Where the engine's stderr is found: `/proc/<runtime>/fd/<number>`.
 const STDERR: &str = "com.hooks.logging.stderrfd";
-
-/// The highest number that it can have: engines hand on a few descriptors, from 3 on.
-const MAX_STDERR: i32 = 16;
 
 /// The container that a hook is run for.
 #[derive(Debug)]
@@ -62,14 +59,12 @@ pub fn run(work: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
     let container = Container::receive()?;
     container.set_log_level();
     // Runtimes keep what hooks write to stderr to themselves, but for what they failed of.
-    let voice = Voice::of_parent(container.stderr());
-    match work(&container) {
-        Ok(()) => Ok(0),
-        Err(error) => {
-            voice.tell_runtime(&format!("sarus: {error}\n"));
-            Err(error)
-        }
+    let voice = Voice::of_parent(container.annotation(STDERR));
+    let result = work(&container);
+    if let Err(error) = &result {
+        voice.tell_runtime(&format!("sarus: {error}\n"));
     }
+    result.map(|()| 0)
 }
 
 impl Container {
@@ -100,13 +95,6 @@ impl Container {
     #[must_use]
     pub fn asks_for(&self, annotation: &str) -> bool {
         self.annotation(annotation) == Some("true")
-    }
-
-    /// The descriptor of the runtime that is the user's stderr: its own, if nothing else is said.
-    fn stderr(&self) -> i32 {
-        let text = self.annotation(STDERR).and_then(|text| text.rsplit('/').next());
-        let number = text.and_then(|text| text.parse().ok());
-        number.filter(|number| (2..=MAX_STDERR).contains(number)).unwrap_or(2)
     }
 
     fn set_log_level(&self) {

@@ -1,8 +1,8 @@
 //! The stderr of the OCI runtime that started a hook, which is the user's: runtimes read what a hook
 //! writes to its own stderr, show it when the hook fails, or show it never.
 
-use rustix::fd::{AsFd, OwnedFd, RawFd};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 /// Where messages go: to the user, and to the runtime.
 #[derive(Debug)]
@@ -12,14 +12,17 @@ pub struct Voice {
 }
 
 impl Voice {
-    /// Makes the parent's descriptor `stderr` ours, where the kernel lets us have it
-    /// (pidfd_getfd(2), since Linux 5.6); else ours stays.
+    /// Makes the parent's stderr ours, where the kernel lets us have it (pidfd_getfd(2), since
+    /// Linux 5.6); else ours stays. `engine` names the descriptor, `/proc/<parent>/fd/<number>`,
+    /// where it is not the parent's own stderr.
     ///
     /// It is the very descriptor, with the access that the user has: opening it anew, by `/proc`,
-    /// would be done with root's rights.
+    /// would be done with root's rights. And it is the parent's and no other process's, whatever an
+    /// annotation says.
     #[must_use]
-    pub fn of_parent(stderr: RawFd) -> Self {
-        Self { own: switch(stderr) }
+    pub fn of_parent(engine: Option<&str>) -> Self {
+        let number = rustix::process::getppid().and_then(|parent| number(engine?, parent));
+        Self { own: switch(number.unwrap_or(2)) }
     }
 
     /// Also tells the runtime, which makes it part of its own report.
@@ -31,19 +34,45 @@ impl Voice {
     }
 }
 
+/// The descriptor that `path` names, if it is one of `parent`.
+fn number(path: &str, parent: Pid) -> Option<RawFd> {
+    let (pid, fd) = path.strip_prefix("/proc/")?.split_once("/fd/")?;
+    (pid.parse() == Ok(parent.as_raw_nonzero().get())).then(|| fd.parse().ok())?
+}
+
 /// The former stderr, if there is another now.
-fn switch(stderr: RawFd) -> Option<OwnedFd> {
+fn switch(number: RawFd) -> Option<OwnedFd> {
     let parent = rustix::process::getppid()?;
     let parent = rustix::process::pidfd_open(parent, PidfdFlags::empty()).ok()?;
-    let theirs = rustix::process::pidfd_getfd(parent, stderr, PidfdGetfdFlags::empty()).ok()?;
-    let ours = std::io::stderr();
+    let theirs = rustix::process::pidfd_getfd(parent, number, PidfdGetfdFlags::empty()).ok()?;
+    let stderr = std::io::stderr();
     let identity = |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).map(|s| (s.st_dev, s.st_ino));
-    if identity(&theirs).ok()? == identity(&ours).ok()? {
+    if identity(&theirs).ok()? == identity(&stderr).ok()? {
         return None;
     }
-    let own = rustix::io::fcntl_dupfd_cloexec(&ours, 3).ok()?;
+    let own = rustix::io::fcntl_dupfd_cloexec(&stderr, 3).ok()?;
     // SAFETY: descriptor 2 is nobody's but the standard library's, which names it by its number
     // only.
-    let answer = unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&theirs), 2) };
+    let answer = unsafe { libc::dup2(theirs.as_raw_fd(), 2) };
     (answer == 2).then_some(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_parents_descriptors_are_taken() {
+        let parent = Pid::from_raw(7).unwrap();
+        for (path, expected) in [
+            ("/proc/7/fd/5", Some(5)),
+            ("/proc/1/fd/5", None),
+            ("/proc/7/fd/", None),
+            ("/proc/7/fd/../../1/fd/2", None),
+            ("/proc/self/fd/2", None),
+            ("5", None),
+        ] {
+            assert_eq!(number(path, parent), expected, "{path}");
+        }
+    }
 }

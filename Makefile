@@ -9,7 +9,7 @@ BINARY  := $(TARGET)/sarusbox
 SOURCES := Cargo.toml Cargo.lock scripts/build-static.sh $(shell find src applets -type f)
 DIST     = dist/sarus-$(VERSION)-$(shell uname -m)
 # Above this the build fails: what a dependency costs stands in docs/size.md.
-BUDGET  := 2650000
+BUDGET  := 2800000
 
 .PHONY: all install dist test demo bench lint size help
 

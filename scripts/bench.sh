@@ -38,5 +38,7 @@ sed -i "s|\(\"localRepositoryBaseDir\": \)\"[^\"]*\"|\1\"$BENCH_WORK/home\"|" "$
     scripts/bench-import.sh
     echo
     scripts/bench-start.sh
+    echo
+    scripts/bench-mpi.sh
 } | tee "$BENCH_IMAGES/results.md"
 echo "written to $BENCH_IMAGES/results.md" >&2

@@ -18,7 +18,7 @@ test)
     ;;
 bench)
     packages=("${images[@]}" runc crun squashfs-tools debootstrap docker-registry podman charliecloud
-        hyperfine strace jq time)
+        hyperfine strace jq time mpich libmpich-dev)
     ;;
 *) echo "usage: ${0##*/} build|test|demo|bench" >&2 && exit 2 ;;
 esac

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Fuzzes the readers of what strangers write: fuzz.sh [SECONDS [TARGET...]], 60 s each unless told.
+#
+# With libFuzzer, on the ordinary toolchain; what it learns is kept in target/fuzz/corpus, and an
+# input that fails is written to target/fuzz. Needs a C++ compiler.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+seconds=${1-60}
+shift || true
+if [ $# -gt 0 ]; then
+    targets=("$@")
+else
+    mapfile -t targets < <(sed -n 's/^    ("\([a-z]*\)", .*/\1/p' tests/fuzz/src/main.rs)
+fi
+out=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR-target}/fuzz")
+mkdir -p "$out/corpus"
+
+# As cargo-fuzz sets them; a target of its own keeps them away from build scripts.
+host=$(rustc --print host-tuple)
+export RUSTFLAGS="-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 \
+-C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table \
+-C codegen-units=1 --cfg fuzzing"
+cargo build --quiet --locked --release --manifest-path tests/fuzz/Cargo.toml --target "$host" --target-dir "$out"
+
+# Something to begin with: what this machine has of it.
+seed() {
+    mkdir -p "$out/corpus/$1"
+    cat >"$out/corpus/$1/seed-$2"
+}
+printf '{"ociVersion":"1.0.2","id":"x","status":"created","pid":7,"bundle":"/b","annotations":{"a":"b"}}' |
+    seed state 1
+printf '{"process":{"user":{"uid":1,"gid":2,"additionalGids":[3]},"env":["A=b"]},"root":{"path":"rootfs"},
+"linux":{"uidMappings":[{"containerID":0,"hostID":1,"size":2}]},"annotations":{"a":"b"}}' | seed spec 1
+seed elf 1 <"$(ldconfig -p | sed -n 's/.* => \(.*libdl\.so\.2\)$/\1/p' | head -n 1)"
+head --bytes 100000 /etc/ld.so.cache | seed ldcache 1
+tar --create --format=pax --file - scripts/fuzz.sh | seed tar 1
+# Cut off: from a file, for tar itself must not fail of it.
+tar --create --format=gnu --sparse --file "$out/seed.tar" Makefile scripts
+head --bytes 60000 "$out/seed.tar" | seed tar 2
+printf 'quay.io:5000/a/b/c:tag@sha256:%064d' 7 | seed reference 1
+printf 'type=bind,source=/a,destination=/b,readonly' | seed mount 1
+seed mountinfo 1 </proc/self/mountinfo
+sed 's/@[A-Z_]*@/x/g' etc/templates/sarus.json | seed config 1
+
+for target in "${targets[@]}"; do
+    log=$out/$target.log
+    if SARUS_FUZZ=$target "$out/$host/release/sarus-fuzz" -max_total_time="$seconds" -timeout=5 \
+        -rss_limit_mb=1024 -max_len=200000 -artifact_prefix="$out/$target-" \
+        "$out/corpus/$target" >"$log" 2>&1; then
+        sed -n "s/^Done \([0-9]* runs in [0-9]* second.*\)/$target: \1/p" "$log"
+    else
+        tail -n 40 "$log" >&2
+        echo "fuzz: $target failed; its input lies in $out" >&2
+        exit 1
+    fi
+done

@@ -1,0 +1,68 @@
+//! One program with a target for each reader of what strangers write; `SARUS_FUZZ` names the target.
+//! Whatever comes in, a reader must neither panic nor take long. See scripts/fuzz.sh.
+
+#![no_main]
+
+use libfuzzer_sys::{Corpus, fuzz_target};
+use sarus::archive::Members;
+use sarus::blob::Blob;
+use sarus::bundle::mounts::MountRequest;
+use sarus::bundle::pid::restrictions_of_proc;
+use sarus::config::Config;
+use sarus::hook::state::{Spec, State};
+use sarus::hook::{elf, ldcache};
+use sarus::reference::Reference;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::LazyLock;
+
+type Target = fn(&[u8]) -> Option<()>;
+
+/// A new reader is one row here.
+const TARGETS: [(&str, Target); 9] = [
+    ("state", |bytes| State::parse(text(bytes)?).ok().map(drop)),
+    ("spec", |bytes| Spec::parse(text(bytes)?, Path::new("/bundle")).ok().map(drop)),
+    ("elf", library),
+    ("ldcache", |bytes| ldcache::read(bytes).ok().map(drop)),
+    ("tar", archive),
+    ("reference", |bytes| text(bytes)?.parse::<Reference>().ok().map(drop)),
+    ("mount", |bytes| MountRequest::parse(text(bytes)?).ok().map(drop)),
+    ("mountinfo", |bytes| restrictions_of_proc(text(bytes)?).ok().map(drop)),
+    ("config", |bytes| {
+        let _faults = Config::parse("sarus.json", text(bytes)?, true);
+        Some(())
+    }),
+];
+
+fn text(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok()
+}
+
+fn library(bytes: &[u8]) -> Option<()> {
+    let library = elf::read(bytes).ok()?;
+    elf::glibc_version(bytes, &library).ok().map(drop)
+}
+
+fn archive(bytes: &[u8]) -> Option<()> {
+    // A file in memory.
+    let name = format!("/dev/shm/sarus-fuzz-{}", std::process::id());
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(true).open(name).ok()?;
+    file.write_all(bytes).ok()?;
+    let mut members = Members::of(&Blob::whole(file).ok()?);
+    while members.next().ok()?.is_some() {}
+    Some(())
+}
+
+static TARGET: LazyLock<Target> = LazyLock::new(|| {
+    let name = std::env::var("SARUS_FUZZ").unwrap_or_default();
+    let found = TARGETS.iter().find(|(target, _)| *target == name);
+    found.unwrap_or_else(|| panic!("no target '{name}' for SARUS_FUZZ")).1
+});
+
+// What is refused at once teaches nothing; what is read is kept.
+fuzz_target!(|bytes: &[u8]| -> Corpus {
+    TARGET(bytes);
+    Corpus::Keep
+});

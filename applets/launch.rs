@@ -1,14 +1,14 @@
-//! `launch STREAMS DIRECTORY PROGRAM [ARG...]`: the last step of `sarus run`, the first in the
+//! `launch SOCKET STREAMS DIRECTORY PROGRAM [ARG...]`: the last step of `sarus run`, the first in the
 //! container. It makes sure that the image is confined, takes stdin, stdout and stderr from the three
-//! descriptors from STREAMS on (`-`: they are right as they are), goes into the directory and
-//! becomes the program.
+//! descriptors from STREAMS on (`-`: they are a terminal of the container's own), goes into the
+//! directory, tells the engine on the descriptor SOCKET that the program starts, and becomes it.
 //!
 //! An OCI runtime would go there as root, and the way may lead through directories of the host that
 //! the user can change at any moment: through a link of theirs root would go where they may not,
 //! and they would start there. This applet goes with the user's rights and no others.
 
 use sarus::error::{Because, Error, Result};
-use sarus::sys::{descriptors, mount, process};
+use sarus::sys::{announce, descriptors, mount, process};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -16,14 +16,20 @@ use std::path::Path;
 const FAILED: u8 = 125;
 
 pub fn main(args: &[OsString]) -> Result<u8> {
-    let [streams, directory, program, args @ ..] = args else {
+    let [socket, streams, directory, program, args @ ..] = args else {
         return Err(Error::new("nothing to launch")
-            .hint("usage: launch STREAMS DIRECTORY PROGRAM [ARG...]")
+            .hint("usage: launch SOCKET STREAMS DIRECTORY PROGRAM [ARG...]")
             .exit(FAILED));
     };
-    take_streams(streams).and_then(|()| start_in(directory)).map_err(|error| error.exit(FAILED))?;
+    take_streams(streams)
+        .and_then(|()| start_in(directory))
+        .and_then(|()| announce::announce(number(socket)?, streams == "-"))
+        .map_err(|error| error.exit(FAILED))?;
     let error = process::become_program(program, args);
     Err(match error.code() {
+        127 if program.as_encoded_bytes().starts_with(b"-") => {
+            error.hint("options of 'sarus run' stand before the name of the image")
+        }
         127 => error.hint("it is not in the image, or not in the image's PATH"),
         _ => error,
     })
@@ -35,11 +41,13 @@ fn take_streams(first: &OsString) -> Result<()> {
     if first == "-" {
         return Ok(());
     }
-    let number = first.to_str().and_then(|text| text.parse().ok()).filter(|fd| *fd > 2);
-    let number = number.ok_or_else(|| {
-        Error::new(format!("'{}' is no descriptor above 2", first.to_string_lossy()))
-    })?;
-    descriptors::take_streams(number)
+    descriptors::take_streams(number(first)?)
+}
+
+fn number(word: &OsString) -> Result<i32> {
+    let number = word.to_str().and_then(|text| text.parse().ok()).filter(|fd| *fd > 2);
+    number
+        .ok_or_else(|| Error::new(format!("'{}' is no descriptor above 2", word.to_string_lossy())))
 }
 
 fn start_in(directory: &OsString) -> Result<()> {

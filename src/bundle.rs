@@ -6,6 +6,7 @@
 pub mod command;
 pub mod environment;
 pub mod mounts;
+pub mod pid;
 pub mod spec;
 
 use crate::config::Config;
@@ -18,6 +19,8 @@ use command::Entrypoint;
 use environment::Variables;
 use miniserde::json::{Object, Value};
 use mounts::MountRequest;
+use pid::PidNamespace;
+use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::Path;
@@ -35,10 +38,14 @@ pub struct Options {
     pub terminal: Option<Size>,
     /// `--init`
     pub init: bool,
+    /// `--pid`, or what suits the job.
+    pub pid: PidNamespace,
     /// `--mpi`
     pub mpi: bool,
     /// `--glibc`
     pub glibc: bool,
+    /// `--ssh`
+    pub ssh: bool,
     /// The words behind the image.
     pub args: Vec<OsString>,
 }
@@ -54,6 +61,8 @@ pub struct Caller {
     pub umask: u32,
     /// The processors that the caller may use, as a list (`0-3,8`), if not all of the machine's.
     pub cpus: Option<String>,
+    /// What the host's `/proc` hides, if the container shall see the host's processes.
+    pub proc_options: Vec<String>,
     /// Whether [`PMI_FD`] is a descriptor that a process manager named in the variable `PMI_FD`.
     pub pmi: bool,
 }
@@ -75,6 +84,10 @@ pub struct Bundle {
     pub terminal: Option<Size>,
     /// Whether an init process runs it.
     pub init: bool,
+    /// Which processes it sees.
+    pub pid: PidNamespace,
+    /// The options of its `/proc`.
+    pub proc_options: Vec<String>,
     /// The folder of the root file system in the bundle.
     pub rootfs: String,
     /// Mounts of the site, then of the user.
@@ -112,11 +125,17 @@ pub const LAUNCH: &str = "/dev/launch";
 /// The descriptor that `PMI_FD` is moved to: the lowest that a container can inherit.
 pub const PMI_FD: i32 = 3;
 
+/// The descriptor on which [`LAUNCH`] tells the engine that the program starts.
+#[must_use]
+pub fn socket(pmi: bool) -> i32 {
+    PMI_FD + i32::from(pmi)
+}
+
 /// The first of three descriptors that are the caller's stdin, stdout and stderr, on their way past
 /// the OCI runtime: some put pipes of their own in between.
 #[must_use]
 pub fn first_stream(pmi: bool) -> i32 {
-    PMI_FD + i32::from(pmi)
+    socket(pmi) + 1
 }
 
 /// The kernel's limit of an argument or a variable, `=` and the final NUL left out: execve(2).
@@ -161,8 +180,13 @@ impl Bundle {
             },
             by_user: false,
         });
-        let asked =
-            [("com.hooks.glibc.enabled", options.glibc), ("com.hooks.mpi.enabled", options.mpi)];
+        let asked = [
+            ("com.hooks.glibc.enabled", options.glibc),
+            ("com.hooks.mpi.enabled", options.mpi),
+            ("com.hooks.ssh.enabled", options.ssh),
+            // Nobody shall look for a container that is still to come.
+            ("com.hooks.slurm-global-sync.enabled", options.ssh),
+        ];
         let asked: Vec<_> = asked.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
         if !asked.is_empty() && config.hooks.list.is_empty() {
             log::warn("bundle", "--mpi and --glibc have no effect: this site configured no hooks");
@@ -176,6 +200,8 @@ impl Bundle {
             umask: caller.umask,
             terminal: options.terminal,
             init: options.init,
+            pid: options.pid,
+            proc_options: caller.proc_options,
             rootfs: config.rootfs_folder.clone(),
             cpus: caller.cpus,
             tty_group: group_id(group_database, "tty"),
@@ -214,13 +240,14 @@ impl Bundle {
     /// program does not get the caller's streams.
     #[must_use]
     pub fn preserved_fds(&self) -> u32 {
-        u32::from(self.pmi) + if self.terminal.is_some() { 0 } else { 3 }
+        u32::from(self.pmi) + 1 + if self.terminal.is_some() { 0 } else { 3 }
     }
 
     /// What hooks are told beside the state: what to log, and where. They find the engine's stdout
-    /// and stderr at the OCI runtime, which is process 1 for them.
-    fn annotations(&self) -> BTreeMap<&'static str, String> {
-        let stream = |number| format!("/proc/1/fd/{}", first_stream(self.pmi) + number);
+    /// and stderr at the OCI runtime, which is process `runtime` for them.
+    fn annotations(&self, runtime: Pid) -> BTreeMap<&'static str, String> {
+        let runtime = runtime.as_raw_nonzero();
+        let stream = |number| format!("/proc/{runtime}/fd/{}", first_stream(self.pmi) + number);
         let asked = self.asked.iter().map(|name| (*name, "true".to_owned()));
         let engine = [
             ("com.hooks.logging.level", log::threshold().to_string()),

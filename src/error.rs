@@ -69,6 +69,12 @@ impl Error {
         self.hint.as_deref()
     }
 
+    /// Whether the caller was not let: another could be.
+    #[must_use]
+    pub fn is_denial(&self) -> bool {
+        self.trace.last().is_some_and(|cause| cause.starts_with("Permission denied"))
+    }
+
     /// The causes, from what was asked for to what failed first.
     #[must_use]
     pub fn trace(&self) -> &[String] {

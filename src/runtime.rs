@@ -12,12 +12,13 @@ mod mountpoint;
 mod rootfs;
 mod supervise;
 
-use crate::bundle::{Bundle, INIT, LAUNCH, Mount, spec};
+use crate::bundle::{Bundle, INIT, LAUNCH, Mount};
 use crate::config::{Config, RamFilesystem};
 use crate::error::{Because, Error, Result};
 use crate::log;
+use crate::sys::announce::Listener;
 use crate::sys::mount::{self, Restrictions};
-use crate::sys::{ids, open};
+use crate::sys::{guardian, ids, open};
 use crate::trust;
 use crate::user::User;
 pub use execute::OciRuntime;
@@ -36,6 +37,8 @@ pub struct Image {
 }
 
 /// Makes the container of `bundle`, waits for its end, and gives the exit status of the program.
+/// `program` is this one's path; on the other end of `listener`, a descriptor that children inherit,
+/// the container tells of its start.
 ///
 /// Safe because: the caller holds effective root only, with the user's real ids; what the user names
 /// is opened with the user's rights before root mounts it by descriptor; and what the image names is
@@ -43,8 +46,17 @@ pub struct Image {
 ///
 /// # Errors
 /// When a step fails: then no program has run and nothing is left. Exit status 125.
-pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> Result<u8> {
+pub fn run(
+    config: &Config,
+    bundle: &Bundle,
+    image: &Image,
+    program: &Path,
+    listener: &Listener,
+) -> Result<u8> {
     let start = Instant::now();
+    // Held open: a namespace without processes would leave its number to the container's.
+    let _held = std::fs::File::open("/proc/self/ns/mnt").because(|| "cannot open /proc".into())?;
+    let host = guardian::mount_namespace(std::process::id());
     mount::private_namespace()?;
     let trusted = trust::check_installation(config)?;
     let ours = this_program(config, program)?;
@@ -70,9 +82,8 @@ pub fn run(config: &Config, bundle: &Bundle, image: &Image, program: &Path) -> R
     drop(sources);
     mountpoint::directory(&rootfs, &bundle.user, Path::new(&bundle.directory))
         .because(|| format!("cannot create the working directory {}", bundle.directory))?;
-    files::create(&place, "config.json", spec::config_json(bundle).as_bytes(), 0o600, None)?;
     log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
-    execute::run(config, bundle, &place)
+    execute::run(config, bundle, &place, listener, host)
 }
 
 /// The text of the site's copy of the group database.
@@ -114,8 +125,7 @@ fn open_sources(root: &OwnedFd, bundle: &Bundle) -> Result<Vec<OwnedFd>> {
 
 fn cannot_mount(mount: &Mount) -> String {
     let whose = if mount.by_user { "" } else { "the site's " };
-    let request = &mount.request;
-    format!("cannot mount {whose}{} on {}", request.source.display(), request.destination.display())
+    format!("cannot mount {whose}{}", mount.request)
 }
 
 /// A file system in memory on the bundle directory: the only place where anything is made.

@@ -5,15 +5,20 @@
 #![allow(unsafe_code)]
 #![allow(clippy::disallowed_methods)]
 
+pub mod announce;
 pub mod clock;
 pub mod confined;
+pub mod contained;
 pub mod descriptors;
 mod guard;
+pub mod guardian;
 pub mod helper;
 pub mod ids;
+pub mod keeper;
 pub mod loopdev;
 pub mod mount;
 mod mount_compat;
+pub mod namespace;
 pub mod open;
 pub mod parent;
 pub mod process;

@@ -20,6 +20,9 @@ use crate::sys::open::{self, Walk};
 /// More than any OpenSSH tree holds; keeps a mistake (`"OCIBundleDir": "/"`) from lasting minutes.
 const MAX_ENTRIES: usize = 4096;
 
+/// What to do where an installation has no sarus.json yet.
+const UNCONFIGURED: &str = "run configure_installation.sh as root, which makes it";
+
 /// Deeper than any directory that is checked.
 const MAX_DEPTH: usize = 32;
 
@@ -60,8 +63,13 @@ pub fn check_installation(config: &Config) -> Result<Trusted> {
     for hook in &config.hooks.list {
         judge.program(&hook.path)?;
     }
-    if config.hooks.list.iter().any(|hook| hook.path.ends_with("ssh_hook")) {
-        judge.tree(&config.prefix_dir.join("openssh"))?;
+    for hook in config.hooks.list.iter().filter(|hook| hook.is("ssh_hook")) {
+        let usual = config.prefix_dir.join("openssh");
+        let openssh = hook.setting("OPENSSH_DIR").map_or(usual.as_path(), Path::new);
+        // Without it, only runs with --ssh fail.
+        if judge.find(openssh)?.is_some() {
+            judge.tree(openssh)?;
+        }
     }
     Ok(trusted)
 }
@@ -124,7 +132,14 @@ impl Judge {
 
     /// Opens `path`; whatever is passed on the way is judged before the next step.
     fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
-        self.walk(path, flags)?.because(|| format!("cannot open {}", path.display()))
+        let opened = self.walk(path, flags)?;
+        let missing = matches!(opened, Err(Errno::NOENT));
+        let opened = opened.because(|| format!("cannot open {}", path.display()));
+        opened.map_err(|error| match missing {
+            false => error,
+            true if path.ends_with("etc/sarus.json") => error.hint(UNCONFIGURED),
+            true => error.hint("install it, or let sarus.json name another"),
+        })
     }
 
     fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
@@ -172,7 +187,12 @@ impl Judge {
             (false, true) => "others",
             (true, true) => "its group and others",
         };
-        Err(Error::new(format!("{path} is writable for {who}")).hint(format!("chmod go-w {path}")))
+        // Such as /tmp, which is as it should be.
+        let hint = match mode.contains(Mode::SVTX) {
+            true => format!("{path} is a place for everybody: choose another"),
+            false => format!("chmod go-w {path}"),
+        };
+        Err(Error::new(format!("{path} is writable for {who}")).hint(hint))
     }
 
     fn program(&self, path: &Path) -> Result<OwnedFd> {

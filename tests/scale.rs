@@ -7,10 +7,11 @@
 mod common;
 
 use common::hostile::{field, wait_until};
+use common::slurm::Slurm;
 use common::{Image, Installation, Output, Runtime, loop_devices, mounts, processes_of};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,8 +23,9 @@ fn with_busybox(runtime: Runtime) -> Installation {
     installation
 }
 
-/// Starts `count` containers at the same moment, as srun does: one process for each rank.
-fn start_at_once(installation: &Installation, count: usize, script: &str) -> Vec<Child> {
+/// Starts `count` containers at the same moment, as srun does: one process for each rank. In a `job`
+/// they know of each other, and share the host's process numbers.
+fn start_at_once(installation: &Installation, count: usize, job: bool, script: &str) -> Vec<Child> {
     let gate = installation.path("home/alice/gate");
     fs::write(&gate, "").unwrap();
     let sarus = installation.prefix().join("bin/sarus");
@@ -33,6 +35,9 @@ fn start_at_once(installation: &Installation, count: usize, script: &str) -> Vec
         let args = ["-c", &wait, "sh", sarus.to_str().unwrap(), "run", IMAGE, "sh", "-c", script];
         let mut command = installation.as_user(&installation.alice, "sh", args);
         command.env("SLURM_PROCID", rank.to_string()).stdout(Stdio::piped());
+        if job {
+            command.env("SLURM_STEP_NUM_TASKS", count.to_string());
+        }
         command.stderr(Stdio::piped()).spawn().unwrap()
     });
     let lock = fs::File::open(&gate).unwrap();
@@ -41,6 +46,14 @@ fn start_at_once(installation: &Installation, count: usize, script: &str) -> Vec
     std::thread::sleep(std::time::Duration::from_millis(300));
     drop(lock);
     ranks
+}
+
+/// What has ended too early shall say why.
+fn assert_runs(command: &mut Child, runtime: Runtime) {
+    if command.try_wait().unwrap().is_some() {
+        let text = std::io::read_to_string(command.stderr.take().unwrap()).unwrap();
+        panic!("{runtime:?}: it ended: {text}");
+    }
 }
 
 fn programs(installation: &Installation, line: &str) -> Vec<u32> {
@@ -88,18 +101,18 @@ fn assert_nothing_is_left(installation: &Installation, before: &BTreeSet<PathBuf
 #[test]
 fn ranks_that_start_at_once_share_one_superblock() {
     let _turn = alone();
-    for (runtime, count) in [(Runtime::Crun, 128), (Runtime::Runc, 64)] {
+    for (runtime, count, job) in [
+        (Runtime::Crun, 128, true),
+        (Runtime::Runc, 64, true),
+        (Runtime::Crun, 64, false),
+        (Runtime::Runc, 64, false),
+    ] {
         let installation = with_busybox(runtime);
         let before = cgroups();
         let script = "echo rank $SLURM_PROCID; exec sleep 1000";
-        let mut ranks = start_at_once(&installation, count, script);
+        let mut ranks = start_at_once(&installation, count, job, script);
         wait_until("all run", || {
-            for rank in &mut ranks {
-                if rank.try_wait().unwrap().is_some() {
-                    let text = std::io::read_to_string(rank.stderr.take().unwrap()).unwrap();
-                    panic!("{runtime:?}: a rank ended: {text}");
-                }
-            }
+            ranks.iter_mut().for_each(|rank| assert_runs(rank, runtime));
             programs(&installation, "sleep 1000").len() == count
         });
         assert_eq!(devices(&installation), 1, "{runtime:?}");
@@ -132,10 +145,10 @@ fn ranks_that_start_at_once_share_one_superblock() {
 #[test]
 fn ranks_that_end_by_themselves_leave_nothing() {
     let _turn = alone();
-    for runtime in Runtime::ALL {
+    for (runtime, job) in Runtime::ALL.into_iter().flat_map(|r| [(r, true), (r, false)]) {
         let installation = with_busybox(runtime);
         let before = cgroups();
-        for rank in start_at_once(&installation, 64, "echo $SLURM_PROCID; exit 3") {
+        for rank in start_at_once(&installation, 64, job, "echo $SLURM_PROCID; exit 3") {
             let output = rank.wait_with_output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(3), "{runtime:?}: {stderr}");
@@ -144,21 +157,52 @@ fn ranks_that_end_by_themselves_leave_nothing() {
     }
 }
 
-/// Engine, runtime, helpers and program of each rank at once, as the kernel does when memory ends.
 #[test]
-fn nothing_is_left_after_everything_was_killed() {
+fn a_job_step_that_slurm_ends_leaves_nothing() {
     let _turn = alone();
     for runtime in Runtime::ALL {
         let installation = with_busybox(runtime);
         let before = cgroups();
-        let mut ranks = start_at_once(&installation, 16, "exec sleep 1000");
+        let slurm = Slurm::new(installation.path("slurm"));
+        let script = "echo $SLURM_PROCID; setsid sleep 1001 & exec sleep 1000";
+        let args = ["run", IMAGE, "sh", "-c", script];
+        let task = installation.sarus_command(&installation.alice, &args);
+        let mut step = slurm.step(&["-N2", "-n32", "--job-name=step"], &task);
+        let mut step = step.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        for line in ["sleep 1000", "sleep 1001"] {
+            wait_until("all run", || {
+                assert_runs(&mut step, runtime);
+                programs(&installation, line).len() == 32
+            });
+        }
+        assert_eq!(devices(&installation), 1, "{runtime:?}");
+        Output::of(&mut slurm.command("scancel", &["--name=step"])).succeeds();
+        let output = step.wait_with_output().unwrap();
+        assert!(!output.status.success(), "{runtime:?}");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said.lines().collect::<BTreeSet<_>>().len(), 32, "{runtime:?}: {said}");
+        assert_nothing_is_left(&installation, &before);
+    }
+}
+
+/// Engine, runtime, helpers and program of each rank at once, as the kernel does when memory ends.
+#[test]
+fn nothing_is_left_after_everything_was_killed() {
+    let _turn = alone();
+    for (runtime, job) in Runtime::ALL.into_iter().flat_map(|r| [(r, true), (r, false)]) {
+        let installation = with_busybox(runtime);
+        let before = cgroups();
+        let mut ranks = start_at_once(&installation, 16, job, "exec sleep 1000");
         wait_until("all run", || programs(&installation, "sleep 1000").len() == 16);
         let mut all: Vec<u32> = ranks.iter().map(Child::id).collect();
         let mut at = 0;
         while let Some(pid) = all.get(at).copied() {
-            let children = Path::new("/proc").join(format!("{pid}/task/{pid}/children"));
-            let children = fs::read_to_string(children).unwrap_or_default();
-            all.extend(children.split_whitespace().map(|pid| pid.parse::<u32>().unwrap()));
+            for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten()
+            {
+                let children = fs::read_to_string(thread.path().join("children"));
+                let children = children.unwrap_or_default();
+                all.extend(children.split_whitespace().map(|pid| pid.parse::<u32>().unwrap()));
+            }
             at += 1;
         }
         let ids: BTreeSet<String> =

@@ -63,7 +63,7 @@ fn ctrl_z_stops_the_container_and_fg_continues_it() {
     for runtime in Runtime::ALL {
         let installation = with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
-        for options in ["", "--init"] {
+        for options in ["", "--init", "--pid=host", "--pid=host --init"] {
             let script = "trap \"echo STOPPING\" TSTP; \
                           while :; do echo tick; sleep 0.1; done";
             let line = format!("{} run {options} {IMAGE} sh -c '{script}'\n", sarus(&installation));
@@ -80,6 +80,127 @@ fn ctrl_z_stops_the_container_and_fg_continues_it() {
             wait_until("all are stopped", || are_stopped(&installation));
             // One that is stopped can be ended.
             shell.types("kill -KILL %1; fg\n").wait_for("Killed");
+            assert_nothing_is_left(&installation);
+        }
+    }
+}
+
+/// Ctrl-Z would leave behind who was born while the others were looked for.
+#[test]
+fn who_forks_is_stopped_too() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let mut shell = Shell::start(&installation, &installation.alice);
+        for options in ["", "--pid=host"] {
+            let script = "for n in 1 2 3; do while :; do (:); done & done; echo forking; wait";
+            let line = format!("{} run {options} {IMAGE} sh -c '{script}'\n", sarus(&installation));
+            shell.types(&line).wait_for("forking\r\n");
+            shell.types("\x1a").wait_for("READY> ");
+            let are_stopped =
+                || states(&installation).iter().all(|(_, _, state)| state.starts_with(['T', 'Z']));
+            wait_until("all are stopped", are_stopped);
+            // And stay so: else it was a moment between two of them.
+            let before = states(&installation);
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            assert_eq!(states(&installation), before, "{runtime:?} {options}");
+            shell.types("kill -KILL %1; fg\n").wait_for("Killed");
+            assert_nothing_is_left(&installation);
+        }
+    }
+}
+
+/// As all that reads from a terminal: what is typed there is the shell's.
+#[test]
+fn a_container_with_a_terminal_waits_in_the_background() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let mut shell = Shell::start(&installation, &installation.alice);
+        let before = shell.modes();
+        for options in ["-t", "-t --pid=host"] {
+            let script = "while read -r word; do echo \"<$word>\"; done";
+            let line = format!("{} run {options} {IMAGE} sh -c '{script}'", sarus(&installation));
+            shell.types(&format!("{line} &\n")).wait_for("READY> ");
+            wait_until("the engine is stopped", || {
+                let states = states(&installation);
+                states.len() == 1 && states[0].2.starts_with('T')
+            });
+            assert!(shell.runs("echo $((6 * 7))").contains("42"));
+            shell.types("fg\n").wait_for("sarus run");
+            shell.types("one\n").wait_for("<one>");
+
+            kill("-TSTP", &engine(&installation));
+            shell.wait_for("READY> ");
+            shell.types("bg\n").wait_for("READY> ");
+            wait_until("all are stopped", || are_stopped(&installation));
+            assert!(shell.runs("echo $((7 * 7))").contains("49"));
+            shell.types("fg\n").wait_for("sarus run");
+            shell.types("two\n").wait_for("<two>");
+
+            // Nor can the runtime work: it is ended.
+            kill("-TSTP", &engine(&installation));
+            shell.wait_for("READY> ");
+            let wait = "while kill -0 %1 2>/dev/null; do sleep 0.1; done";
+            shell.types(&format!("kill %1; {wait}\n")).wait_for("Exit 143");
+            shell.wait_for("READY> ");
+            assert_nothing_is_left(&installation);
+            assert_eq!(shell.modes(), before, "{runtime:?} {options}");
+        }
+    }
+}
+
+/// It was asked for a moment to prepare, and takes it to end.
+#[test]
+fn a_program_may_end_when_it_is_to_stop() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let mut shell = Shell::start(&installation, &installation.alice);
+        for options in ["", "--init", "--pid=host"] {
+            let script = "trap \"exit 5\" TSTP; while :; do echo tick; sleep 0.01; done";
+            let line = format!("{} run {options} {IMAGE} sh -c '{script}'\n", sarus(&installation));
+            shell.types(&line).wait_for("tick\r\ntick");
+            shell.types("\x1a").wait_for("READY> ");
+            shell.types("fg; echo status $?\n").wait_for("status 5");
+            assert_nothing_is_left(&installation);
+        }
+    }
+}
+
+/// A workload manager may change its mind.
+#[test]
+fn who_is_continued_at_once_goes_on() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let mut shell = Shell::start(&installation, &installation.alice);
+        for options in ["", "--pid=host"] {
+            let script = "while :; do echo tick; sleep 0.1; done";
+            let line = format!("{} run {options} {IMAGE} sh -c '{script}'\n", sarus(&installation));
+            shell.types(&line).wait_for("tick\r\ntick");
+            let engine = engine(&installation);
+            for _ in 0..5 {
+                kill("-TSTP", &engine);
+                kill("-CONT", &engine);
+                shell.types("").wait_for("tick\r\ntick\r\ntick");
+            }
+            shell.types("\x03").wait_for("READY> ");
+            assert_nothing_is_left(&installation);
+        }
+    }
+}
+
+/// As under `srun --pty` and `ssh -t`: nobody is there who could continue it.
+#[test]
+fn ctrl_z_is_nothing_where_no_shell_is() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let mut shell = Shell::start(&installation, &installation.alice);
+        for options in ["", "--pid=host"] {
+            let script = "while :; do echo tick; sleep 0.1; done";
+            let line =
+                format!("exec {} run {options} {IMAGE} sh -c '{script}'", sarus(&installation));
+            shell.types(&format!("script -qec \"{}\" /dev/null\n", line.replace('"', "\\\"")));
+            shell.wait_for("tick\r\ntick");
+            shell.types("\x1a").wait_for("tick\r\ntick\r\ntick");
+            shell.types("\x03").wait_for("READY> ");
             assert_nothing_is_left(&installation);
         }
     }

@@ -5,16 +5,18 @@ use argh::{ArgsInfo, FromArgs};
 use sarus::args::Words;
 use sarus::bundle::command::Entrypoint;
 use sarus::bundle::mounts::MountRequest;
+use sarus::bundle::pid::PidNamespace;
 use sarus::bundle::{self, Bundle, Caller, Options};
 use sarus::config::{Config, Installation};
-use sarus::error::{Error, Result};
+use sarus::error::{Because, Error, Result};
 use sarus::log;
 use sarus::privilege::Rights;
 use sarus::reference::Reference;
 use sarus::runtime::{self, Image, OciRuntime};
 use sarus::store::Repository;
+use sarus::sys::announce::Listener;
 use sarus::sys::terminal::Terminal;
-use sarus::sys::{descriptors, ids, open, process};
+use sarus::sys::{descriptors, guardian, ids, open, process};
 use sarus::user::User;
 use std::ffi::OsString;
 use std::io::Read;
@@ -63,9 +65,16 @@ struct Given {
     /// use the host's MPI in the container; implies --glibc
     #[argh(switch, short = 'm')]
     mpi: bool,
-    /// mount custom directories into the container
+    /// mount what the host has: type=bind,source=PATH,destination=PATH[,readonly]
     #[argh(option)]
     mount: Vec<String>,
+    /// process numbers inside: host or private; default: host for one of several processes of a
+    /// job, else private
+    #[argh(option)]
+    pid: Option<String>,
+    /// enable SSH in the container
+    #[argh(switch)]
+    ssh: bool,
     /// set working directory inside the container
     #[argh(option, short = 'w')]
     workdir: Option<String>,
@@ -73,23 +82,31 @@ struct Given {
 
 fn main(command: &Command, words: Words) -> Result<u8> {
     let start = Instant::now();
-    let (environment, pmi) = take_from_caller()?;
+    let (environment, pmi, listener) = take_from_caller()?;
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();
     let given: Given = command.options(&words)?;
     let (image, args) = words.rest.split_first().ok_or_else(|| command.wrong_number())?;
     let reference: Reference = image.to_string_lossy().parse()?;
-    let (centralized, options) = typed(given, args)?;
+    let (centralized, options) = typed(given, args, &environment)?;
     require_root()?;
 
     let user = User::caller()?;
     let installation = Installation::find()?;
     let config = Config::load(&installation)?;
+    if options.ssh {
+        let keys = super::ssh_keygen::keys(&config, &user)?;
+        ids::as_user(&user, || keys.check())?;
+    }
     let (image, metadata) =
         ids::as_user(&user, || find_image(&config, &user, centralized, &reference))?;
     let runtime = OciRuntime::of(&config.runc_path);
     let cpus = if runtime.makes_cgroups() { limited_cpus() } else { None };
     let groups = runtime::read_group_database(&config, &user)?;
-    let caller = Caller { user, environment, umask, cpus, pmi };
+    let proc_options = match options.pid {
+        PidNamespace::Host => proc_options()?,
+        PidNamespace::Private => Vec::new(),
+    };
+    let caller = Caller { user, environment, umask, cpus, proc_options, pmi };
     let mut bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
     if !runtime.keeps_restrictions() {
         let rootfs = config.bundle_dir.join(&config.rootfs_folder);
@@ -98,15 +115,15 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     log::info("cli", || {
         format!("command line processed in {:.6} s", start.elapsed().as_secs_f64())
     });
-    runtime::run(&config, &bundle, &image, &installation.program)
+    runtime::run(&config, &bundle, &image, &installation.program, &listener)
 }
 
 type Environment = Vec<(OsString, OsString)>;
 
 /// Takes the environment and the open descriptors away from this process: nothing of them shall
 /// reach what runs as root. What the container gets of them is given back: the environment, and
-/// whether there is a descriptor for PMI.
-fn take_from_caller() -> Result<(Environment, bool)> {
+/// whether there is a descriptor for PMI; and where its start is heard of.
+fn take_from_caller() -> Result<(Environment, bool, Listener)> {
     let environment = process::take_environment();
     let pmi_fd = environment
         .iter()
@@ -117,11 +134,13 @@ fn take_from_caller() -> Result<(Environment, bool)> {
     if let Some(fd) = pmi_fd {
         descriptors::move_descriptor(fd, bundle::PMI_FD)?;
     }
-    descriptors::copy_streams(bundle::first_stream(pmi_fd.is_some()))?;
-    Ok((environment, pmi_fd.is_some()))
+    let pmi = pmi_fd.is_some();
+    let listener = Listener::new(bundle::socket(pmi))?;
+    descriptors::copy_streams(bundle::first_stream(pmi))?;
+    Ok((environment, pmi, listener))
 }
 
-fn typed(given: Given, args: &[OsString]) -> Result<(bool, Options)> {
+fn typed(given: Given, args: &[OsString], environment: &Environment) -> Result<(bool, Options)> {
     let entrypoint = match given.entrypoint {
         None => Entrypoint::Image,
         Some(program) if program.is_empty() => Entrypoint::Removed,
@@ -139,6 +158,27 @@ fn typed(given: Given, args: &[OsString]) -> Result<(bool, Options)> {
             )));
         }
     }
+    // sshd and what it starts end with a namespace of their own; its sessions are no ranks.
+    let pid = match (given.pid.map(|text| text.parse()).transpose()?, given.ssh) {
+        (Some(PidNamespace::Host), true) => {
+            return Err(Error::new("cannot run with both --ssh and --pid=host")
+                .hint("leave --pid=host out: with --ssh, ranks start in one container of a node"));
+        }
+        (_, true) => PidNamespace::Private,
+        (Some(pid), false) => pid,
+        (None, false) => match PidNamespace::for_job(environment) {
+            PidNamespace::Host if !guardian::adopt_orphans() => {
+                log::warn(
+                    "run",
+                    "this kernel cannot hold ranks together that share the host's \
+                           process numbers: each has its own, which some MPI libraries do not \
+                           bear (--pid=private says that it shall be so)",
+                );
+                PidNamespace::Private
+            }
+            usual => usual,
+        },
+    };
     let mounts = given.mount.iter().map(|request| MountRequest::parse(request));
     let options = Options {
         entrypoint,
@@ -146,8 +186,10 @@ fn typed(given: Given, args: &[OsString]) -> Result<(bool, Options)> {
         workdir: given.workdir,
         terminal: given.tty.then(|| Ok(Terminal::of_stdin()?.size())).transpose()?,
         init: given.init,
+        pid,
         mpi: given.mpi,
         glibc: given.glibc || given.mpi,
+        ssh: given.ssh,
         args: args.to_vec(),
     };
     Ok((given.centralized_repository, options))
@@ -186,8 +228,16 @@ fn not_available(repository: &Repository, reference: &Reference) -> Error {
         Ok(Some(_)) => {
             error.hint(format!("an image of that name was loaded: it is called {loaded}"))
         }
-        _ => error.hint("'sarus images' lists what is there; 'sarus load' imports an image"),
+        _ => error
+            .hint("'sarus images' lists what is here; 'sarus pull' and 'sarus load' bring more"),
     }
+}
+
+/// How `/proc` of a container is to be mounted that sees the processes of the host.
+fn proc_options() -> Result<Vec<String>> {
+    let path = "/proc/self/mountinfo";
+    let text = std::fs::read_to_string(path).because(|| format!("cannot read {path}"))?;
+    bundle::pid::restrictions_of_proc(&text)
 }
 
 /// The processors that this process may use, if they are not all that there are.

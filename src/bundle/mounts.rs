@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::log;
+use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 /// A bind mount that was asked for.
@@ -29,6 +30,14 @@ impl MountRequest {
             Error::caused_by(format!("invalid mount request '{request}'"), cause)
                 .hint("--mount=type=bind,source=/on/host,destination=/in/container[,readonly]")
         })
+    }
+}
+
+impl fmt::Display for MountRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (source, destination) = (self.source.display(), self.destination.display());
+        let readonly = if self.readonly { ",readonly" } else { "" };
+        write!(f, "type=bind,source={source},destination={destination}{readonly}")
     }
 }
 

@@ -1,11 +1,13 @@
 //! config.json of a bundle: plain structs of the OCI runtime specification, and one function that
 //! fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 
-use super::{Bundle, LAUNCH, first_stream};
+use super::pid::PidNamespace;
+use super::{Bundle, LAUNCH, first_stream, socket};
 use crate::log;
 use crate::sys::terminal::Size;
 use miniserde::Serialize;
 use miniserde::json::{self, Value};
+use rustix::process::Pid;
 use std::collections::BTreeMap;
 
 #[derive(Serialize)]
@@ -100,14 +102,18 @@ struct Cpu {
     cpus: String,
 }
 
-/// The text of config.json. Nothing in it is optional, so that no null is written, which the
-/// specification does not know.
+/// The text of config.json, for the OCI runtime that is the process `runtime`. Nothing in it is
+/// optional, so that no null is written, which the specification does not know.
 #[must_use]
-pub fn config_json(bundle: &Bundle) -> String {
-    json::to_string(&spec(bundle))
+pub fn config_json(bundle: &Bundle, runtime: Pid) -> String {
+    json::to_string(&spec(bundle, runtime))
 }
 
-fn spec(bundle: &Bundle) -> Spec<'_> {
+fn spec(bundle: &Bundle, runtime: Pid) -> Spec<'_> {
+    let namespaces: &[_] = match bundle.pid {
+        PidNamespace::Private => &["pid", "mount"],
+        PidNamespace::Host => &["mount"],
+    };
     Spec {
         // The first version whose user has a umask.
         version: "1.0.2",
@@ -116,26 +122,27 @@ fn spec(bundle: &Bundle) -> Spec<'_> {
         mounts: mounts(bundle),
         hooks: &bundle.hooks,
         linux: Linux {
-            namespaces: ["pid", "mount"].map(|kind| Namespace { kind }).into(),
+            namespaces: namespaces.iter().map(|kind| Namespace { kind }).collect(),
             resources: bundle.cpus.clone().map(|cpus| ("cpu", Cpu { cpus })).into_iter().collect(),
             propagation: "slave",
             masked: MASKED.into(),
             readonly: READONLY.into(),
         },
-        annotations: bundle.annotations(),
+        annotations: bundle.annotations(runtime),
     }
 }
 
 fn process(bundle: &Bundle) -> Process<'_> {
     let user = &bundle.user;
-    // Which looks at what the runtime made, takes the caller's streams, and goes to the directory:
-    // see the applet.
+    // Which looks at what the runtime made, takes the caller's streams, goes to the directory, and
+    // tells the engine of it: see the applet.
     let streams = match bundle.terminal {
         Some(_) => "-".to_owned(),
         None => first_stream(bundle.pmi).to_string(),
     };
     let Size { rows, columns } = bundle.terminal.unwrap_or_default();
-    let launch = [LAUNCH, &streams, &bundle.directory].map(str::to_owned);
+    let socket = socket(bundle.pmi).to_string();
+    let launch = [LAUNCH, &socket, &streams, &bundle.directory].map(str::to_owned);
     Process {
         terminal: bundle.terminal.is_some(),
         // Without a terminal nobody looks at it.
@@ -175,7 +182,7 @@ fn mounts(bundle: &Bundle) -> Vec<Mount> {
     }
     let mount = |destination, kind, source, options| Mount { destination, kind, source, options };
     vec![
-        mount("/proc", "proc", "proc", options(&[])),
+        mount("/proc", "proc", "proc", bundle.proc_options.clone()),
         mount("/dev/pts", "devpts", "devpts", pts),
         // The host's: ranks of one node share memory across their containers.
         mount(

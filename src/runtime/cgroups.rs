@@ -24,8 +24,8 @@ const STALE: Duration = Duration::from_secs(60);
 /// What the name of every container starts with.
 pub const PREFIX: &str = "container-";
 
-/// Where this process stands, opened before the runtime starts: it gets a /proc of its own, which
-/// hides the host's.
+/// Where this process stands, opened before the runtime starts: it may get a /proc of its own,
+/// which hides the host's.
 #[derive(Debug)]
 pub struct Position {
     mounts: File,
@@ -74,6 +74,12 @@ impl Janitor {
         let pid = process::fork_detached(&keep, sign.as_raw_fd(), work)
             .because(|| "cannot start the process that tidies up".into())?;
         Ok(Self { pid, sign })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Lets it do its work now, and waits for the end of it.

@@ -34,6 +34,9 @@ pub fn explain(bundle: &Bundle, place: &OwnedFd, hooks: &Hooks) -> Option<Error>
     let error = Error::caused_by(format!("cannot start '{program}' in the container"), why.clone());
     let printed = read(place, HOOKS_OUTPUT).unwrap_or_default();
     let mut hints = vec![hook_named_in(&why, hooks)];
+    if why.contains("cgroup") {
+        hints.push(Some("'sarus check' tells what the OCI runtime wants of cgroups".to_owned()));
+    }
     if why.contains("hook") && !printed.is_empty() {
         hints.push(Some(format!("the hooks printed: {}", in_one_line(&printed))));
     }
@@ -56,7 +59,9 @@ fn failure(log: &str) -> Option<String> {
     let quoted = line.split_once(" msg=\"").and_then(|(_, rest)| rest.strip_suffix('"'));
     let text = quoted.map_or_else(|| line.to_owned(), unquoted);
     let text = text.strip_prefix("runc run failed: ").unwrap_or(&text);
-    Some(in_one_line(text))
+    // Where a hook printed nothing, nothing is said of it.
+    let text = text.trim_end();
+    Some(in_one_line(text.strip_suffix(", stdout: , stderr:").unwrap_or(text)))
 }
 
 /// Undoes Go's quoting, as far as one line goes.
@@ -113,6 +118,10 @@ mod tests {
                 Some("hook: stdout: a \"b\" , c"),
             ),
             (
+                "time=\"x\" level=error msg=\"runc run failed: hook: exit status 1, stdout: , stderr: \"\n",
+                Some("hook: exit status 1"),
+            ),
+            (
                 "error executing hook `/bin/x` (exit code: 7)\n",
                 Some("error executing hook `/bin/x` (exit code: 7)"),
             ),
@@ -123,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_number_becomes_the_name_of_a_hook() {
-        let hook = |stage, path: &str| Hook { stage, path: path.into() };
+        let hook = |stage, path: &str| Hook { stage, path: path.into(), ..Hook::default() };
         let list = vec![hook("prestart", "/a"), hook("prestart", "/b"), hook("poststop", "/c")];
         let hooks = Hooks { verbatim: None, list };
         let name = |why| hook_named_in(why, &hooks);

@@ -1,20 +1,24 @@
 //! Executes a bundle: the only module that knows the OCI runtime and its command line.
 //!
-//! The runtime is a child in a PID namespace of its own, whose end ends everything in it. See
+//! The runtime is a child whose end ends everything that it started. See
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md>.
 
 use super::cgroups::{self, Janitor, Position};
-use super::{diagnosis, files, supervise};
-use crate::bundle::Bundle;
+use super::supervise::{End, Watch};
+use super::{diagnosis, files};
+use crate::bundle::pid::PidNamespace;
+use crate::bundle::{Bundle, spec};
 use crate::config::Config;
 use crate::error::{Because, Result};
-use crate::sys::process::{self, Program};
+use crate::sys::announce::Listener;
+use crate::sys::contained::{self, Program};
+use crate::sys::guardian;
 use crate::sys::signal::Signals;
 use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::Mode;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The exit status when the engine or the OCI runtime failed before the program started.
 pub(super) const FAILED: u8 = 125;
@@ -58,7 +62,13 @@ impl OciRuntime {
 }
 
 /// Runs the bundle at `place` to its end.
-pub fn run(config: &Config, bundle: &Bundle, place: &OwnedFd) -> Result<u8> {
+pub fn run(
+    config: &Config,
+    bundle: &Bundle,
+    place: &OwnedFd,
+    listener: &Listener,
+    host: Option<PathBuf>,
+) -> Result<u8> {
     rustix::fs::mkdirat(place, "state", Mode::from_raw_mode(0o700))
         .because(|| "cannot create the runtime's state directory".into())?;
     let terminal = bundle.terminal.map(|_| Terminal::of_stdin()).transpose()?;
@@ -73,7 +83,7 @@ pub fn run(config: &Config, bundle: &Bundle, place: &OwnedFd) -> Result<u8> {
         OciRuntime::Other => None,
         _ => Some(files::create(place, diagnosis::STDERR, b"", 0o600, None)?.into()),
     };
-    let child = process::spawn_contained(Program {
+    let program = Program {
         path: config.runc_path.as_os_str(),
         args: &args,
         env: &[("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")],
@@ -82,17 +92,28 @@ pub fn run(config: &Config, bundle: &Bundle, place: &OwnedFd) -> Result<u8> {
         takes_stdin: bundle.terminal.is_some(),
         stderr,
         takes_stdio: runtime != OciRuntime::Runc,
-    })?;
+        prepare: &|pid| {
+            let text = spec::config_json(bundle, pid);
+            files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
+        },
+    };
+    let child = match bundle.pid {
+        PidNamespace::Private => contained::spawn_in_namespace(program)?,
+        PidNamespace::Host => guardian::spawn_guarded(program, host)?,
+    };
     let janitor =
         position.map(|position| Janitor::start(&id, position, terminal.as_ref())).transpose()?;
-    let status = supervise::wait(&child, &signals, terminal.as_ref());
+    let watch = Watch::new(&child, terminal.as_ref(), listener, bundle.user.uid);
+    let end = watch.wait(&signals);
+    if end.as_ref().map_or(true, End::is_violent) {
+        child.end_all_but(janitor.as_ref().map(Janitor::pid));
+    }
     if let Some(janitor) = janitor {
         janitor.dismiss();
     }
-    let status = status?;
-    match status {
+    match end?.exit_status() {
         0 => Ok(0),
-        _ => diagnosis::explain(bundle, place, &config.hooks).map_or(Ok(status), Err),
+        status => diagnosis::explain(bundle, place, &config.hooks).map_or(Ok(status), Err),
     }
 }
 

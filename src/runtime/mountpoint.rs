@@ -26,7 +26,7 @@ pub struct Place<'a> {
 }
 
 /// What is engine and runtime's own: a mount there would get root's files written into it.
-const RESERVED: [&str; 17] = [
+const RESERVED: [&str; 21] = [
     "/",
     "/dev",
     "/dev/null",
@@ -40,6 +40,10 @@ const RESERVED: [&str; 17] = [
     "/dev/pts",
     "/dev/shm",
     "/dev/mqueue",
+    "/dev/core",
+    "/dev/stdin",
+    "/dev/stdout",
+    "/dev/stderr",
     "/dev/init",
     "/dev/launch",
     "/proc",
@@ -94,8 +98,7 @@ impl Place<'_> {
         let path = self.resolved()?;
         let shown = path.display();
         if RESERVED.iter().any(|reserved| path == Path::new(reserved))
-            || path.starts_with("/proc")
-            || path.starts_with("/sys")
+            || ["/proc", "/sys", "/dev/fd"].iter().any(|reserved| path.starts_with(reserved))
         {
             return Err(Error::new(format!("{shown} is reserved for the container itself")));
         }

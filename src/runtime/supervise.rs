@@ -1,12 +1,14 @@
 //! Watches over a container that is being started or runs: passes signals on, stops and continues
-//! it, and waits for its end. Start at [`wait`].
+//! it, and waits for its end. Start at [`Watch::wait`].
 
 use crate::error::Result;
 use crate::log;
-use crate::sys::process::{self, Change, Contained};
+use crate::sys::announce::{Listener, Started};
+use crate::sys::contained::Contained;
+use crate::sys::process::{self, Change};
 use crate::sys::signal::{Arrived, Signals};
 use crate::sys::terminal::Terminal;
-use std::path::Path;
+use rustix::process::Uid;
 use std::time::Duration;
 
 /// What a terminal sends to every process of the foreground group, so to the runtime too.
@@ -15,121 +17,200 @@ const FROM_TERMINAL: [i32; 4] = [libc::SIGINT, libc::SIGQUIT, libc::SIGTTIN, lib
 /// What asks a program to end.
 const TO_END: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
 
+/// How often the end of a program is looked for where the kernel (before 5.3) does not tell of it.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// How soon what a program left behind is looked for again; each time twice as long.
+const MOMENT: Duration = Duration::from_millis(5);
+
 /// How long a program may prepare for being stopped, if it handles SIGTSTP.
 const NOTICE: Duration = Duration::from_millis(20);
 
-/// Passes signals on until the runtime ends; the exit status.
-pub fn wait(child: &Contained, signals: &Signals, terminal: Option<&Terminal>) -> Result<u8> {
-    let mut given_up = None;
-    loop {
-        match signals.next(None)? {
-            Some(Arrived { number: libc::SIGCHLD, .. }) => {
-                while let Some((pid, change)) = process::next_change() {
-                    match (change, given_up) {
-                        _ if pid != child.pid => {}
-                        (Change::Exited(status), _) => return Ok(status),
-                        (Change::Killed(_), Some(signal)) => return Ok(process::status_of(signal)),
-                        (Change::Killed(signal), None) => return Ok(killed(signal)),
+/// A container, and what its watch needs to know of it.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    /// The OCI runtime.
+    runtime: &'a Contained,
+    /// The caller's terminal, if the container has one of its own.
+    terminal: Option<&'a Terminal>,
+    /// What tells of the start.
+    listener: &'a Listener,
+    /// Whose container it is.
+    user: Uid,
+    /// The program, from its start on.
+    started: Option<Started>,
+    /// How long what it left behind gets before it is looked for again.
+    moment: Duration,
+    /// Whether all was stopped for want of a terminal, and stays so.
+    held: bool,
+}
+
+impl<'a> Watch<'a> {
+    /// Nothing has been heard of the program yet.
+    pub fn new(
+        runtime: &'a Contained,
+        terminal: Option<&'a Terminal>,
+        listener: &'a Listener,
+        user: Uid,
+    ) -> Self {
+        Self { runtime, terminal, listener, user, started: None, moment: MOMENT, held: false }
+    }
+
+    /// Passes signals on until the runtime ends; how it did.
+    pub fn wait(mut self, signals: &Signals) -> Result<End> {
+        let mut given_up = None;
+        loop {
+            let arrived = self.next(signals)?;
+            self.started = self
+                .started
+                .take()
+                .or_else(|| self.listener.hear(self.user, self.runtime.number()));
+            let Some(arrived) = arrived else { continue };
+            match arrived.number {
+                libc::SIGCHLD => {
+                    while let Some((pid, change)) = process::next_change() {
+                        if pid == self.runtime.child {
+                            return Ok(End { change, given_up });
+                        }
                     }
                 }
+                // A runtime that starts a container, or waits for a hook, does not listen; nor does one
+                // that is stopped.
+                number if TO_END.contains(&number) && (self.started.is_none() || self.held) => {
+                    given_up = Some(number);
+                    self.runtime.send(libc::SIGKILL);
+                }
+                _ => self.pass_on(arrived),
             }
-            Some(Arrived { number, .. }) if TO_END.contains(&number) && !has_started() => {
-                // A runtime that starts a container, or waits for a hook, does not listen.
-                given_up = Some(number);
-                process::send(child.pid, libc::SIGKILL);
+        }
+    }
+
+    /// The next signal, or none when there may be something else to do.
+    fn next(&mut self, signals: &Signals) -> Result<Option<Arrived>> {
+        match &self.started {
+            _ if !self.runtime.is_guarded() => signals.next(None),
+            None => signals.next_unless(self.listener),
+            Some(Started { program, .. }) if !program.has_ended() => match program.handle() {
+                Some(handle) => signals.next_unless(handle),
+                None => signals.next(Some(GLANCE)),
+            },
+            Some(_) => {
+                self.runtime.kill_rest();
+                // Each look is one at all processes of the node, and a hook at the end may take long.
+                self.moment = (self.moment * 2).min(GLANCE);
+                signals.next(Some(self.moment))
             }
-            Some(arrived) => pass_on(arrived, child, terminal),
-            None => {}
+        }
+    }
+
+    fn pass_on(&mut self, arrived: Arrived) {
+        match arrived {
+            Arrived { number: libc::SIGTSTP, from_kernel } => {
+                // A terminal asks the whole group.
+                if !from_kernel || self.runtime.is_guarded() {
+                    self.runtime.send(libc::SIGTSTP);
+                }
+                self.suspend(if from_kernel { libc::SIGTSTP } else { libc::SIGSTOP });
+            }
+            Arrived { number: libc::SIGCONT, .. } if self.is_in_background() => {
+                self.suspend(libc::SIGSTOP);
+            }
+            Arrived { number: libc::SIGWINCH, .. } if self.terminal.is_some() => self.resize(),
+            // runc keeps these two to itself.
+            Arrived { number: number @ (libc::SIGWINCH | libc::SIGURG), .. } => {
+                self.started.iter().for_each(|started| started.program.send(number));
+            }
+            Arrived { number, from_kernel: true }
+                if FROM_TERMINAL.contains(&number) && !self.runtime.is_guarded() => {}
+            Arrived { number, .. } => self.runtime.send(number),
+        }
+    }
+
+    /// Stops the container and, by `signal`, this process, as Ctrl-Z does to a program without a
+    /// container, until this process is continued, and has its terminal back. The kernel itself would
+    /// not stop the first process of a container.
+    fn suspend(&mut self, signal: i32) {
+        self.hold();
+        // The shell shall find its terminal as it was, if it does not have it already.
+        let terminal = self.terminal.filter(|_| !self.is_in_background());
+        let raw = terminal.and_then(|terminal| terminal.now().ok());
+        terminal.inspect(|terminal| terminal.restore());
+        stop(signal);
+        while self.is_in_background() {
+            if Signals::has_come(&TO_END) {
+                self.held = true;
+                return;
+            }
+            // A shell continues the whole process group, and runc passes it on to the program.
+            self.hold();
+            stop(libc::SIGSTOP);
+        }
+        self.runtime.send(libc::SIGCONT);
+        if let Some(raw) = raw {
+            raw.restore();
+            // Its size may be another by now.
+            self.resize();
+        }
+        self.runtime.signal_all(libc::SIGCONT);
+    }
+
+    /// Whether the container has a terminal that is somebody else's now: what is typed there is not
+    /// for it.
+    fn is_in_background(&self) -> bool {
+        self.terminal.is_some_and(Terminal::is_of_others)
+    }
+
+    /// Stops runtime and container, after a moment for what they do of a signal that has just come.
+    fn hold(&self) {
+        std::thread::sleep(NOTICE);
+        // The runtime first: else it would start more, and read what is typed for others.
+        self.runtime.send(libc::SIGSTOP);
+        self.runtime.signal_all(libc::SIGSTOP);
+    }
+
+    /// Has the container's terminal follow the caller's: runc does it when it is told, for crun it
+    /// must be done.
+    fn resize(&self) {
+        self.runtime.send(libc::SIGWINCH);
+        if let (Some(started), Some(terminal)) = (&self.started, self.terminal) {
+            started.resize(terminal.size());
         }
     }
 }
 
-fn pass_on(arrived: Arrived, child: &Contained, terminal: Option<&Terminal>) {
-    match arrived {
-        Arrived { number: libc::SIGTSTP, from_kernel } => {
-            if !from_kernel {
-                process::send(child.pid, libc::SIGTSTP);
+/// Stops this process by `signal` until someone continues it, who may have done so already: a stop
+/// would undo that.
+fn stop(signal: i32) {
+    if !Signals::has_come(&[libc::SIGCONT]) {
+        process::stop(signal);
+    }
+    Signals::forget(libc::SIGCONT);
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct End {
+    change: Change,
+    /// The signal for which it was given up: then it ended by our own hand.
+    given_up: Option<i32>,
+}
+
+impl End {
+    /// Whether the runtime was killed, be it by us.
+    pub fn is_violent(&self) -> bool {
+        matches!(self.change, Change::Killed(_))
+    }
+
+    /// The exit status of the run. The user is told of a runtime that someone else killed.
+    pub fn exit_status(&self) -> u8 {
+        match (self.change, self.given_up) {
+            (Change::Exited(status), _) => status,
+            (Change::Killed(_), Some(signal)) => process::status_of(signal),
+            (Change::Killed(signal), None) => {
+                let message = format!("the OCI runtime was ended by signal {signal}");
+                log::write(log::Level::Error, "runtime", &message);
+                process::status_of(signal)
             }
-            suspend(child, terminal);
         }
-        Arrived { number: libc::SIGWINCH, .. } if terminal.is_some() => resize(child, terminal),
-        // runc keeps these two to itself.
-        Arrived { number: number @ (libc::SIGWINCH | libc::SIGURG), .. } => {
-            first_processes().for_each(|pid| child.signal_inside(pid, number));
-        }
-        Arrived { number, from_kernel: true } if FROM_TERMINAL.contains(&number) => {}
-        Arrived { number, .. } => process::send(child.pid, number),
     }
-}
-
-/// Stops the container and this process, as Ctrl-Z does to a program without a container, until
-/// this process is continued. The kernel itself would not stop the first process of a container.
-fn suspend(child: &Contained, terminal: Option<&Terminal>) {
-    std::thread::sleep(NOTICE);
-    // The runtime first: else it would start more, and read what is typed for others.
-    process::send(child.pid, libc::SIGSTOP);
-    child.signal_all(libc::SIGSTOP);
-    // The shell shall find its terminal as it was.
-    let raw = terminal.and_then(|terminal| terminal.now().ok());
-    terminal.inspect(|terminal| terminal.restore());
-    process::stop();
-    process::send(child.pid, libc::SIGCONT);
-    if let Some(raw) = raw.filter(Terminal::is_ours) {
-        raw.restore();
-        // Its size may be another by now.
-        resize(child, terminal);
-    }
-    child.signal_all(libc::SIGCONT);
-}
-
-/// Has the container's terminal follow the caller's: runc does it when it is told, for crun it must
-/// be done.
-fn resize(child: &Contained, terminal: Option<&Terminal>) {
-    process::send(child.pid, libc::SIGWINCH);
-    for pid in first_processes() {
-        let root = Path::new("/proc").join(pid.to_string()).join("root");
-        terminal.inspect(|terminal| terminal.hand_on_size(&root));
-    }
-}
-
-/// The first process of the container, as the runtime numbers it, once there is one: a child of one
-/// of the runtime's threads. /proc is the runtime's by now.
-fn first_processes() -> impl Iterator<Item = i32> {
-    let threads = std::fs::read_dir("/proc/1/task").into_iter().flatten().flatten();
-    let children = threads.flat_map(|thread| {
-        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        children.split_whitespace().flat_map(str::parse).collect::<Vec<i32>>()
-    });
-    // Others are hooks, and share the runtime's namespace.
-    children.filter(|pid| namespaces_of(*pid).is_some_and(|depth| depth > 1))
-}
-
-/// How many PID namespaces a process is in, from the runtime's on, where the kernel tells (4.1).
-fn namespaces_of(pid: i32) -> Option<usize> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    Some(numbers.split_whitespace().count())
-}
-
-/// Whether the first process of the container is more than a copy of the runtime, which becomes the
-/// program at the end of a start. Where the kernel does not tell, it is taken for that.
-fn has_started() -> bool {
-    if namespaces_of(1).is_none() || !Path::new("/proc/1/task/1/children").exists() {
-        return true;
-    }
-    let name = |pid: i32| {
-        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        words.split(|byte| *byte == 0).next().unwrap_or_default().to_vec()
-    };
-    let runtime = name(1);
-    first_processes().map(name).any(|own| !own.is_empty() && own != runtime)
-}
-
-fn killed(signal: i32) -> u8 {
-    log::write(
-        log::Level::Error,
-        "runtime",
-        &format!("the OCI runtime was ended by signal {signal}"),
-    );
-    process::status_of(signal)
 }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[must_use]
 pub fn local_time() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seconds = libc::time_t::try_from(now.as_secs()).unwrap_or_default();
+    let seconds = now.as_secs().try_into().unwrap_or_default();
     // SAFETY: all zeroes is a `tm` like any other: numbers, and a pointer that may be null.
     let mut fields: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are valid for the call; the C library reads /etc/localtime or TZ, and

@@ -2,7 +2,7 @@
 //! container expects.
 
 use crate::error::{Because, Result};
-use rustix::fd::RawFd;
+use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Closes every descriptor above 2 but `keep`, whatever the caller left open.
 ///
@@ -44,13 +44,13 @@ pub fn is_open(fd: RawFd) -> bool {
     fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1
 }
 
-/// Moves a descriptor that was inherited open to the number `to`, and lets children have it.
+/// Moves a descriptor that is nobody's in this program to the number `to`, which must be free, and
+/// lets children have it.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn move_descriptor(fd: RawFd, to: RawFd) -> Result<()> {
-    // SAFETY: `fd` was inherited and belongs to nothing else in this program; neither does `to`,
-    // since everything above 2 but `fd` was closed at the start.
+    // SAFETY: nothing else in this program knows `fd` or `to`, as the caller promises.
     let answer = unsafe {
         if fd == to {
             libc::fcntl(fd, libc::F_SETFD, 0)
@@ -63,6 +63,20 @@ pub fn move_descriptor(fd: RawFd, to: RawFd) -> Result<()> {
             .because(|| format!("cannot keep descriptor {fd}"));
     }
     Ok(())
+}
+
+/// Makes the descriptor `number` above 2 ours, which this program was given by that number; children
+/// do not inherit it.
+///
+/// # Errors
+/// When it is not open.
+pub fn take(number: RawFd) -> std::io::Result<OwnedFd> {
+    // SAFETY: takes numbers.
+    if number <= 2 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(std::io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, and was inherited for this: it belongs to nothing else in this program.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Copies stdin, stdout and stderr to the numbers from `first` on, which must be free: there they

@@ -20,6 +20,13 @@ pub fn are_raised() -> bool {
     geteuid() != uid || getegid() != getgid() || (!uid.is_root() && has_capabilities())
 }
 
+/// Whether the program was started with more rights than its caller has, given up since or not.
+#[must_use]
+pub fn were_raised() -> bool {
+    // SAFETY: reads a number that the kernel left at the start, or 0.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
 /// Whether this process may do what root may.
 #[must_use]
 pub fn is_effective_root() -> bool {

@@ -7,7 +7,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 /// Where messages go: to the user, and to the runtime.
 #[derive(Debug)]
 pub struct Voice {
-    /// The stderr that the runtime gave us, when we speak with another.
+    /// The stderr that the runtime gave us, when we speak with another of its own.
     own: Option<OwnedFd>,
 }
 
@@ -22,10 +22,12 @@ impl Voice {
     #[must_use]
     pub fn of_parent(engine: Option<&str>) -> Self {
         let number = rustix::process::getppid().and_then(|parent| number(engine?, parent));
-        Self { own: switch(number.unwrap_or(2)) }
+        let own = switch(number.unwrap_or(2));
+        // The engine's user need not hear it twice.
+        Self { own: own.filter(|_| number.is_none()) }
     }
 
-    /// Also tells the runtime, which makes it part of its own report.
+    /// Also tells the runtime, which makes it part of its own report, where nobody may hear us.
     pub fn tell_runtime(&self, text: &str) {
         if let Some(own) = &self.own {
             // One that does not listen is no error.

@@ -1,12 +1,12 @@
-//! Processes: our own descriptors and limits, and the OCI runtime as a child that cannot outlive us.
+//! Processes: children, what becomes of them, and signals for them. The OCI runtime is a child of a
+//! kind of its own: see [`contained`](super::contained).
 
-use super::signal::Signals;
-use super::{guard, ids};
+use super::signal::{Signals, empty_set};
+use super::{guardian, ids};
 use crate::error::{Because, Error, Result};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Signal};
-use rustix::thread::UnshareFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::process::{Pid, PidfdFlags};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -20,129 +20,6 @@ pub fn take_environment() -> Vec<(OsString, OsString)> {
     // SAFETY: this program has one thread now.
     unsafe { libc::clearenv() };
     environment
-}
-
-/// A program to execute as root, by its checked absolute path.
-#[derive(Debug)]
-pub struct Program<'a> {
-    /// The checked file.
-    pub path: &'a OsStr,
-    /// Its arguments, without its own name.
-    pub args: &'a [OsString],
-    /// Its whole environment.
-    pub env: &'a [(&'static str, &'static str)],
-    /// Where it starts.
-    pub directory: BorrowedFd<'a>,
-    /// What this process has blocked, and the child shall not.
-    pub signals: &'a Signals,
-    /// Whether it gets our stdin; else it finds an empty one.
-    pub takes_stdin: bool,
-    /// Where it complains, if not to our stderr.
-    pub stderr: Option<std::fs::File>,
-    /// Whether it would give stdin, stdout and stderr to others if it could.
-    pub takes_stdio: bool,
-}
-
-/// A child that ends when we do.
-#[derive(Debug)]
-pub struct Contained {
-    /// Its number in our own PID namespace.
-    pub pid: u32,
-    /// Closed by the kernel when this process ends, and not before.
-    _alive: std::io::PipeWriter,
-    /// The PID namespace whose first process it is.
-    namespace: Option<std::fs::File>,
-}
-
-impl Contained {
-    /// Sends signal `number` to all that it started, directly or not, but not to itself. Unlike
-    /// others, SIGSTOP then stops the first process of a container too.
-    pub fn signal_all(&self, number: i32) {
-        self.signal_inside(-1, number);
-    }
-
-    /// Sends signal `number` to the process that has the number `pid` in its namespace.
-    pub fn signal_inside(&self, pid: i32, number: i32) {
-        let Some(namespace) = &self.namespace else { return };
-        // Numbers, and -1 for all, mean what the sender sees: so a process in there sends it.
-        if enter_pid_namespace(namespace).is_err() {
-            return;
-        }
-        // SAFETY: this program has one thread, and the child makes two system calls.
-        match unsafe { libc::fork() } {
-            // SAFETY: passes numbers, and ends the child at once.
-            0 => unsafe {
-                libc::kill(pid, number);
-                libc::_exit(0)
-            },
-            // Without a process in it, the namespace takes no other.
-            child => wait_for(u32::try_from(child).unwrap_or_default()),
-        }
-    }
-}
-
-/// Starts `program` with all ids of root, as the first process of a PID namespace: when it ends or
-/// is killed, the kernel kills everything that it started; and it is killed when we are.
-///
-/// # Errors
-/// When the kernel refuses a step; then nothing runs.
-pub fn spawn_contained(program: Program<'_>) -> Result<Contained> {
-    // SAFETY: CLONE_NEWPID changes only in which namespace children are born.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
-        .because(|| "cannot make a PID namespace".into())?;
-    let (alive, ours) = std::io::pipe().because(|| "cannot make a pipe".into())?;
-    let directory = program.directory.as_raw_fd();
-    let mask = program.signals.mask_before();
-    let takes_stdio = program.takes_stdio;
-    let other_end = ours.as_raw_fd();
-    let mut command = Command::new(program.path);
-    command.args(program.args).env_clear().envs(program.env.iter().copied());
-    if let Some(file) = program.stderr {
-        command.stderr(file);
-    }
-    if !program.takes_stdin {
-        command.stdin(std::process::Stdio::null());
-    }
-    // SAFETY: the closure runs in the forked child of a program with one thread, so allocation and
-    // every other call are sound there.
-    unsafe {
-        command.pre_exec(move || {
-            mask.restore();
-            // Ours is inherited too: as long as it is open, the pipe tells nothing of the parent.
-            libc::close(other_end);
-            before_exec(directory, &alive)?;
-            // For all, in case that another one does it too; kernels that cannot are rare and old.
-            guard::keep_owner_of_stdio().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })
-        });
-    }
-    let child =
-        command.spawn().because(|| format!("cannot execute {}", program.path.to_string_lossy()))?;
-    // /proc is its own by now. It may have ended already.
-    let namespace = std::fs::File::open("/proc/1/ns/pid").ok();
-    Ok(Contained { pid: child.id(), _alive: ours, namespace })
-}
-
-/// The last steps of the child.
-fn before_exec(directory: RawFd, parent_is_alive: &std::io::PipeReader) -> std::io::Result<()> {
-    // Its own /proc, or it would look up the numbers of its children in the host's.
-    mount(
-        "proc",
-        "/proc",
-        "proc",
-        MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC,
-        None,
-    )?;
-    // SAFETY: open all the time; see `spawn_contained`.
-    rustix::process::fchdir(unsafe { BorrowedFd::borrow_raw(directory) })?;
-    // After the last change of ids, which would clear it.
-    ids::become_root()?;
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // If our parent died before that, the other end of the pipe is closed already.
-    let mut poll = [rustix::event::PollFd::new(parent_is_alive, rustix::event::PollFlags::IN)];
-    if rustix::event::poll(&mut poll, Some(&rustix::event::Timespec::default()))? > 0 {
-        return Err(std::io::Error::from_raw_os_error(libc::ECHILD));
-    }
-    Ok(())
 }
 
 /// Runs `work` in a child that nothing of the caller's touches: root in every id, in a session of
@@ -171,7 +48,13 @@ pub fn fork_detached(keep: &[RawFd], sign: RawFd, work: impl FnOnce()) -> std::i
 fn detach(keep: &[RawFd]) -> Result<()> {
     ids::become_root().because(|| "cannot become root".into())?;
     rustix::process::setsid().because(|| "cannot leave the session".into())?;
-    // A reader of our output shall not wait for this process. There is no /proc to list them.
+    // A reader of our output shall not wait for this process.
+    close_all_but(keep);
+    Ok(())
+}
+
+/// Closes every descriptor, 0 to 2 too, but those of `keep`. Needs no /proc to list them.
+pub(super) fn close_all_but(keep: &[RawFd]) {
     let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
     keep.sort_unstable();
     let mut first = 0;
@@ -187,13 +70,12 @@ fn detach(keep: &[RawFd]) -> Result<()> {
         }
         first = end.saturating_add(1);
     }
-    Ok(())
 }
 
 /// More than this program has open when the OCI runtime runs; for kernels before 5.9.
 const MANY_DESCRIPTORS: u32 = 1024;
 
-/// Lets the children that come from now on be born in `namespace`, as before [`spawn_contained`].
+/// Lets the children that come from now on be born in `namespace`.
 ///
 /// # Errors
 /// When the kernel refuses.
@@ -206,26 +88,139 @@ fn enter_pid_namespace(namespace: impl AsFd) -> rustix::io::Result<()> {
     rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
 }
 
-/// Stops this process, until someone continues it.
-pub fn stop() {
-    // SAFETY: sends a signal to this process. SIGSTOP, since SIGTSTP would be ignored where nobody
-    // of the session is left to continue us.
-    unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+/// Sends signal `number` to every process of a PID namespace but the first.
+pub(super) fn signal_all_in(namespace: impl AsFd, number: i32) {
+    // -1 means all that the sender sees: so a process in there sends it.
+    if enter_pid_namespace(namespace).is_err() {
+        return;
+    }
+    // SAFETY: this program has one thread, and the child makes two system calls.
+    match unsafe { libc::fork() } {
+        // SAFETY: passes numbers, and ends the child at once.
+        0 => unsafe {
+            libc::kill(-1, number);
+            libc::_exit(0)
+        },
+        // Without a process in it, the namespace takes no other.
+        child => wait_for(u32::try_from(child).unwrap_or_default()),
+    }
 }
 
-/// Waits for the child `pid` to end.
+/// Stops this process, until someone continues it: by SIGSTOP surely, by SIGTSTP not where the kernel
+/// finds nobody in the session who could.
+pub fn stop(signal: i32) {
+    let mut set = empty_set();
+    // SAFETY: sends a signal to this process, and lets it come, all the same if it is blocked.
+    unsafe {
+        libc::sigaddset(&raw mut set, signal);
+        libc::kill(libc::getpid(), signal);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Lets this process hold as many handles of others at once as there may be.
+pub(super) fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let most = Some(MANY_HANDLES);
+    // Root without CAP_SYS_RESOURCE goes as far as its caller.
+    let own = getrlimit(Resource::Nofile).maximum;
+    // Those above the limit are known by their numbers.
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
+        .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: own, maximum: own }))
+        .ok();
+}
+
+/// The kernel's own default for the most that a process may have (`fs.nr_open`).
+const MANY_HANDLES: u64 = 1 << 20;
+
+/// Waits for the child `pid` to end; 0 is none.
 pub fn wait_for(pid: u32) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let wait = || rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let wait = || rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
     while matches!(wait(), Err(rustix::io::Errno::INTR)) {}
 }
 
-/// Sends signal `number` to the process `pid`, which must be a child of ours that was not waited
-/// for: only then is the number surely still its own.
-pub fn send(pid: u32, number: i32) {
+/// Whether there is something to read of a descriptor: of a pipe, its end too.
+pub(super) fn is_readable(file: impl AsFd) -> std::io::Result<bool> {
+    let mut file = [PollFd::new(&file, PollFlags::IN)];
+    Ok(poll(&mut file, Some(&Timespec::default()))? > 0)
+}
+
+/// Sends signal `number` to the process `pid`: this one, or a child of ours that was not waited for.
+/// Only then is the number surely still its own.
+pub(super) fn send(pid: u32, number: i32) {
     if let Ok(pid) = libc::pid_t::try_from(pid) {
         // SAFETY: passes numbers. A process that has just ended is no error here.
         unsafe { libc::kill(pid, number) };
+    }
+}
+
+/// A process that signals are sent to.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    /// Its parent, if it is known: by that it is recognised where there is no handle.
+    parent: Option<i32>,
+    /// Stands for the process itself, whoever gets its number next (Linux 5.3).
+    handle: Option<OwnedFd>,
+}
+
+impl Process {
+    /// The one that has the number `pid` now.
+    #[must_use]
+    pub fn find(pid: Pid) -> Self {
+        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+        Self { pid: pid.as_raw_nonzero().get(), parent: None, handle }
+    }
+
+    /// The child of `parent` that has, or had, the number `pid`: nobody else who has it by now.
+    #[must_use]
+    pub fn find_child(pid: Pid, parent: i32) -> Self {
+        let Self { pid, handle, .. } = Self::find(pid);
+        let handle = handle.filter(|_| guardian::parent_of(pid) == Some(parent));
+        Self { pid, parent: Some(parent), handle }
+    }
+
+    fn is_another(&self) -> bool {
+        self.parent.is_some_and(|parent| guardian::parent_of(self.pid) != Some(parent))
+    }
+
+    /// What is readable when it has ended, where the kernel has such descriptors.
+    #[must_use]
+    pub fn handle(&self) -> Option<BorrowedFd<'_>> {
+        self.handle.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether it has ended, and its parent need not know yet.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        match &self.handle {
+            Some(handle) => is_readable(handle).unwrap_or(true),
+            // SAFETY: signal 0 only asks.
+            None => self.is_another() || unsafe { libc::kill(self.pid, 0) != 0 },
+        }
+    }
+
+    /// Its number.
+    pub(super) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Sends signal `number`. A process that has just ended is no error here.
+    pub fn send(&self, number: i32) {
+        match &self.handle {
+            // SAFETY: passes numbers, and no further information.
+            Some(handle) => unsafe {
+                let handle = handle.as_raw_fd();
+                libc::syscall(libc::SYS_pidfd_send_signal, handle, number, 0usize, 0u32);
+            },
+            None if self.is_another() => {}
+            // SAFETY: passes numbers.
+            None => unsafe {
+                libc::kill(self.pid, number);
+            },
+        }
     }
 }
 
@@ -250,6 +245,27 @@ pub enum Change {
     Exited(u8),
     /// This signal ended it.
     Killed(i32),
+}
+
+/// Ends this process as another ended.
+pub(super) fn end_as(change: Change) -> ! {
+    let status = match change {
+        Change::Exited(status) => status,
+        Change::Killed(signal) => {
+            // SAFETY: changes what this process does on signals, as it ends; it leaves no core.
+            unsafe {
+                libc::prctl(libc::PR_SET_DUMPABLE, 0);
+                libc::signal(signal, libc::SIG_DFL);
+                let mut set = empty_set();
+                libc::sigaddset(&raw mut set, signal);
+                libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+                libc::raise(signal);
+            }
+            status_of(signal)
+        }
+    };
+    // SAFETY: ends this process at once; nothing of a parent's is flushed twice.
+    unsafe { libc::_exit(status.into()) }
 }
 
 /// The next child that ended, without waiting for one: its number and what became of it.

@@ -2,6 +2,9 @@
 //! Start at [`Signals::take_over`]. See sigwaitinfo(2), signal(7).
 
 use crate::error::{Because, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::{AsFd, FromRawFd, OwnedFd};
+use rustix::io::Errno;
 use std::time::Duration;
 
 /// All signals of this process, blocked and waiting for [`Signals::next`].
@@ -32,9 +35,12 @@ const FAULTS: [i32; 7] = [
     libc::SIGSYS,
 ];
 
+/// What nohup(1), and a shell without job control, lets a program ignore: it outlives them so.
+const BACKGROUND: [i32; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
+
 impl Signals {
-    /// Blocks every signal that can be passed on, from now on. `except`
-    /// keep what they do.
+    /// Blocks every signal that can be passed on, from now on. `except` keep what they do, and so does
+    /// what this process ignores as all in the background do.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -44,7 +50,8 @@ impl Signals {
         // SAFETY: the sets are initialised, and the calls write to nothing else.
         let answer = unsafe {
             libc::sigfillset(&raw mut set);
-            for signal in FAULTS.iter().chain(except) {
+            let ignored = BACKGROUND.iter().filter(|signal| is_ignored(**signal));
+            for signal in FAULTS.iter().chain(except).chain(ignored) {
                 libc::sigdelset(&raw mut set, *signal);
             }
             // A caller that ignores it would have the kernel reap our children, and us wait for ever.
@@ -92,6 +99,49 @@ impl Signals {
         }
     }
 
+    /// Waits for the next signal as [`next`](Self::next) does, but no longer than until `file` is
+    /// readable.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn next_unless(&self, file: impl AsFd) -> Result<Option<Arrived>> {
+        let cannot = || "cannot wait for signals".to_owned();
+        // SAFETY: the kernel reads one set.
+        let alarm = unsafe { libc::signalfd(-1, &raw const self.set, libc::SFD_CLOEXEC) };
+        if alarm < 0 {
+            return Err(std::io::Error::last_os_error()).because(cannot);
+        }
+        // SAFETY: the kernel has just made it, for us.
+        let alarm = unsafe { OwnedFd::from_raw_fd(alarm) };
+        let mut files = [PollFd::new(&alarm, PollFlags::IN), PollFd::new(&file, PollFlags::IN)];
+        match poll(&mut files, None) {
+            Ok(_) | Err(Errno::INTR) => self.next(Some(Duration::ZERO)),
+            Err(error) => Err(error).because(cannot),
+        }
+    }
+
+    /// Whether one of `numbers`, which are blocked, has come and was not taken yet.
+    #[must_use]
+    pub fn has_come(numbers: &[i32]) -> bool {
+        let mut waiting = empty_set();
+        // SAFETY: the kernel writes one set, and one is read.
+        unsafe {
+            libc::sigpending(&raw mut waiting);
+            numbers.iter().any(|number| libc::sigismember(&raw const waiting, *number) == 1)
+        }
+    }
+
+    /// Takes signal `number`, if it has come.
+    pub fn forget(number: i32) {
+        let mut set = empty_set();
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the kernel reads a set and a time.
+        unsafe {
+            libc::sigaddset(&raw mut set, number);
+            libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const now);
+        }
+    }
+
     /// The mask that was there before, for a child.
     #[must_use]
     pub fn mask_before(&self) -> Mask {
@@ -117,7 +167,16 @@ impl Mask {
     }
 }
 
-fn empty_set() -> libc::sigset_t {
+fn is_ignored(number: i32) -> bool {
+    // SAFETY: all-zero is a valid `sigaction`, which the kernel fills.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(number, std::ptr::null(), &raw mut action);
+        action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+pub(super) fn empty_set() -> libc::sigset_t {
     // SAFETY: all-zero is a valid `sigset_t`, and sigemptyset makes it an empty one.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();

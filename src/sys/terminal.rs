@@ -3,9 +3,8 @@
 
 use crate::error::{Because, Error, Result};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
-use rustix::termios::{OptionalActions, Termios};
-use std::path::Path;
+use rustix::io::Errno;
+use rustix::termios::{OptionalActions, Termios, Winsize};
 
 /// How much fits on a terminal; zeroes where nobody knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,6 +15,16 @@ pub struct Size {
     pub columns: u16,
 }
 
+impl Size {
+    /// Makes it that of a container's terminal: runc does so itself when it is told to, crun does not.
+    pub fn give_to(self, terminal: impl AsFd) {
+        let (rows, columns) = (self.rows, self.columns);
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // One that has hung up does not miss it.
+        rustix::termios::tcsetwinsize(terminal, size).ok();
+    }
+}
+
 /// A terminal, and how it behaved when it was looked at.
 #[derive(Debug)]
 pub struct Terminal {
@@ -24,18 +33,31 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// The one that stdin is.
+    /// The one that stdin is. In the background the kernel stops this process first, as it does with
+    /// all that want something of a terminal (tcdrain(3), SIGTTOU), until it is brought to the
+    /// foreground; before that, the modes are those of a shell at its prompt.
     ///
     /// # Errors
-    /// When stdin is no terminal.
+    /// When stdin is no terminal, or that of others for ever.
     pub fn of_stdin() -> Result<Self> {
-        let device = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 0)
-            .because(|| "cannot keep the terminal open".into())?;
-        let modes = rustix::termios::tcgetattr(&device).map_err(|_| {
-            Error::new("cannot give the container a terminal: stdin is none")
-                .hint("leave -t out, or start it on a terminal, as with 'srun --pty'")
-        })?;
-        Ok(Self { device, modes })
+        let cannot = || "cannot give the container a terminal".to_owned();
+        let device = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 0).because(cannot)?;
+        let in_background = || {
+            Error::caused_by(cannot(), "this one belongs to others now")
+                .hint("start it in the foreground; with timeout(1), by 'timeout --foreground'")
+        };
+        match rustix::termios::tcdrain(&device) {
+            Err(Errno::IO) => return Err(in_background()),
+            Err(_) => {
+                return Err(Error::caused_by(cannot(), "stdin is none")
+                    .hint("leave -t out, or start it on a terminal, as with 'srun --pty'"));
+            }
+            Ok(()) => {}
+        }
+        let modes = rustix::termios::tcgetattr(&device).because(cannot)?;
+        let this = Self { device, modes };
+        // The caller may have SIGTTOU ignored.
+        if this.is_of_others() { Err(in_background()) } else { Ok(this) }
     }
 
     /// The same terminal, as it behaves now.
@@ -61,23 +83,10 @@ impl Terminal {
         size.map_or(Size::default(), |size| Size { rows: size.ws_row, columns: size.ws_col })
     }
 
-    /// Gives the terminal of a container this one's size. `root` is the container's root directory,
-    /// whose terminal is the first one there. No OCI runtime needs to do this; crun does not.
-    pub fn hand_on_size(&self, root: &Path) {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(root) = rustix::fs::open(root, flags, Mode::empty()) else { return };
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK;
-        let inside = super::open::beneath(&root, Path::new("/dev/pts/0"), flags, Mode::empty());
-        if let (Ok(inside), Ok(size)) = (inside, rustix::termios::tcgetwinsize(&self.device)) {
-            // A program that has closed it does not miss it.
-            rustix::termios::tcsetwinsize(inside, size).ok();
-        }
-    }
-
-    /// Whether this process is among those that the terminal belongs to at the moment.
+    /// Whether it belongs to another process group at the moment: then we are in the background.
     #[must_use]
-    pub fn is_ours(&self) -> bool {
-        rustix::termios::tcgetpgrp(&self.device) == Ok(rustix::process::getpgrp())
+    pub fn is_of_others(&self) -> bool {
+        rustix::termios::tcgetpgrp(&self.device).is_ok_and(|own| own != rustix::process::getpgrp())
     }
 }
 

@@ -74,7 +74,7 @@ fn only_what_nobody_else_can_change_is_read() {
         ),
         (
             "/tmp/file",
-            "! cannot trust /tmp/file: /tmp is writable for its group and others; chmod go-w /tmp",
+            "! cannot trust /tmp/file: /tmp is writable for its group and others; /tmp is a place for everybody: choose another",
         ),
         (
             "/group/file",
@@ -82,14 +82,17 @@ fn only_what_nobody_else_can_change_is_read() {
         ),
         (
             "/opt/to-tmp",
-            "! cannot trust /opt/to-tmp: /tmp is writable for its group and others; chmod go-w /tmp",
+            "! cannot trust /opt/to-tmp: /tmp is writable for its group and others; /tmp is a place for everybody: choose another",
         ),
         (
             "/opt/over-tmp",
-            "! cannot trust /opt/over-tmp: /tmp is writable for its group and others; chmod go-w /tmp",
+            "! cannot trust /opt/over-tmp: /tmp is writable for its group and others; /tmp is a place for everybody: choose another",
         ),
         ("/opt/loop", "! cannot open /opt/loop: Too many levels of symbolic links; -"),
-        ("/opt/missing", "! cannot open /opt/missing: No such file or directory; -"),
+        (
+            "/opt/missing",
+            "! cannot open /opt/missing: No such file or directory; install it, or let sarus.json name another",
+        ),
         ("/opt", "! cannot read /opt: not a file; -"),
     ] {
         assert_eq!(site.read(path), expected);

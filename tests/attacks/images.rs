@@ -4,119 +4,126 @@ use super::*;
 
 #[test]
 fn a_file_that_is_no_image_is_refused() {
-    let installation = with_busybox(Runtime::Runc);
-    let (alice, bob) = (&installation.alice, &installation.bob);
-    let good = installation.repository(alice).join("images/load/library/bb/latest.squashfs");
-    let good = fs::read(good).unwrap();
-    let secret = installation.plant(bob, "home/bob/closed/latest.squashfs", "", 0o700);
-    fs::write(&secret, &good).unwrap();
-    fs::set_permissions(secret.parent().unwrap(), PermissionsExt::from_mode(0o700)).unwrap();
-    let rooted = installation.path("rooted.squashfs");
-    fs::write(&rooted, &good).unwrap();
-    fs::set_permissions(&rooted, PermissionsExt::from_mode(0o600)).unwrap();
-    let entry = |name: &str| {
-        let image = installation.forge_entry(alice, name, NO_META);
-        (format!("load/library/{name}"), image)
-    };
-    type Make<'a> = Box<dyn Fn(&Path) + 'a>;
-    let random = || -> Vec<u8> {
-        let mut state = 1_u32;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 24) as u8
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let (alice, bob) = (&installation.alice, &installation.bob);
+        let good = installation.repository(alice).join("images/load/library/bb/latest.squashfs");
+        let good = fs::read(good).unwrap();
+        let secret = installation.plant(bob, "home/bob/closed/latest.squashfs", "", 0o700);
+        fs::write(&secret, &good).unwrap();
+        fs::set_permissions(secret.parent().unwrap(), PermissionsExt::from_mode(0o700)).unwrap();
+        let rooted = installation.path("rooted.squashfs");
+        fs::write(&rooted, &good).unwrap();
+        fs::set_permissions(&rooted, PermissionsExt::from_mode(0o600)).unwrap();
+        let entry = |name: &str| {
+            let image = installation.forge_entry(alice, name, NO_META);
+            (format!("load/library/{name}"), image)
         };
-        (0..1 << 20).map(|_| next()).collect()
-    };
-    let table: Vec<(&str, Make<'_>)> = vec![
-        ("fifo", Box::new(|path| drop(Output::of(Command::new("mkfifo").arg(path)).succeeds()))),
-        ("directory", Box::new(|path| fs::create_dir(path).unwrap())),
-        ("absent", Box::new(|_| ())),
-        ("empty", Box::new(|path| fs::write(path, "").unwrap())),
-        ("shadow", Box::new(|path| symlink("/etc/shadow", path).unwrap())),
-        ("device", Box::new(|path| symlink("/dev/zero", path).unwrap())),
-        ("disk", Box::new(|path| symlink("/dev/loop0", path).unwrap())),
-        ("stdin", Box::new(|path| symlink("/proc/self/fd/0", path).unwrap())),
-        ("bobs", Box::new(|path| symlink(&secret, path).unwrap())),
-        ("roots", Box::new(|path| symlink(&rooted, path).unwrap())),
-        ("short", Box::new(|path| fs::write(path, &good[..40]).unwrap())),
-        ("truncated", Box::new(|path| fs::write(path, &good[..good.len() / 2]).unwrap())),
-        (
-            "sparse",
-            Box::new(|path| {
-                // All but the first bytes are a hole, and the size is more than any disk's.
-                fs::write(path, &good[..96]).unwrap();
-                fs::File::options().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
-            }),
-        ),
-        ("random", Box::new(|path| fs::write(path, random()).unwrap())),
-        (
-            "magic",
-            Box::new(|path| {
-                let mut bytes = random();
-                bytes[..96].copy_from_slice(&good[..96]);
-                fs::write(path, bytes).unwrap();
-            }),
-        ),
-        (
-            "inodes",
-            Box::new(|path| {
-                let mut bytes = good.clone();
-                let end = bytes.len();
-                bytes[end - 3000..].fill(0xa5);
-                fs::write(path, bytes).unwrap();
-            }),
-        ),
-    ];
-    for (name, make) in table {
-        let (image, path) = entry(name);
-        make(&path);
-        let output = installation
-            .as_user(alice, "timeout", ["10"])
-            .arg(installation.prefix().join("bin/sarus"))
-            .args(["run", &image, "true"])
-            .stdin(fs::File::open(installation.config_file()).unwrap())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr);
-        // Damage that nobody comes across is none.
-        let may_run = name == "inodes" && output.status.success();
-        assert!(may_run || output.status.code() == Some(125), "{name}: {text}");
-        assert!(!text.contains("panicked"), "{text}");
+        type Make<'a> = Box<dyn Fn(&Path) + 'a>;
+        let random = || -> Vec<u8> {
+            let mut state = 1_u32;
+            let mut next = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            };
+            (0..1 << 20).map(|_| next()).collect()
+        };
+        let table: Vec<(&str, Make<'_>)> = vec![
+            (
+                "fifo",
+                Box::new(|path| drop(Output::of(Command::new("mkfifo").arg(path)).succeeds())),
+            ),
+            ("directory", Box::new(|path| fs::create_dir(path).unwrap())),
+            ("absent", Box::new(|_| ())),
+            ("empty", Box::new(|path| fs::write(path, "").unwrap())),
+            ("shadow", Box::new(|path| symlink("/etc/shadow", path).unwrap())),
+            ("device", Box::new(|path| symlink("/dev/zero", path).unwrap())),
+            ("disk", Box::new(|path| symlink("/dev/loop0", path).unwrap())),
+            ("stdin", Box::new(|path| symlink("/proc/self/fd/0", path).unwrap())),
+            ("bobs", Box::new(|path| symlink(&secret, path).unwrap())),
+            ("roots", Box::new(|path| symlink(&rooted, path).unwrap())),
+            ("short", Box::new(|path| fs::write(path, &good[..40]).unwrap())),
+            ("truncated", Box::new(|path| fs::write(path, &good[..good.len() / 2]).unwrap())),
+            (
+                "sparse",
+                Box::new(|path| {
+                    // All but the first bytes are a hole, and the size is more than any disk's.
+                    fs::write(path, &good[..96]).unwrap();
+                    fs::File::options().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
+                }),
+            ),
+            ("random", Box::new(|path| fs::write(path, random()).unwrap())),
+            (
+                "magic",
+                Box::new(|path| {
+                    let mut bytes = random();
+                    bytes[..96].copy_from_slice(&good[..96]);
+                    fs::write(path, bytes).unwrap();
+                }),
+            ),
+            (
+                "inodes",
+                Box::new(|path| {
+                    let mut bytes = good.clone();
+                    let end = bytes.len();
+                    bytes[end - 3000..].fill(0xa5);
+                    fs::write(path, bytes).unwrap();
+                }),
+            ),
+        ];
+        for (name, make) in table {
+            let (image, path) = entry(name);
+            make(&path);
+            let output = installation
+                .as_user(alice, "timeout", ["10"])
+                .arg(installation.prefix().join("bin/sarus"))
+                .args(["run", &image, "true"])
+                .stdin(fs::File::open(installation.config_file()).unwrap())
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stderr);
+            // Damage that nobody comes across is none.
+            let may_run = name == "inodes" && output.status.success();
+            assert!(may_run || output.status.code() == Some(125), "{name}: {text}");
+            assert!(!text.contains("panicked"), "{text}");
+        }
+        run(&installation, &[IMAGE, "true"]).succeeds();
     }
-    run(&installation, &[IMAGE, "true"]).succeeds();
 }
 
 #[test]
 fn a_forged_index_names_no_file_outside_of_the_repository() {
-    let installation = with_busybox(Runtime::Runc);
-    let alice = &installation.alice;
-    let index = installation.repository(alice).join("metadata.json");
-    let elsewhere = installation.path("elsewhere");
-    fs::create_dir(&elsewhere).unwrap();
-    fs::write(elsewhere.join("latest.meta"), NO_META).unwrap();
-    for (key, name) in [
-        ("../../../../elsewhere/latest", "elsewhere"),
-        ("load/library/../../../../../../elsewhere/latest", "x"),
-        ("/etc/shadow", "shadow"),
-        ("load//library/./x/latest", "x"),
-        ("", ""),
-    ] {
-        let entry = format!(
-            r#"{{"images": [{{"uniqueKey": "{key}", "imagePath": "/etc/shadow", "metadataPath": "/dev/sda"}}]}}"#
-        );
-        fs::write(&index, entry).unwrap();
-        let text = run(&installation, &[name, "true"]).fails(125);
-        assert!(!text.contains("panicked") && !text.contains("root:"), "{text}");
-    }
-    for text in ["", "[]", "{\"images\": 3}", "{\"images\": [[], 3, null]}", "\0", "{"] {
-        fs::write(&index, text).unwrap();
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let alice = &installation.alice;
+        let index = installation.repository(alice).join("metadata.json");
+        let elsewhere = installation.path("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("latest.meta"), NO_META).unwrap();
+        for (key, name) in [
+            ("../../../../elsewhere/latest", "elsewhere"),
+            ("load/library/../../../../../../elsewhere/latest", "x"),
+            ("/etc/shadow", "shadow"),
+            ("load//library/./x/latest", "x"),
+            ("", ""),
+        ] {
+            let entry = format!(
+                r#"{{"images": [{{"uniqueKey": "{key}", "imagePath": "/etc/shadow", "metadataPath": "/dev/sda"}}]}}"#
+            );
+            fs::write(&index, entry).unwrap();
+            let text = run(&installation, &[name, "true"]).fails(125);
+            assert!(!text.contains("panicked") && !text.contains("root:"), "{text}");
+        }
+        for text in ["", "[]", "{\"images\": 3}", "{\"images\": [[], 3, null]}", "\0", "{"] {
+            fs::write(&index, text).unwrap();
+            let text = run(&installation, &[IMAGE, "true"]).fails(125);
+            assert!(!text.contains("panicked"), "{text}");
+        }
+        fs::remove_file(&index).unwrap();
+        symlink("/etc/shadow", &index).unwrap();
         let text = run(&installation, &[IMAGE, "true"]).fails(125);
-        assert!(!text.contains("panicked"), "{text}");
+        assert!(text.contains("Permission denied"), "{text}");
     }
-    fs::remove_file(&index).unwrap();
-    symlink("/etc/shadow", &index).unwrap();
-    let text = run(&installation, &[IMAGE, "true"]).fails(125);
-    assert!(text.contains("Permission denied"), "{text}");
 }
 
 #[test]
@@ -180,36 +187,38 @@ fn hostile_metadata_is_refused_or_harmless() {
 
 #[test]
 fn an_image_that_is_replaced_stays_what_running_containers_see() {
-    let installation = with_busybox(Runtime::Crun);
-    let alice = &installation.alice;
-    let root = installation.rootfs("rootfs");
-    fs::write(root.join("version"), "one").unwrap();
-    installation.forge(alice, &root, "v", NO_META);
-    let fifo = installation.path("home/alice/go");
-    Output::of(Command::new("mkfifo").arg("-m666").arg(&fifo)).succeeds();
-    let mount = bind(&fifo, "/go");
-    let script = "cat /go; cat /version /bin/busybox | head -c 3";
-    let running = installation
-        .sarus_command(alice, &["run", &mount, "load/library/v", "sh", "-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    wait_until("it runs", || processes_of(alice.uid).iter().any(|(_, line)| line == "cat /go"));
-    fs::write(root.join("version"), "two").unwrap();
-    // As the engine itself does, and by another file than the one that runs.
-    let image = installation.repository(alice).join("images/load/library/v/latest.squashfs");
-    fs::rename(&image, image.with_extension("old")).unwrap();
-    fs::remove_file(image.with_extension("old")).unwrap();
-    let pack = ["-noappend", "-quiet", "-no-progress"];
-    Output::of(Command::new("mksquashfs").arg(&root).arg(&image).args(pack)).succeeds();
-    let now = run(&installation, &["load/library/v", "cat", "/version"]).succeeds();
-    assert_eq!(now, "two");
-    fs::write(&fifo, "").unwrap();
-    let output = running.wait_with_output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "one");
-    // Written to in place, even that only spoils what the user sees.
-    fs::write(&image, vec![0xa5; 1 << 20]).unwrap();
-    run(&installation, &["load/library/v", "true"]).fails(125);
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let alice = &installation.alice;
+        let root = installation.rootfs("rootfs");
+        fs::write(root.join("version"), "one").unwrap();
+        installation.forge(alice, &root, "v", NO_META);
+        let fifo = installation.path("home/alice/go");
+        Output::of(Command::new("mkfifo").arg("-m666").arg(&fifo)).succeeds();
+        let mount = bind(&fifo, "/go");
+        let script = "cat /go; cat /version /bin/busybox | head -c 3";
+        let running = installation
+            .sarus_command(alice, &["run", &mount, "load/library/v", "sh", "-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        wait_until("it runs", || processes_of(alice.uid).iter().any(|(_, line)| line == "cat /go"));
+        fs::write(root.join("version"), "two").unwrap();
+        // As the engine itself does, and by another file than the one that runs.
+        let image = installation.repository(alice).join("images/load/library/v/latest.squashfs");
+        fs::rename(&image, image.with_extension("old")).unwrap();
+        fs::remove_file(image.with_extension("old")).unwrap();
+        let pack = ["-noappend", "-quiet", "-no-progress"];
+        Output::of(Command::new("mksquashfs").arg(&root).arg(&image).args(pack)).succeeds();
+        let now = run(&installation, &["load/library/v", "cat", "/version"]).succeeds();
+        assert_eq!(now, "two");
+        fs::write(&fifo, "").unwrap();
+        let output = running.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "one");
+        // Written to in place, even that only spoils what the user sees.
+        fs::write(&image, vec![0xa5; 1 << 20]).unwrap();
+        run(&installation, &["load/library/v", "true"]).fails(125);
+    }
 }
 
 #[test]
@@ -280,48 +289,50 @@ fn an_image_that_changes_while_it_is_mounted_harms_nobody_else() {
 
 #[test]
 fn names_lead_nowhere_but_into_the_own_repository() {
-    let installation = with_busybox(Runtime::Runc);
-    let (alice, bob) = (&installation.alice, &installation.bob);
-    installation.load(bob, &Image::busybox(), "bobs");
-    let long = "x".repeat(300);
-    let home = installation.path("home");
-    for name in [
-        "../bob/.sarus/images/load/library/bobs",
-        "load/../../../../bob/.sarus/images/load/library/bobs",
-        "load/library/../../../../../bob/.sarus/images/load/library/bobs:latest",
-        &format!("{}/bob/.sarus/images/load/library/bobs", home.display()),
-        "load/library/bobs",
-        "load//library/bb",
-        "load/library/bb:../bb",
-        "load/library/bb:",
-        "load/library/bb:a/b",
-        "load/library/b\nb",
-        "load/library/bb\ncreated: now",
-        "load/library/\"bb\"",
-        "load/library/'bb'",
-        "load/library/bb;true",
-        "load/library/bb\u{1b}[2J",
-        ".",
-        "..",
-        "/",
-        "",
-        &long,
-        &format!("load/library/bb:{long}"),
-    ] {
-        let output = run(&installation, &[name, "true"]);
-        let text = output.fails(125);
-        assert!(text.starts_with("sarus: "), "{name:?}: {text}");
-        assert!(!text.contains("panicked") && !text.contains('\u{1b}'), "{name:?}: {text}");
-        let remove = installation.sarus(alice, &["rmi", name]);
-        assert_eq!(remove.status, 1, "{name:?}: {remove}");
-    }
-    installation.sarus(bob, &["run", "load/library/bobs", "true"]).succeeds();
-    // A name of a user that is a path.
-    let passwd = installation.prefix().join("etc/passwd");
-    let text = fs::read_to_string(&passwd).unwrap();
-    for name in ["../home/bob", "bob/../bob", "..", "", "bob\tx"] {
-        fs::write(&passwd, text.replace("alice:", &format!("{name}:"))).unwrap();
-        let output = run(&installation, &["load/library/bobs", "true"]);
-        assert!(output.clone().fails(125).starts_with("sarus: "), "{name:?}: {output}");
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let (alice, bob) = (&installation.alice, &installation.bob);
+        installation.load(bob, &Image::busybox(), "bobs");
+        let long = "x".repeat(300);
+        let home = installation.path("home");
+        for name in [
+            "../bob/.sarus/images/load/library/bobs",
+            "load/../../../../bob/.sarus/images/load/library/bobs",
+            "load/library/../../../../../bob/.sarus/images/load/library/bobs:latest",
+            &format!("{}/bob/.sarus/images/load/library/bobs", home.display()),
+            "load/library/bobs",
+            "load//library/bb",
+            "load/library/bb:../bb",
+            "load/library/bb:",
+            "load/library/bb:a/b",
+            "load/library/b\nb",
+            "load/library/bb\ncreated: now",
+            "load/library/\"bb\"",
+            "load/library/'bb'",
+            "load/library/bb;true",
+            "load/library/bb\u{1b}[2J",
+            ".",
+            "..",
+            "/",
+            "",
+            &long,
+            &format!("load/library/bb:{long}"),
+        ] {
+            let output = run(&installation, &[name, "true"]);
+            let text = output.fails(125);
+            assert!(text.starts_with("sarus: "), "{name:?}: {text}");
+            assert!(!text.contains("panicked") && !text.contains('\u{1b}'), "{name:?}: {text}");
+            let remove = installation.sarus(alice, &["rmi", name]);
+            assert_eq!(remove.status, 1, "{name:?}: {remove}");
+        }
+        installation.sarus(bob, &["run", "load/library/bobs", "true"]).succeeds();
+        // A name of a user that is a path.
+        let passwd = installation.prefix().join("etc/passwd");
+        let text = fs::read_to_string(&passwd).unwrap();
+        for name in ["../home/bob", "bob/../bob", "..", "", "bob\tx"] {
+            fs::write(&passwd, text.replace("alice:", &format!("{name}:"))).unwrap();
+            let output = run(&installation, &["load/library/bobs", "true"]);
+            assert!(output.clone().fails(125).starts_with("sarus: "), "{name:?}: {output}");
+        }
     }
 }

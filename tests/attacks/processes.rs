@@ -49,7 +49,8 @@ fn a_signal_at_any_step_leaves_nothing_behind() {
         let alice = &installation.alice;
         for signal in ["-KILL", "-TERM", "-STOP", "-SEGV", "-TSTP", "-HUP"] {
             for step in 0..16 {
-                let args = ["run", "--init", IMAGE, "sleep", "1000"];
+                let pid = if step % 2 == 0 { "--pid=private" } else { "--pid=host" };
+                let args = ["run", "--init", pid, IMAGE, "sleep", "1000"];
                 let mut command = installation.sarus_command(alice, &args);
                 command.stderr(Stdio::null());
                 let mut engine = command.spawn().unwrap();
@@ -77,13 +78,54 @@ fn a_signal_at_any_step_leaves_nothing_behind() {
     }
 }
 
+/// Whoever is hit, by whatever, takes nothing of the others along that could stay.
+#[test]
+fn a_signal_to_runtime_or_program_leaves_nothing_behind() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let alice = &installation.alice;
+        for pid in ["--pid=private", "--pid=host"] {
+            for (signal, to_runtime) in
+                ["-KILL", "-TERM", "-STOP"].into_iter().flat_map(|s| [(s, true), (s, false)])
+            {
+                let args = ["run", "--init", pid, IMAGE, "sleep", "1000"];
+                let mut command = installation.sarus_command(alice, &args);
+                let mut engine = command.stderr(Stdio::null()).spawn().unwrap();
+                let program = || {
+                    let all = processes_of(alice.uid);
+                    all.iter().find(|(_, line)| line == "sleep 1000").map(|(pid, _)| *pid)
+                };
+                wait_until("it runs", || program().is_some());
+                let program = program().unwrap();
+                let parent = |pid: u32| -> u32 {
+                    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+                    field(&status, "PPid").parse().unwrap()
+                };
+                let victim = if to_runtime { parent(parent(program)) } else { program };
+                Output::of(Command::new("kill").args([signal, &victim.to_string()])).succeeds();
+                // The others may need a moment, or the engine is what ends them.
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                engine.kill().unwrap();
+                engine.wait().unwrap();
+                let what = format!("{runtime:?} {pid} {signal} {to_runtime}");
+                assert_nothing_is_left(&installation, &what);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_stopped_engine_takes_its_container_along_when_it_is_killed() {
     for runtime in Runtime::ALL {
         let installation = with_busybox(runtime);
         let alice = &installation.alice;
-        for signal in ["-STOP", "-TSTP"] {
-            let args = ["run", IMAGE, "sleep", "1000"];
+        for (signal, pid) in [
+            ("-STOP", "--pid=private"),
+            ("-TSTP", "--pid=private"),
+            ("-STOP", "--pid=host"),
+            ("-TSTP", "--pid=host"),
+        ] {
+            let args = ["run", pid, IMAGE, "sleep", "1000"];
             let mut engine = installation.sarus_command(alice, &args).spawn().unwrap();
             let program = || {
                 let all = processes_of(alice.uid);
@@ -149,24 +191,79 @@ fn the_engine_cannot_be_traced_nor_dumped() {
 /// she is.
 #[test]
 fn root_of_a_user_namespace_is_nobody() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let alice = &installation.alice;
+        let forged = installation.path("home/alice/etc");
+        fs::create_dir(&forged).unwrap();
+        let config = fs::read_to_string(installation.config_file()).unwrap();
+        fs::write(forged.join("sarus.json"), config).unwrap();
+        for file in [&forged, &forged.join("sarus.json")] {
+            give(file, alice);
+        }
+        let prefix = installation.prefix();
+        let sarus = prefix.join("bin/sarus");
+        for setup in [
+            "true".to_owned(),
+            format!("mount --bind {} {}/etc", forged.display(), prefix.display()),
+        ] {
+            let script = format!("{setup} && exec {} run {IMAGE} id", sarus.display());
+            let args = ["--user", "--map-root-user", "--mount", "sh", "-c", &script];
+            let output = Output::of(&mut installation.as_user(alice, "unshare", args));
+            assert_eq!(output.stdout, "", "{output}");
+            assert!(output.clone().fails(125).contains("cannot trust"), "{output}");
+        }
+    }
+}
+
+/// Who gives up a start has the engine end all that came of it, as root. What the caller has had
+/// before is none of that, nor is anyone in its process group.
+#[test]
+fn a_start_that_is_given_up_ends_nobody_else() {
+    let source = r#"
+        #include <signal.h>
+        #include <stdlib.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            // A child in another mount namespace and in root's process group.
+            if (!fork()) execl(argv[1], "sarus", "run", argv[2], "sleep", "1000", NULL);
+            usleep(300000);
+            setpgid(0, 0);
+            if (!fork()) {
+                usleep(atoi(argv[3]));
+                kill(getppid(), SIGTERM);
+                _exit(0);
+            }
+            execl(argv[1], "sarus", "run", "--pid=host", argv[2], "sleep", "2000", NULL);
+            return 99;
+        }"#;
     let installation = with_busybox(Runtime::Runc);
     let alice = &installation.alice;
-    let forged = installation.path("home/alice/etc");
-    fs::create_dir(&forged).unwrap();
-    let config = fs::read_to_string(installation.config_file()).unwrap();
-    fs::write(forged.join("sarus.json"), config).unwrap();
-    for file in [&forged, &forged.join("sarus.json")] {
-        give(file, alice);
-    }
-    let prefix = installation.prefix();
-    let sarus = prefix.join("bin/sarus");
-    for setup in
-        ["true".to_owned(), format!("mount --bind {} {}/etc", forged.display(), prefix.display())]
-    {
-        let script = format!("{setup} && exec {} run {IMAGE} id", sarus.display());
-        let args = ["--user", "--map-root-user", "--mount", "sh", "-c", &script];
-        let output = Output::of(&mut installation.as_user(alice, "unshare", args));
-        assert_eq!(output.stdout, "", "{output}");
-        assert!(output.clone().fails(125).contains("cannot trust"), "{output}");
+    let attack = installation.compile("attack", source);
+    let sarus = installation.prefix().join("bin/sarus").display().to_string();
+    let number = installation.path("number");
+    for delay in (2..=40).step_by(8) {
+        let attack =
+            installation.as_user(alice, &attack, [&sarus, IMAGE, &format!("{}", delay * 1000)]);
+        // Someone of root's in the same session.
+        let script = "sleep 7777 >/dev/null 2>&1 & echo $! >\"$0\"; \"$@\"";
+        let mut root = Command::new("setsid");
+        root.args(["--wait", "sh", "-c", script]).arg(&number);
+        root.arg(attack.get_program()).args(attack.get_args());
+        root.stdout(Stdio::null()).stderr(Stdio::null());
+        root.current_dir(attack.get_current_dir().unwrap()).status().unwrap();
+        let number = fs::read_to_string(&number).unwrap();
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", number.trim()));
+        assert!(line.is_ok_and(|line| line.contains("7777")), "root's own was killed: {delay} ms");
+        Output::of(Command::new("kill").arg(number.trim())).succeeds();
+        let left = processes_of(alice.uid);
+        assert!(left.iter().any(|(_, line)| line == "sleep 1000"), "{delay} ms: {left:?}");
+        assert!(!left.iter().any(|(_, line)| line == "sleep 2000"), "{delay} ms: {left:?}");
+        for (pid, line) in left {
+            if line.contains("sarus run") {
+                kill(&installation, "-KILL", pid);
+            }
+        }
+        assert_nothing_is_left(&installation, &format!("{delay} ms"));
     }
 }

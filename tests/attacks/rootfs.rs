@@ -55,9 +55,9 @@ fn links_and_odd_files_in_an_image_lead_nowhere() {
         ("work", "@/new/directory", Runs),
         ("work", "/../../..@/new", Runs),
     ];
-    let installation = with_busybox(Runtime::Runc);
+    let mut installation = with_busybox(Runtime::Runc);
     let canary = canary(&installation);
-    let (alice, before) = (&installation.alice, snapshot(&canary));
+    let (alice, before) = (installation.alice.clone(), snapshot(&canary));
     for (number, (path, kind, _)) in table.iter().enumerate() {
         let root = installation.rootfs("rootfs");
         let place = root.join(path);
@@ -78,38 +78,42 @@ fn links_and_odd_files_in_an_image_lead_nowhere() {
             }
             link => symlink(link.replace('@', canary.to_str().unwrap()), &place).unwrap(),
         }
-        installation.forge(alice, &root, &format!("hostile{number}"), NO_META);
+        installation.forge(&alice, &root, &format!("hostile{number}"), NO_META);
         fs::remove_dir_all(root).unwrap();
     }
-    let source = installation.plant(alice, "home/alice/source/file", "", 0o755);
-    for (number, (path, kind, then)) in table.iter().enumerate() {
-        let image = format!("load/library/hostile{number}");
-        let script = "cat /etc/passwd /etc/hosts /etc/resolv.conf /dev/null; echo >/etc/new; true";
-        let args = ["--init", "-w", "/work", &image, "sh", "-c", script];
-        let what = format!("{path} {kind}");
-        let output = run(&installation, &args);
-        match then {
-            // Where no directory can be made, the working directory is refused, or never reached.
-            Runs => assert!(output.status == 0 || output.status == 125, "{what}: {output}"),
-            IsRefused => assert_eq!(output.status, 125, "{what}: {output}"),
-        }
-        let shown = output.stdout + &output.stderr;
-        for secret in ["SECRET", "of root"] {
-            assert!(!shown.contains(secret), "{what}: {shown}");
-        }
-        assert_eq!(snapshot(&canary), before, "{what}");
-        // Nor without options, nor by mounts that are made on the way there.
-        run(&installation, &[&image, "true"]);
-        assert_eq!(snapshot(&canary), before, "{what}");
-        if !matches!(*path, "tmp" | "work" | "etc/hosts") {
-            continue;
-        }
-        for destination in [format!("/{path}"), format!("/{path}/mounted")] {
-            let mount = bind(&source, &destination);
-            let output =
-                run(&installation, &[&mount, &image, "sh", "-c", "echo x >/tmp/new; true"]);
-            assert!(output.status == 0 || output.status == 125, "{what}: {output}");
-            assert_eq!(snapshot(&canary), before, "{what} {destination}");
+    let source = installation.plant(&alice, "home/alice/source/file", "", 0o755);
+    for runtime in Runtime::ALL {
+        installation = installation.runtime(runtime);
+        for (number, (path, kind, then)) in table.iter().enumerate() {
+            let image = format!("load/library/hostile{number}");
+            let script =
+                "cat /etc/passwd /etc/hosts /etc/resolv.conf /dev/null; echo >/etc/new; true";
+            let args = ["--init", "-w", "/work", &image, "sh", "-c", script];
+            let what = format!("{runtime:?} {path} {kind}");
+            let output = run(&installation, &args);
+            match then {
+                // Where no directory can be made, the working directory is refused, or never reached.
+                Runs => assert!(output.status == 0 || output.status == 125, "{what}: {output}"),
+                IsRefused => assert_eq!(output.status, 125, "{what}: {output}"),
+            }
+            let shown = output.stdout + &output.stderr;
+            for secret in ["SECRET", "of root"] {
+                assert!(!shown.contains(secret), "{what}: {shown}");
+            }
+            assert_eq!(snapshot(&canary), before, "{what}");
+            // Nor without options, nor by mounts that are made on the way there.
+            run(&installation, &[&image, "true"]);
+            assert_eq!(snapshot(&canary), before, "{what}");
+            if !matches!(*path, "tmp" | "work" | "etc/hosts") {
+                continue;
+            }
+            for destination in [format!("/{path}"), format!("/{path}/mounted")] {
+                let mount = bind(&source, &destination);
+                let output =
+                    run(&installation, &[&mount, &image, "sh", "-c", "echo x >/tmp/new; true"]);
+                assert!(output.status == 0 || output.status == 125, "{what}: {output}");
+                assert_eq!(snapshot(&canary), before, "{what} {destination}");
+            }
         }
     }
 }
@@ -201,22 +205,25 @@ fn set_attribute(path: &Path, name: &str, value: &[u8]) {
 
 #[test]
 fn attributes_of_overlay_in_an_image_lead_nowhere() {
-    let installation = with_busybox(Runtime::Crun);
-    let canary = canary(&installation);
-    let before = snapshot(&canary);
-    let root = installation.rootfs("rootfs");
-    fs::create_dir(root.join("redirected")).unwrap();
-    fs::write(root.join("metacopied"), "x").unwrap();
-    let set = |name, value: &str, path| set_attribute(&root.join(path), name, value.as_bytes());
-    set("trusted.overlay.redirect", canary.to_str().unwrap(), "redirected");
-    set("trusted.overlay.opaque", "y", "usr");
-    set("trusted.overlay.metacopy", "", "metacopied");
-    set("trusted.overlay.redirect", &format!("{}/hosts", canary.display()), "metacopied");
-    set("trusted.overlay.origin", "nonsense", "home");
-    installation.forge(&installation.alice, &root, "attributes", NO_META);
-    let script = "ls -la /redirected; cat /metacopied; touch /redirected/new /usr/new /home/new";
-    let output = run(&installation, &["load/library/attributes", "sh", "-c", script]);
-    let shown = output.stdout + &output.stderr;
-    assert!(!shown.contains("of root") && !shown.contains("hosts"), "{shown}");
-    assert_eq!(snapshot(&canary), before);
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let canary = canary(&installation);
+        let before = snapshot(&canary);
+        let root = installation.rootfs("rootfs");
+        fs::create_dir(root.join("redirected")).unwrap();
+        fs::write(root.join("metacopied"), "x").unwrap();
+        let set = |name, value: &str, path| set_attribute(&root.join(path), name, value.as_bytes());
+        set("trusted.overlay.redirect", canary.to_str().unwrap(), "redirected");
+        set("trusted.overlay.opaque", "y", "usr");
+        set("trusted.overlay.metacopy", "", "metacopied");
+        set("trusted.overlay.redirect", &format!("{}/hosts", canary.display()), "metacopied");
+        set("trusted.overlay.origin", "nonsense", "home");
+        installation.forge(&installation.alice, &root, "attributes", NO_META);
+        let script =
+            "ls -la /redirected; cat /metacopied; touch /redirected/new /usr/new /home/new";
+        let output = run(&installation, &["load/library/attributes", "sh", "-c", script]);
+        let shown = output.stdout + &output.stderr;
+        assert!(!shown.contains("of root") && !shown.contains("hosts"), "{shown}");
+        assert_eq!(snapshot(&canary), before);
+    }
 }

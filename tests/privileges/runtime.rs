@@ -121,19 +121,19 @@ fn the_runtime_inherits_no_descriptor_but_the_one_for_pmi() {
         let fds = recorded(installation, "fd:");
         fds.iter().map(|fd| fd.split(' ').next().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    // Above stderr: the one for PMI, and the caller's streams for the program.
+    // Above stderr: the one for PMI, the socket for the start, and the caller's streams.
     for (pmi, expected) in [
-        ("7", 4),
-        ("3", 4),
-        ("9", 4),
-        ("10", 3),
-        ("0", 3),
-        ("2", 3),
-        ("-1", 3),
-        ("1000", 3),
-        ("99999999999999999999", 3),
-        ("7x", 3),
-        ("", 3),
+        ("7", 5),
+        ("3", 5),
+        ("9", 5),
+        ("10", 4),
+        ("0", 4),
+        ("2", 4),
+        ("-1", 4),
+        ("1000", 4),
+        ("99999999999999999999", 4),
+        ("7x", 4),
+        ("", 4),
     ] {
         let script =
             format!("exec {open} 10>&-; PMI_FD='{pmi}' exec {} run {IMAGE} true", sarus.display());
@@ -156,9 +156,11 @@ fn closed_standard_streams_are_not_taken_by_others() {
         command.stdin(Stdio::null());
         Output::of(&mut command).succeeds();
         let fds = recorded(&installation, "fd:");
-        assert_eq!(fds.len(), 6, "{fds:?}");
-        for number in 0..6 {
-            let is_safe = |fd: &&String| fd.ends_with("/dev/null") || fd.contains("pipe:");
+        assert_eq!(fds.len(), 7, "{fds:?}");
+        for number in 0..7 {
+            let is_ours = |fd: &&String| number == 3 && fd.contains("socket:");
+            let is_safe =
+                |fd: &&String| fd.ends_with("/dev/null") || fd.contains("pipe:") || is_ours(fd);
             let fd = fds.iter().find(|fd| fd.starts_with(&format!("{number} "))).unwrap();
             assert!(is_safe(&fd), "{closed}: {fd}");
         }

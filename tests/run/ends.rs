@@ -7,19 +7,30 @@ fn nothing_survives_a_kill_of_any_process() {
     #[derive(Debug, Clone, Copy)]
     enum Victim {
         Engine,
+        Guardian,
         Runtime,
         Program,
     }
-    for runtime in Runtime::ALL {
+    let private = [Victim::Engine, Victim::Runtime, Victim::Program];
+    let host = [Victim::Engine, Victim::Guardian, Victim::Runtime, Victim::Program];
+    // A daemon, too, which is nobody's child any more.
+    let script = "sh -c 'setsid sleep 1001 &'; exec sleep 1000";
+    for (runtime, pid, victims) in Runtime::ALL
+        .into_iter()
+        .flat_map(|runtime| [(runtime, "private", &private[..]), (runtime, "host", &host)])
+    {
         let installation = with_busybox(runtime);
-        for victim in [Victim::Engine, Victim::Runtime, Victim::Program] {
+        for victim in victims {
+            let pid = format!("--pid={pid}");
             let mut engine = installation
-                .sarus_command(&installation.alice, &["run", IMAGE, "sleep", "1000"])
+                .sarus_command(&installation.alice, &["run", &pid, IMAGE, "sh", "-c", script])
                 .spawn()
                 .unwrap();
+            wait_for_program(&installation, "sleep 1001");
             let program = wait_for_program(&installation, "sleep 1000");
             let pid = match victim {
                 Victim::Engine => engine.id(),
+                Victim::Guardian => parent_of(parent_of(program)),
                 Victim::Runtime => parent_of(program),
                 Victim::Program => program,
             };
@@ -31,23 +42,6 @@ fn nothing_survives_a_kill_of_any_process() {
             assert_nothing_is_left(&installation, runtime);
         }
     }
-}
-
-fn wait_for_program(installation: &Installation, line: &str) -> u32 {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let found = processes_of(installation.alice.uid);
-        if let Some((pid, _)) = found.iter().find(|(_, command)| command == line) {
-            return *pid;
-        }
-        assert!(Instant::now() < deadline, "{line} does not run: {found:?}");
-        sleep(Duration::from_millis(20));
-    }
-}
-
-fn parent_of(pid: u32) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status.lines().find_map(|line| line.strip_prefix("PPid:\t")?.parse().ok()).unwrap()
 }
 
 #[test]
@@ -77,6 +71,32 @@ fn containers_of_one_image_share_one_loop_device() {
     assert_nothing_is_left(&installation, Runtime::Crun);
 }
 
+/// As with nohup(1), and in the background of a shell without job control.
+#[test]
+fn what_the_caller_ignores_is_ignored() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let sarus = installation.prefix().join("bin/sarus");
+        for pid in ["private", "host"] {
+            let script = format!(
+                "trap '' HUP INT QUIT; \
+                 exec {} run --pid={pid} {IMAGE} sh -c 'sleep 1 && echo done'",
+                sarus.display()
+            );
+            let mut command = installation.as_user(&installation.alice, "sh", ["-c", &script]);
+            let engine = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+            wait_for_program(&installation, "sleep 1");
+            for signal in ["-HUP", "-INT", "-QUIT"] {
+                let kill = [signal.to_owned(), engine.id().to_string()];
+                Output::of(std::process::Command::new("kill").args(kill)).succeeds();
+            }
+            let output = engine.wait_with_output().unwrap();
+            assert_eq!(output.stdout, b"done\n", "{runtime:?} {pid}");
+            assert!(output.status.success(), "{runtime:?} {pid}");
+        }
+    }
+}
+
 #[test]
 fn signals_reach_the_program() {
     for runtime in Runtime::ALL {
@@ -85,7 +105,7 @@ fn signals_reach_the_program() {
         let names = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM CONT TSTP WINCH URG RTMIN+3";
         let script = "for s in HUP INT QUIT USR1 USR2 PIPE ALRM TERM CONT TSTP WINCH URG 37; do \
                       trap \"echo got $s\" $s; done; echo ready; while :; do sleep 0.02; done";
-        for options in [&[][..], &["--init"]] {
+        for options in [&[][..], &["--init"], &["--pid=host"], &["--pid=host", "--init"]] {
             let args = [&["run"], options, &[IMAGE, "sh", "-c", script]].concat();
             let mut engine = installation
                 .sarus_command(&installation.alice, &args)

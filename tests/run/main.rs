@@ -9,6 +9,7 @@ mod common;
 mod ends;
 mod mounts;
 mod options;
+mod pid;
 mod program;
 mod streams;
 
@@ -69,4 +70,21 @@ fn cgroups() -> Vec<String> {
         })
         .map(str::to_owned)
         .collect()
+}
+
+fn wait_for_program(installation: &Installation, line: &str) -> u32 {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = processes_of(installation.alice.uid);
+        if let Some((pid, _)) = found.iter().find(|(_, command)| command == line) {
+            return *pid;
+        }
+        assert!(Instant::now() < deadline, "{line} does not run: {found:?}");
+        sleep(Duration::from_millis(20));
+    }
+}
+
+fn parent_of(pid: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:\t")?.parse().ok()).unwrap()
 }

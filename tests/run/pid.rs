@@ -1,0 +1,158 @@
+//! Process numbers: the container's own, or the host's.
+
+use super::*;
+
+/// What `$$` is inside, and what the engine's parent sees of it.
+fn number(installation: &Installation, words: &[&str], variables: &[(&str, &str)]) -> String {
+    let args = [&["run"], words, &[IMAGE, "sh", "-c", "echo $$"]].concat();
+    let mut command = installation.sarus_command(&installation.alice, &args);
+    command.envs(variables.iter().copied());
+    Output::of(&mut command).succeeds().trim().to_owned()
+}
+
+#[test]
+fn a_container_has_numbers_of_its_own_unless_it_is_one_of_several_of_a_job() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        for (words, variables, is_private) in [
+            (&[][..], &[][..], true),
+            (&[], &[("PMI_SIZE", "1")], true),
+            // The shell of an allocation.
+            (&[], &[("SLURM_NTASKS", "8"), ("SLURM_JOB_ID", "7")], true),
+            (&[], &[("PMI_SIZE", "4"), ("PMI_RANK", "1")], false),
+            (&[], &[("SLURM_STEP_NUM_TASKS", "8")], false),
+            (&["--pid=private"], &[("PMI_SIZE", "4")], true),
+            (&["--pid", "host"], &[], false),
+        ] {
+            let shown = number(&installation, words, variables);
+            assert_eq!(shown == "1", is_private, "{runtime:?} {words:?} {variables:?}: {shown}");
+        }
+        let wrong = installation.sarus(&installation.alice, &["run", "--pid=none", IMAGE, "true"]);
+        let text = wrong.fails(125);
+        assert!(text.contains("'none' is no PID namespace") && text.contains("hint: "), "{text}");
+    }
+}
+
+/// As before Linux 3.4: prctl(2) does not know PR_SET_CHILD_SUBREAPER.
+#[test]
+fn without_a_guardian_ranks_have_numbers_of_their_own() {
+    let source = r#"
+        #include <errno.h>
+        #include <linux/filter.h>
+        #include <linux/seccomp.h>
+        #include <stddef.h>
+        #include <sys/prctl.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            struct sock_filter code[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 3),
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_CHILD_SUBREAPER, 0, 1),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+            };
+            struct sock_fprog filter = {sizeof code / sizeof *code, code};
+            if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) return 99;
+            execvp(argv[1], argv + 1);
+            return 98;
+        }"#;
+    // crun cannot do without it either.
+    let installation = with_busybox(Runtime::Runc);
+    let old_kernel = installation.compile("old-kernel", source);
+    let run = |options: &[&str]| {
+        let args = [&["run"], options, &[IMAGE, "sh", "-c", "echo $$"]].concat();
+        let inner = installation.sarus_command(&installation.alice, &args);
+        let mut command = std::process::Command::new(&old_kernel);
+        command.arg(inner.get_program()).args(inner.get_args());
+        Output::of(command.current_dir(inner.get_current_dir().unwrap()).env("PMI_SIZE", "4"))
+    };
+    let output = run(&[]);
+    assert!(output.stderr.contains("this kernel cannot hold ranks together"), "{output}");
+    assert_eq!(output.succeeds(), "1\n");
+    let refused = run(&["--pid=host"]).fails(125);
+    assert!(refused.contains("no child subreapers\nhint: use --pid=private"), "{refused}");
+}
+
+#[test]
+fn what_a_program_leaves_behind_among_the_hosts_processes_ends_with_it() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let script = "for n in 1 2 3; do sh -c 'setsid sh -c \"sleep 1000 & sleep 1000\" &'; done; \
+                      sleep 0.1; exit 3";
+        for options in [&[][..], &["--init"]] {
+            let args = [&["run", "--pid=host"], options, &[IMAGE, "sh", "-c", script]].concat();
+            installation.sarus(&installation.alice, &args).fails(3);
+            // Not a moment later.
+            let left = processes_of(installation.alice.uid);
+            assert!(left.is_empty(), "{runtime:?} {options:?}: {left:?}");
+            assert_nothing_is_left(&installation, runtime);
+        }
+    }
+}
+
+/// A chain of processes, each of which ends as soon as it has made the next.
+#[test]
+fn nobody_outruns_the_guardian() {
+    let source = r#"
+        #include <unistd.h>
+        int main(void) { setsid(); for (;;) if (fork()) _exit(0); }"#;
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let chain = installation.compile("chain", source);
+        let mount = format!("--mount=type=bind,src={},dst=/chain", chain.display());
+        let script = "/chain & sleep 0.2; exit 3";
+        let args = ["run", "--pid=host", &mount, IMAGE, "sh", "-c", script];
+        installation.sarus(&installation.alice, &args).fails(3);
+        assert_nothing_is_left(&installation, runtime);
+    }
+}
+
+/// A new mount of proc would show what the host's own hides.
+#[test]
+fn processes_that_the_host_hides_stay_hidden() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let sarus = installation.prefix().join("bin/sarus");
+        let script = "ls -d /proc/[0-9]* | wc -l; ls -d /proc/1 2>/dev/null; true";
+        let run = [sarus.to_str().unwrap(), "run", "--pid=host", IMAGE, "sh", "-c", script];
+        let as_alice = installation.as_user(&installation.alice, run[0], &run[1..]);
+        let shown = Output::of(&mut installation.as_user(&installation.alice, run[0], &run[1..]));
+        assert!(shown.succeeds().contains("/proc/1\n"));
+        let mut hidden = std::process::Command::new("unshare");
+        hidden.args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount -t proc -o hidepid=2 proc /proc && exec \"$@\"",
+        ]);
+        hidden.arg("sh").arg(as_alice.get_program()).args(as_alice.get_args());
+        hidden.envs(as_alice.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let shown = Output::of(&mut hidden).succeeds();
+        let count: usize = shown.lines().next().unwrap().trim().parse().unwrap();
+        assert!(!shown.contains("/proc/1\n") && count < 8, "{runtime:?}: {shown}");
+    }
+}
+
+/// The one that ends everything must not be at the mercy of those whom it ends.
+#[test]
+fn the_guardian_is_roots() {
+    for runtime in Runtime::ALL {
+        let installation = with_busybox(runtime);
+        let args = ["run", "--pid=host", IMAGE, "sleep", "1000"];
+        let mut engine = installation.sarus_command(&installation.alice, &args).spawn().unwrap();
+        let program = wait_for_program(&installation, "sleep 1000");
+        let guardian = parent_of(parent_of(program));
+        assert_eq!(parent_of(guardian), engine.id(), "{runtime:?}");
+        let status = fs::read_to_string(format!("/proc/{guardian}/status")).unwrap();
+        assert!(status.contains("Uid:\t0\t0\t0\t0\n"), "{status}");
+        assert_eq!(fs::read_dir(format!("/proc/{guardian}/fd")).unwrap().count(), 0);
+        let kill = ["-KILL".to_owned(), guardian.to_string()];
+        let refused = Output::of(&mut installation.as_user(&installation.alice, "/bin/kill", kill));
+        assert!(refused.fails(1).contains("not permitted"));
+        engine.kill().unwrap();
+        engine.wait().unwrap();
+        assert_nothing_is_left(&installation, runtime);
+    }
+}

@@ -2,7 +2,7 @@
 //! below them live lines with bytes, rate and time left: one for each thing that is under way, and
 //! one for all.
 //!
-//! No colour is used, so there is none to turn off; a `dumb` terminal gets the plain lines only.
+//! Live lines have no colour; a `dumb` terminal gets the plain lines only.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +19,19 @@ const TICK: Duration = Duration::from_millis(200);
 pub struct Progress {
     live: bool,
     quiet: bool,
+}
+
+/// Whether stdout is a terminal that can do more than lines.
+fn is_capable() -> bool {
+    let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+    !dumb && std::io::stdout().is_terminal()
+}
+
+/// Whether words on stdout may have colours: on a terminal, unless `NO_COLOR` says otherwise
+/// (<https://no-color.org>).
+#[must_use]
+pub fn may_colour() -> bool {
+    is_capable() && std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
 }
 
 /// Counts the bytes that were worked on, from any thread.
@@ -102,8 +115,7 @@ impl Progress {
     /// Live if stdout is a terminal that can rewrite a line.
     #[must_use]
     pub fn new() -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
-        Self { live: !dumb && std::io::stdout().is_terminal(), quiet: false }
+        Self { live: is_capable(), quiet: false }
     }
 
     /// Says nothing at all.
@@ -116,6 +128,22 @@ impl Progress {
     pub fn say(self, line: &str) {
         if !self.quiet {
             log::print(line);
+        }
+    }
+
+    /// Does `work`, which may take long and has nothing to count: on a terminal, `text` stands there
+    /// meanwhile.
+    pub fn meanwhile<T>(self, text: &str, work: impl FnOnce() -> T) -> T {
+        self.overwrite(text);
+        let result = work();
+        self.overwrite("");
+        result
+    }
+
+    fn overwrite(self, text: &str) {
+        if self.live {
+            let mut stdout = std::io::stdout();
+            write!(stdout, "\r\x1b[J{text}").and_then(|()| stdout.flush()).ok();
         }
     }
 

@@ -60,7 +60,9 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
     {
         return Ok(up_to_date(image, progress));
     }
-    let remote = remote::resolve(registry, reference, &order.platform)?;
+    let remote = progress.meanwhile(&format!("> asking {} ...", reference.server), || {
+        remote::resolve(registry, reference, &order.platform)
+    })?;
     if let Some(image) = current(repository, reference, &remote)? {
         return Ok(up_to_date(image, progress));
     }

@@ -21,6 +21,9 @@ pub const LOADED: &str = "load";
 const DEFAULT_NAMESPACE: &str = "library";
 const DEFAULT_TAG: &str = "latest";
 
+/// How the tag of an image begins that was asked for by digest.
+const DIGEST_TAG: &str = "sha256-";
+
 /// The grammar's limits: the whole name without tag, and the tag.
 const MAX_NAME: usize = 255;
 const MAX_TAG: usize = 128;
@@ -77,6 +80,16 @@ pub fn repository_label(server: &str, namespace: &str, image: &str) -> String {
 #[must_use]
 pub fn tag_label(tag: &str) -> &str {
     if is_digest_tag(tag) { "<none>" } else { tag }
+}
+
+/// The name to give to `run` and `rmi`: both of the above, and the digest where that is the name.
+#[must_use]
+pub fn full_label(server: &str, namespace: &str, image: &str, tag: &str) -> String {
+    let repository = repository_label(server, namespace, image);
+    match tag.strip_prefix(DIGEST_TAG) {
+        Some(hex) if is_digest_tag(tag) => format!("{repository}@sha256:{hex}"),
+        _ => format!("{repository}:{tag}"),
+    }
 }
 
 impl fmt::Display for Reference {
@@ -212,7 +225,7 @@ fn check_tag(tag: &str) -> Result<&str, String> {
 }
 
 fn is_digest_tag(tag: &str) -> bool {
-    tag.strip_prefix("sha256-").is_some_and(is_sha256)
+    tag.strip_prefix(DIGEST_TAG).is_some_and(is_sha256)
 }
 
 fn check_digest(digest: &str) -> Result<String, String> {

@@ -187,6 +187,27 @@ impl Registry {
         self.client.stop();
     }
 
+    /// Whether there is a registry that answers, be it that it wants a login.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or answers as no registry does.
+    pub fn ping(&self) -> Result<()> {
+        loop {
+            let plain = self.plain.load(Ordering::Relaxed);
+            let url = Url::registry(&self.server, plain, "")?;
+            match self.client.send(&Request { url, headers: &[], authorization: None }) {
+                Ok(response) if matches!(response.status, 200 | 401) => return Ok(()),
+                Ok(response) => {
+                    let (server, status) = (&self.server, response.status);
+                    return Err(Error::new(format!("{server} answers with status {status}"))
+                        .hint("is it a registry of container images?"));
+                }
+                Err(failure) if failure.kind == Kind::NoTls && !plain => self.fall_back(failure)?,
+                Err(failure) => return Err(failure.error),
+            }
+        }
+    }
+
     /// Waits before another try; false if there shall be none.
     pub fn may_retry(&self, backoff: &mut Backoff) -> bool {
         backoff.next(None).is_some_and(|delay| self.client.pause(delay))

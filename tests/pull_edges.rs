@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,24 @@ fn who_only_drips_is_not_waited_for() {
         assert_eq!(output.status, 1, "{part}: {output}");
         installation.refused(&output);
     });
+}
+
+#[test]
+fn a_long_silence_is_explained() {
+    let built = Built::busybox();
+    let silent = AtomicBool::new(true);
+    let server = Server::new(move |request| {
+        let answer = built.answer(request);
+        match request.path().contains("/manifests/") && silent.swap(false, Ordering::Relaxed) {
+            true => answer.after(Duration::from_secs(8)),
+            false => answer,
+        }
+    });
+    let installation = Installation::new();
+    let mut command = installation.pull_command(&format!("{}/ns/name:tag", server.address()));
+    let output = finish(command.env("SARUS_STALL_TIMEOUT", "3"), "");
+    assert!(output.stderr.contains("asking again"), "{output}");
+    output.succeeds();
 }
 
 #[test]

@@ -16,9 +16,16 @@ pub(super) fn is_about_connecting(error: &ureq::Error) -> bool {
         ureq::Error::HostNotFound | ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
             true
         }
-        ureq::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+        ureq::Error::Io(error) => {
+            error.kind() == ErrorKind::ConnectionRefused || is_about_name(error)
+        }
         _ => false,
     }
+}
+
+/// musl's words for a name that nobody knows; others look the same to `std`.
+fn is_about_name(error: &std::io::Error) -> bool {
+    error.to_string().contains("Name does not resolve")
 }
 
 /// What kind of failure, as far as the next step depends on it.
@@ -60,12 +67,16 @@ impl Failure {
             let text = format!("cannot reach {host}: {cause}");
             Self { kind, error: Error::new(text).hint(hint) }
         };
-        match error {
-            ureq::Error::HostNotFound => reach(
+        let unknown = || {
+            reach(
                 Kind::Unreachable,
                 "there is no host of this name",
                 "check the server's name; behind a proxy, set HTTPS_PROXY",
-            ),
+            )
+        };
+        match error {
+            ureq::Error::HostNotFound => unknown(),
+            ureq::Error::Io(error) if is_about_name(&error) => unknown(),
             ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => reach(
                 Kind::Unreachable,
                 "it does not answer",

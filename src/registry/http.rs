@@ -266,6 +266,7 @@ impl Client {
     pub fn send(&self, request: &Request<'_>) -> Result<Response, Failure> {
         let mut backoff = Backoff::default();
         loop {
+            let start = Instant::now();
             let tried = self.follow(request);
             let asked = match &tried {
                 Ok(response) if matches!(response.status, 408 | 429 | 500 | 502 | 503 | 504) => {
@@ -276,9 +277,15 @@ impl Client {
                 _ => return tried,
             };
             let Some(time) = backoff.next(asked) else { return tried };
-            if asked.is_some_and(|asked| asked >= LONG_PAUSE) {
-                let (host, seconds) = (request.url.host(), time.as_secs());
-                log::warn("pull", &format!("{host} is busy: asking again in {seconds} s"));
+            match &tried {
+                Err(failure) if start.elapsed() >= LONG_PAUSE => {
+                    log::warn("pull", &format!("{}: asking again", failure.error));
+                }
+                _ if asked.is_some_and(|asked| asked >= LONG_PAUSE) => {
+                    let (host, seconds) = (request.url.host(), time.as_secs());
+                    log::warn("pull", &format!("{host} is busy: asking again in {seconds} s"));
+                }
+                _ => {}
             }
             if !self.pause(time) {
                 return tried;

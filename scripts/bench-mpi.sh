@@ -1,12 +1,18 @@
 #!/usr/bin/env bash
 # Measures MPI in containers beside the host's own, between two processes: part of bench.sh, which
-# has prepared the user, and an image with MPICH as load/library/bench.
+# has prepared the user, and an archive of an image with MPICH.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-image=${BENCH_MPI_IMAGE-load/library/bench}
+image=load/library/bench
 config=$BENCH_PREFIX/etc/sarus.json
-program=$BENCH_PREFIX/bench-mpi
+program=$BENCH_WORK/bench-mpi
+mkdir -p "$BENCH_WORK/tmp" "$BENCH_WORK/home/bench"
+chown "$BENCH_UID" "$BENCH_WORK/home/bench"
+chmod 1777 "$BENCH_WORK/tmp"
+trap 'rm -rf "$BENCH_WORK"' EXIT
+setpriv --reuid="$BENCH_UID" --regid="$BENCH_UID" --clear-groups env USER=bench \
+    "$BENCH_PREFIX/bin/sarus" load --temp-dir "$BENCH_WORK/tmp" "$BENCH_IMAGES/big.tar" bench >&2
 mpicc.mpich -O2 -o "$program" "$here/bench-mpi.c"
 
 # The host's library, and what it needs but the C library.
@@ -15,7 +21,8 @@ needed=$(ldd "$library" | awk '$3 ~ "^/" && $3 !~ "/lib[cm]\\.so" { print $3 }' 
 hooks=$(jq --null-input --compact-output --arg hook "$BENCH_PREFIX/bin/mpi_hook" \
     --arg mpi "MPI_LIBS=$library" --arg needed "MPI_DEPENDENCY_LIBS=$needed" \
     '{prestart: [{path: $hook, env: ["LDCONFIG_PATH=/sbin/ldconfig", $mpi, $needed]}]}')
-jq --argjson hooks "$hooks" '.OCIHooks = $hooks' "$config" >"$config.new"
+jq --argjson hooks "$hooks" --arg crun "$(command -v crun)" \
+    '.OCIHooks = $hooks | .runcPath = $crun' "$config" >"$config.new"
 mv "$config.new" "$config"
 
 # spread COMMAND...: the medians of seven runs by two processes, "latency bandwidth". A run that hangs
@@ -37,8 +44,8 @@ row "MPI between two processes" "latency us" "MB/s"
 row ------------------------------------------ ---------: ---------:
 read -r latency bandwidth < <(spread "$program")
 row "on the host" "$latency" "$bandwidth"
-sarus=("$BENCH_PREFIX/bin/sarus" run "--mount=type=bind,source=$program,destination=$program")
-read -r latency bandwidth < <(spread "${sarus[@]}" --mpi "$image" "$program")
+sarus=("$BENCH_PREFIX/bin/sarus" run "--mount=type=bind,source=$program,destination=/bench-mpi")
+read -r latency bandwidth < <(spread "${sarus[@]}" --mpi "$image" /bench-mpi)
 row "sarus run --mpi, the host's library" "$latency" "$bandwidth"
-read -r latency bandwidth < <(spread "${sarus[@]}" "$image" "$program")
+read -r latency bandwidth < <(spread "${sarus[@]}" "$image" /bench-mpi)
 row "sarus run, the image's library" "$latency" "$bandwidth"

@@ -81,8 +81,8 @@ fn hooks_get_the_state_their_arguments_and_their_own_environment_only() {
                 &format!("\"bundle\":\"{}\"", place.display()),
                 // --verbose is INFO.
                 "\"com.hooks.logging.level\":\"1\"",
-                "\"com.hooks.logging.stdoutfd\":\"/proc/1/fd/4\"",
-                "\"com.hooks.logging.stderrfd\":\"/proc/1/fd/5\"",
+                "\"com.hooks.logging.stdoutfd\":\"/proc/1/fd/5\"",
+                "\"com.hooks.logging.stderrfd\":\"/proc/1/fd/6\"",
             ] {
                 let compact = state.replace(": ", ":");
                 assert!(compact.contains(part), "{runtime:?} {stage}: {part}: {state}");
@@ -98,7 +98,7 @@ fn hooks_find_stdout_and_stderr_of_the_engine() {
     for runtime in Runtime::ALL {
         let installation = with_busybox(runtime);
         let hook =
-            script(&installation, "hook", "echo OUT >>/proc/1/fd/4; echo ERR >>/proc/1/fd/5");
+            script(&installation, "hook", "echo OUT >>/proc/1/fd/5; echo ERR >>/proc/1/fd/6");
         let hooks = format!(r#"{{"prestart": [{{"path": "{}"}}]}}"#, hook.display());
         let installation = installation.set("OCIHooks", &hooks);
         let output = run(&installation, &[IMAGE, "echo", "program"]);

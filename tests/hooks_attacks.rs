@@ -324,7 +324,14 @@ fn users_who_call_hooks_change_nothing() {
     let place = installation.path("home/alice/b");
     Output::of(Command::new("cp").arg("-a").args([&scene.bundle.directory, &place])).succeeds();
     fs::write(place.join("config.json"), scene.bundle.config.to_string()).unwrap();
-    for name in ["mpi_hook", "glibc_hook", "slurm_global_sync_hook", "timestamp_hook"] {
+    let names = [
+        "mpi_hook",
+        "glibc_hook",
+        "ssh_hook start-sshd",
+        "slurm_global_sync_hook",
+        "timestamp_hook",
+    ];
+    for name in names {
         for pid in ["$$", "1", "0", "999999"] {
             let program = installation.prefix().join("bin").join(name);
             let script = format!(
@@ -334,7 +341,7 @@ fn users_who_call_hooks_change_nothing() {
                 program.display()
             );
             let output = Output::of(&mut installation.as_user(alice, "sh", ["-c", &script]));
-            // The last two have nothing to do here.
+            // The others have nothing to do here.
             if name.starts_with("mpi") || name.starts_with("glibc") {
                 assert!(output.clone().fails(1).starts_with("sarus: cannot "), "{output}");
             }

@@ -18,13 +18,17 @@ const OLD: &str = "load/library/old";
 
 /// Debian 12 with MPICH 4.0.0 of ABI 12.1.0, which alice calls `new`.
 fn with_new(runtime: Runtime) -> Installation {
-    let installation = Installation::new().runtime(runtime);
-    let hooks = mpi::hooks(&installation, false, &mpi::settings());
-    let installation = installation.set("OCIHooks", &hooks);
+    let installation = with_hooks(Installation::new(), runtime);
     let root = mpi::copy(&installation, &mpi::rootfs("bookworm"), "root");
     mpi::renumber(&root, "12.1.0");
     mpi::load(&installation, &installation.alice, &root, "new");
     installation
+}
+
+fn with_hooks(installation: Installation, runtime: Runtime) -> Installation {
+    let installation = installation.runtime(runtime);
+    let hooks = mpi::hooks(&installation, false, &mpi::settings());
+    installation.set("OCIHooks", &hooks)
 }
 
 fn run(installation: &Installation, args: &[&str]) -> Output {
@@ -51,6 +55,19 @@ fn the_hosts_mpi_takes_the_place_of_the_images() {
     }
 }
 
+/// The OCI specification has it in place of `prestart`, which it calls deprecated.
+#[test]
+fn stage_create_runtime_serves_as_well() {
+    for runtime in Runtime::ALL {
+        let installation = with_new(runtime);
+        let hooks = mpi::hooks(&installation, true, &mpi::settings());
+        let hooks = hooks.replace("\"prestart\"", "\"createRuntime\"");
+        let installation = installation.set("OCIHooks", &hooks);
+        let shown = run(&installation, &["--mpi", NEW, "/mpi"]).succeeds();
+        assert!(shown.contains("4.0.2"), "{shown}");
+    }
+}
+
 fn assert_world(text: &str) {
     for rank in 0..4 {
         assert!(text.contains(&format!("rank {rank} of 4 sum 6")), "{text}");
@@ -60,26 +77,13 @@ fn assert_world(text: &str) {
 
 #[test]
 fn tasks_of_two_slurm_nodes_are_one_world() {
-    let installation = with_new(Runtime::Runc);
-    let slurm = Slurm::new(installation.path("slurm"));
-    let alice = &installation.alice;
-    let ids = [format!("--reuid={}", alice.uid), format!("--regid={}", alice.gid)];
-    let sarus = installation.prefix().join("bin/sarus");
-    let output = slurm.srun(&[
-        "-N2",
-        "-n4",
-        "--mpi=pmi2",
-        "setpriv",
-        &ids[0],
-        &ids[1],
-        "--clear-groups",
-        sarus.to_str().unwrap(),
-        "run",
-        "--mpi",
-        NEW,
-        "/mpi",
-    ]);
-    assert_world(&output.succeeds());
+    for runtime in Runtime::ALL {
+        let installation = with_new(runtime);
+        let slurm = Slurm::new(installation.path("slurm"));
+        let task = installation.sarus_command(&installation.alice, &["run", "--mpi", NEW, "/mpi"]);
+        let output = Output::of(&mut slurm.step(&["-N2", "-n4", "--mpi=pmi2"], &task));
+        assert_world(&output.succeeds());
+    }
 }
 
 #[test]
@@ -101,8 +105,15 @@ fn an_older_image_needs_the_hosts_glibc_too() {
         assert!(text.contains("which the image (glibc 2.31) does not have\nhint: "), "{text}");
         assert!(text.contains("glibc_hook"), "{text}");
         let installation = installation.set("OCIHooks", &both);
-        let output = run(&installation, &["--mpi", OLD, "/mpi"]);
+        let log = installation.path("home/alice/times");
+        let args = ["run", "--mpi", OLD, "/mpi"];
+        let mut command = installation.sarus_command(&installation.alice, &args);
+        let output = Output::of(command.env("TIMESTAMP_HOOK_LOGFILE", &log));
         assert!(output.stderr.contains("glibc 2.31 is replaced by the host's 2.36"), "{output}");
+        // How long each of them took.
+        let times = fs::read_to_string(log).unwrap();
+        let messages: Vec<_> = times.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+        assert_eq!(messages, ["After-runc", "After-glibc-hook", "After-MPI-hook"], "{times}");
         let text = output.succeeds();
         assert!(text.contains("4.0.2") && text.contains("glibc 2.36"), "{text}");
         let output = run(&installation, &["--glibc", OLD, "/mpi"]);
@@ -116,30 +127,41 @@ fn an_older_image_needs_the_hosts_glibc_too() {
 
 #[test]
 fn an_image_whose_mpi_does_not_fit_is_told_why() {
-    let installation = with_new(Runtime::Runc);
+    let mut installation = with_new(Runtime::Runc);
     let root = installation.path("root");
     // The newer minor number of an image is a warning.
     mpi::renumber(&root, "12.3.0");
     mpi::load(&installation, &installation.alice, &root, "new");
-    let output = run(&installation, &["--mpi", NEW, "/mpi"]);
-    assert!(output.stderr.contains("[MPI hook] [WARN] partial ABI compatibility: "), "{output}");
-    assert!(output.clone().succeeds().contains("4.0.2"), "{output}");
-    let expect = |why: &str| {
-        mpi::load(&installation, &installation.alice, &root, "new");
+    for runtime in Runtime::ALL {
+        installation = with_hooks(installation, runtime);
+        let output = run(&installation, &["--mpi", NEW, "/mpi"]);
+        let warning = "[MPI hook] [WARN] partial ABI compatibility: ";
+        assert!(output.stderr.contains(warning), "{output}");
+        assert!(output.clone().succeeds().contains("4.0.2"), "{output}");
+    }
+    mpi::renumber(&root, "13.0.0");
+    installation = is_told(
+        installation,
+        "libmpich.so.12.2.2 has ABI 12.2, the image's /usr/lib/x86_64-linux-gnu/libmpich.so.13.0.0",
+    );
+    fs::remove_file(root.join("etc/ld.so.cache")).unwrap();
+    installation = is_told(installation, "the image has no /etc/ld.so.cache");
+    fs::write(root.join("lib/ld-musl-x86_64.so.1"), "").unwrap();
+    is_told(installation, "the image's C library is musl");
+}
+
+/// Runs what lies in `root` now, and insists on a refusal for the reason `why`.
+fn is_told(mut installation: Installation, why: &str) -> Installation {
+    mpi::load(&installation, &installation.alice, &installation.path("root"), "new");
+    for runtime in Runtime::ALL {
+        installation = with_hooks(installation, runtime);
         let text = run(&installation, &["--mpi", NEW, "true"]).fails(125);
         let line = text.lines().next().unwrap();
         let begin = "sarus: cannot use the host's MPI in this container: ";
         assert!(line.starts_with(begin) && line.contains(why), "{text}");
         assert!(text.lines().nth(1).unwrap().starts_with("hint: "), "{text}");
-    };
-    mpi::renumber(&root, "13.0.0");
-    expect(
-        "libmpich.so.12.2.2 has ABI 12.2, the image's /usr/lib/x86_64-linux-gnu/libmpich.so.13.0.0",
-    );
-    fs::remove_file(root.join("etc/ld.so.cache")).unwrap();
-    expect("the image has no /etc/ld.so.cache");
-    fs::write(root.join("lib/ld-musl-x86_64.so.1"), "").unwrap();
-    expect("the image's C library is musl");
+    }
+    installation
 }
 
 #[test]

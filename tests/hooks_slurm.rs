@@ -37,6 +37,9 @@ fn job(installation: &Installation, runtime: Runtime, before: &str, timeout: &st
         .prestart(&bin.join("timestamp_hook"), &stamp("exists"))
         .prestart(&bin.join("slurm_global_sync_hook"), &sync)
         .prestart(&bin.join("timestamp_hook"), &stamp("starts"));
+    // The root is shared, and a runtime makes links in /dev.
+    let dev = serde_json::json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs"});
+    bundle.config["mounts"].as_array_mut().unwrap().push(dev);
     bundle.config["root"]["path"] = place.join("rootfs").to_str().unwrap().into();
     let template = place.join("template.json");
     fs::write(&template, bundle.config.to_string()).unwrap();
@@ -104,20 +107,22 @@ fn no_task_starts_before_the_last_container_exists() {
 
 #[test]
 fn a_killed_task_ends_the_others_and_is_named() {
-    let installation = Installation::new();
-    let slurm = Slurm::new(installation.path("slurm"));
-    let dies = "[ $SLURM_PROCID != 5 ] || kill -9 $$";
-    let script = job(&installation, Runtime::Crun, dies, "SYNC_TIMEOUT=3");
-    let begin = Instant::now();
-    let output = srun(&slurm, &script);
-    assert!(begin.elapsed() < Duration::from_secs(15));
-    assert!(output.status != 0 && output.stdout.is_empty(), "{output}");
-    let error = "after 3 s these ranks have not arrived: 5";
-    let named = output.stderr.lines().filter(|line| line.contains("sarus:"));
-    let named: Vec<_> = named.collect();
-    assert!(named.len() == 15 && named.iter().all(|line| line.ends_with(error)), "{output}");
-    let place = installation.path("home/alice/.oci-hooks/slurm-global-sync");
-    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+    for runtime in Runtime::ALL {
+        let installation = Installation::new();
+        let slurm = Slurm::new(installation.path("slurm"));
+        let dies = "[ $SLURM_PROCID != 5 ] || kill -9 $$";
+        let script = job(&installation, runtime, dies, "SYNC_TIMEOUT=3");
+        let begin = Instant::now();
+        let output = srun(&slurm, &script);
+        assert!(begin.elapsed() < Duration::from_secs(15));
+        assert!(output.status != 0 && output.stdout.is_empty(), "{output}");
+        let error = "after 3 s these ranks have not arrived: 5";
+        let named = output.stderr.lines().filter(|line| line.starts_with("sarus:"));
+        let named: Vec<_> = named.collect();
+        assert!(named.len() == 15 && named.iter().all(|line| line.ends_with(error)), "{output}");
+        let place = installation.path("home/alice/.oci-hooks/slurm-global-sync");
+        assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+    }
 }
 
 #[test]
@@ -130,8 +135,12 @@ fn outside_of_slurm_nothing_happens() {
         assert_eq!(bundle.run(runtime).succeeds(), "ran\n");
     }
     let bundle = bundle.annotation(ENABLED, "true");
-    assert_eq!(bundle.run(Runtime::Runc).succeeds(), "ran\n");
+    for runtime in Runtime::ALL {
+        assert_eq!(bundle.run(runtime).succeeds(), "ran\n");
+    }
     let bundle = bundle.env("SLURM_JOB_ID=1").env("SLURM_NTASKS=1").env("SLURM_PROCID=0");
-    let error = bundle.run(Runtime::Runc).fails(1);
-    assert!(error.contains("HOOK_BASE_DIR is no absolute path"), "{error}");
+    for runtime in Runtime::ALL {
+        let error = bundle.run(runtime).fails(if runtime == Runtime::Crun { 255 } else { 1 });
+        assert!(error.contains("HOOK_BASE_DIR is no absolute path"), "{error}");
+    }
 }

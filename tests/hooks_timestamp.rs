@@ -100,6 +100,11 @@ fn the_file_is_the_users_or_there_is_none() {
             let line = text.lines().next().unwrap();
             let expected = format!("sarus: cannot write a timestamp to {log}: ");
             assert!(line.starts_with(&expected) && line.contains(why), "{runtime:?} {text}");
+            // By the hook itself, and not again by who ran it.
+            let again = |line: &str| !line.starts_with("sarus: ") && line.contains(&expected[7..]);
+            assert!(!text.lines().any(again), "{runtime:?} {text}");
+            let line = text.lines().find(|line| line.contains("cannot start")).unwrap();
+            assert!(!line.contains(&expected[7..]), "{runtime:?} {text}");
         }
         assert!(begin.elapsed() < Duration::from_secs(20), "a hook waited");
         assert_eq!(fs::read_to_string(&secret).unwrap(), "as it was");

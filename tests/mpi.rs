@@ -77,6 +77,30 @@ fn ranks_in_containers_are_one_world() {
     }
 }
 
+/// Ranks know each other by process numbers, also where these differ from rank to rank.
+#[test]
+fn ranks_find_each_other_behind_an_init_process_and_a_shell() {
+    let mut installation = with_mpi();
+    // As many other processes come first as the rank is high.
+    let script = "for n in $(seq $PMI_RANK); do /bin/true; done; ranks";
+    for runtime in Runtime::ALL {
+        installation = installation.runtime(runtime);
+        for words in [
+            &["--init", IMAGE, "ranks"][..],
+            &["--init", IMAGE, "sh", "-c", script],
+            &[IMAGE, "sh", "-c", script],
+        ] {
+            for _ in 0..3 {
+                let shown = mpiexec(&installation, "4", words).succeeds();
+                let mut lines: Vec<_> = shown.lines().collect();
+                lines.sort_unstable();
+                let expected: Vec<_> = (0..4).map(|n| format!("rank {n} of 4, sum 6")).collect();
+                assert_eq!(lines, expected, "{runtime:?} {words:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_process_manager_gets_status_and_input_through() {
     let mut installation = with_mpi();

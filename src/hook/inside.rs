@@ -137,14 +137,41 @@ impl Inside {
         Ok(())
     }
 
+    /// Shows the host's program `source` as `name` in the container's directory `folder`. A link in
+    /// its place gives way: what it leads to may serve under many names.
+    ///
+    /// # Errors
+    /// When it cannot be created there.
+    pub fn cover(&self, source: &Path, folder: &Path, name: &str) -> Result<()> {
+        let path = folder.join(name);
+        let cannot = || format!("cannot replace {}", path.display());
+        let place = self.place(folder, FileType::Directory).because(cannot)?;
+        let found = self.container.find(&path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        if found.is_some_and(|found| kind_of(found).is_ok_and(|kind| kind == FileType::Symlink)) {
+            if !self.own.contains(&mount::id_of(&place)?) {
+                return Err("it is a link in a directory of the host").because(cannot);
+            }
+            rustix::fs::unlinkat(&place, name, AtFlags::empty()).because(cannot)?;
+        }
+        self.add(source, folder, name, &[])
+    }
+
     /// Shows a file, directory or device of the host at the same path.
     ///
     /// # Errors
     /// When it is not there, or the path is something else in the container.
     pub fn share(&self, path: &Path) -> Result<()> {
-        let cannot = || format!("cannot mount the host's {}", path.display());
-        let source = open::beneath(&self.host.root, path, OFlags::PATH, Mode::empty())?;
-        let kind = match kind_of(&source)? {
+        self.show(path, path, Restrictions::default())
+    }
+
+    /// Shows the host's `source` at `path`, over what is there.
+    ///
+    /// # Errors
+    /// When it is not there, or the path is something else in the container.
+    pub fn show(&self, source: &Path, path: &Path, restrictions: Restrictions) -> Result<()> {
+        let cannot = || format!("cannot mount the host's {}", source.display());
+        let kind = kind_of(open::beneath(&self.host.root, source, OFlags::PATH, Mode::empty())?)?;
+        let kind = match kind {
             FileType::Directory => FileType::Directory,
             _ => FileType::RegularFile,
         };
@@ -152,7 +179,7 @@ impl Inside {
         if (kind_of(&target)? == FileType::Directory) != (kind == FileType::Directory) {
             return Err("only one of host and container has a directory there").because(cannot);
         }
-        self.bind(path, &target, Restrictions::default()).because(cannot)
+        self.bind(source, &target, restrictions).because(cannot)
     }
 
     /// Finds `path` in the container, and creates what is missing of it.
@@ -237,8 +264,9 @@ impl Inside {
             }
         }
         // Links are as they should be already; a cache of the image's has nothing to say.
-        let args = ["-X", "-i"];
-        confined::run(program.as_fd(), &args, self.container.root.as_fd(), identity).because(cannot)
+        let words = ["ldconfig", "-X", "-i"];
+        confined::run(program.as_fd(), &words, self.container.root.as_fd(), identity)
+            .because(cannot)
     }
 }
 

@@ -5,13 +5,12 @@
 
 pub mod barrier;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::state::Spec;
-use super::{Container, setting};
-use crate::error::{Because, Error, Result};
-use crate::sys::{ids, open};
+use super::{Container, home, setting};
+use crate::error::{Error, Result};
+use crate::sys::ids;
 use barrier::Barrier;
 
 /// Set by the engine when containers have to find each other.
@@ -35,7 +34,7 @@ pub fn run(container: &Container) -> Result<()> {
         crate::log::info(SUBSYSTEM, || "not in a Slurm job: nothing to wait for".into());
         return Ok(());
     };
-    let place = place(container, &task)?;
+    let place = home::of(&container.spec.user)?.join("slurm-global-sync").join(task.directory());
     let timeout = timeout()?;
     ids::become_other_for_good(&container.spec.user)?;
     Barrier::new(place, &task)?.pass(timeout)
@@ -93,32 +92,6 @@ impl Task {
             None => format!("jobid-{}", self.job),
         }
     }
-}
-
-/// `<HOOK_BASE_DIR>/<user>/.oci-hooks/slurm-global-sync/<step>`
-fn place(container: &Container, task: &Task) -> Result<PathBuf> {
-    let directory = |name: &str| {
-        let path = setting(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        path.ok_or_else(|| {
-            Error::new(format!("cannot synchronize: {name} is no absolute path"))
-                .hint("the site sets it in the environment of the hook, in sarus.json")
-        })
-    };
-    let (base, passwd) = (directory("HOOK_BASE_DIR")?, directory("PASSWD_FILE")?);
-    let user = &container.spec.user;
-    let name = user_name(&passwd, user)?;
-    Ok(base.join(name).join(".oci-hooks/slurm-global-sync").join(task.directory()))
-}
-
-fn user_name(passwd: &Path, user: &crate::user::User) -> Result<String> {
-    /// As the engine's own limit for this file.
-    const MAX_SIZE: u64 = 64 << 20;
-    let file = std::fs::File::from(open::regular_file(passwd)?);
-    let text =
-        super::read_text(file, MAX_SIZE).because(|| format!("cannot use {}", passwd.display()))?;
-    let uid = user.uid.as_raw();
-    let unknown = || Error::new(format!("cannot find user id {uid} in {}", passwd.display()));
-    user.name(&text).map(str::to_owned).ok_or_else(unknown)
 }
 
 /// `SYNC_TIMEOUT`, in seconds; without it the tasks wait for ever, as Slurm ends a step that hangs.

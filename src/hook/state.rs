@@ -93,6 +93,8 @@ pub struct Spec {
     pub rootfs: PathBuf,
     /// Whom the program runs as, by the numbers of the host.
     pub user: User,
+    /// The program's umask.
+    pub umask: u32,
     /// The program's environment: what image and user say, so nothing to believe.
     pub env: Vec<(String, String)>,
     /// Those of config.json.
@@ -117,6 +119,7 @@ struct WireProcess {
 struct WireUser {
     uid: u32,
     gid: u32,
+    umask: Option<u32>,
     #[serde(rename = "additionalGids")]
     groups: Option<Vec<u32>>,
 }
@@ -176,6 +179,7 @@ impl Spec {
                 gid: Gid::from_raw(gid),
                 groups: groups.collect(),
             },
+            umask: user.umask.unwrap_or(0o022),
             env: env
                 .iter()
                 .filter_map(|variable| variable.split_once('='))

@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Installation, Output, SOURCE, User};
+use super::{Installation, Output, SOURCE, User, kept};
 
 /// What all images are given: it prints rank, size, and where MPI and the C library come from.
 const PROGRAM: &str = r#"
@@ -38,29 +38,19 @@ pub const LIBRARIES: &str = "/usr/lib/x86_64-linux-gnu";
 
 /// The root file system of a Debian release with MPICH and the program `/mpi`, made once for all.
 pub fn rootfs(release: &str) -> PathBuf {
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mpi-{release}"));
-    if place.exists() {
-        return place;
-    }
-    let making = place.with_extension(std::process::id().to_string());
-    fs::remove_dir_all(&making).ok();
-    let script = Path::new(SOURCE).join("scripts/debian-rootfs.sh");
-    let mut make = Command::new(script);
-    make.arg(&making).args([release, "busybox-static", "libmpich12", "libc6-dev"]);
-    Output::of(&mut make).succeeds();
-    for name in ["sh", "cat", "ls", "readlink", "id", "stat", "true"] {
-        let link = making.join("bin").join(name);
-        if !link.exists() {
-            symlink("busybox", link).unwrap();
+    kept(&format!("mpi-{release}"), |root| {
+        let mut make = Command::new(Path::new(SOURCE).join("scripts/debian-rootfs.sh"));
+        make.arg(root).args([release, "busybox-static", "libmpich12", "libc6-dev"]);
+        Output::of(&mut make).succeeds();
+        for name in ["sh", "cat", "ls", "readlink", "id", "stat", "true"] {
+            let link = root.join("bin").join(name);
+            if !link.exists() {
+                symlink("busybox", link).unwrap();
+            }
         }
-    }
-    compile(&making);
-    fs::write(making.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
-    // Another test may have been as quick.
-    if fs::rename(&making, &place).is_err() {
-        fs::remove_dir_all(&making).unwrap();
-    }
-    place
+        compile(root);
+        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
+    })
 }
 
 /// Links with the C library of the release, so that the program runs with that one too.
@@ -141,13 +131,16 @@ pub fn glibc_libraries() -> String {
     format!("GLIBC_LIBS={}", paths.collect::<Vec<_>>().join(":"))
 }
 
-/// `OCIHooks` of sarus.json: the glibc hook if `glibc`, then the MPI hook.
+/// `OCIHooks` of sarus.json: the glibc hook if `glibc`, then the MPI hook, and timestamps around
+/// them, as in the manual's example.
 pub fn hooks(installation: &Installation, glibc: bool, settings: &[String]) -> String {
     let bin = installation.prefix().join("bin");
     let hook = |name: &str, env: &[String]| serde_json::json!({"path": bin.join(name), "env": env});
-    let mut list = vec![hook("mpi_hook", settings)];
+    let stamp = |message| hook("timestamp_hook", &[format!("TIMESTAMP_HOOK_MESSAGE={message}")]);
+    let mut list = vec![stamp("After-runc")];
     if glibc {
-        list.insert(0, hook("glibc_hook", &[glibc_libraries()]));
+        list.extend([hook("glibc_hook", &[glibc_libraries()]), stamp("After-glibc-hook")]);
     }
+    list.extend([hook("mpi_hook", settings), stamp("After-MPI-hook")]);
     serde_json::json!({ "prestart": list }).to_string()
 }

@@ -99,6 +99,13 @@ impl Slurm {
         command
     }
 
+    /// What runs `task` by srun, with its arguments but not its environment.
+    pub fn step(&self, options: &[&str], task: &Command) -> Command {
+        let mut command = self.command("srun", options);
+        command.arg(task.get_program()).args(task.get_args());
+        command
+    }
+
     /// Runs `args` by srun, to the end of all tasks.
     pub fn srun(&self, args: &[&str]) -> Output {
         Output::of(&mut self.command("srun", args))

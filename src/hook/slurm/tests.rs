@@ -1,4 +1,5 @@
 use super::*;
+use std::path::Path;
 
 fn spec(env: &[(&str, &str)]) -> Spec {
     let env: Vec<_> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();

@@ -13,9 +13,21 @@ has_std_source() { [ -f "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustl
 # zstd and libdeflate are C, and must be compiled against musl's headers.
 use_musl_cc() { export "CC_${target//-/_}=${MUSL_CC:-musl-gcc}"; }
 
+# Who built it, and where, is no part of the program: sources are fetched by the cargo $1, and what
+# lies above them is left out of its messages.
+hide_paths() {
+    local sources
+    "$1" fetch --quiet --locked
+    for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
+        RUSTFLAGS="${RUSTFLAGS-} --remap-path-prefix=$sources="
+    done
+    export RUSTFLAGS
+}
+
 # The way of rustup: musl's start files, libc and std come with the target.
 build_with_rustup() {
     use_musl_cc
+    hide_paths cargo
     cargo build --release --locked --bin sarusbox --target "$target"
 }
 
@@ -33,8 +45,9 @@ build_with_std_source() {
             "${MUSL_CC:-musl-gcc}" -Os -fPIC -x c -c - -o "$shim/unwind.o"
         ar rc "$shim/libunwind.a" "$shim/unwind.o"
     fi
+    RUSTC=/usr/bin/rustc hide_paths /usr/bin/cargo
     RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 \
-        RUSTFLAGS="-C force-unwind-tables=no -C link-self-contained=no -C link-arg=-B$musl_libs
+        RUSTFLAGS="$RUSTFLAGS -C force-unwind-tables=no -C link-self-contained=no -C link-arg=-B$musl_libs
             -L native=$musl_libs -L native=$shim -C link-arg=-lgcc" \
         /usr/bin/cargo build --release --locked --bin sarusbox --target "$target" \
         -Z build-std=std,panic_abort -Z build-std-features=optimize_for_size

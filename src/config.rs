@@ -111,6 +111,18 @@ impl Config {
     /// # Errors
     /// When the file or its schema can be tampered with, cannot be read, or has faults.
     pub fn load(installation: &Installation) -> Result<Self> {
+        let parsed = Self::read(installation)?;
+        for (level, note) in parsed.notes {
+            log::write(level, "config", &note);
+        }
+        parsed.config
+    }
+
+    /// As [`Config::load`], for who wants faults and notes apart.
+    ///
+    /// # Errors
+    /// When the file or its schema can be tampered with, or cannot be read.
+    pub fn read(installation: &Installation) -> Result<Parsed> {
         let path = installation.config();
         let text = trust::read(&path, MAX_SIZE)?;
         // Nothing is read from the schema, so it may be absent; but editors believe it.
@@ -118,11 +130,7 @@ impl Config {
         // A setuid program must not show lines that its caller may not read: access(2) asks for
         // the real user.
         let readable = rustix::fs::access(&path, rustix::fs::Access::READ_OK).is_ok();
-        let parsed = Self::parse(&path.display().to_string(), &text, readable);
-        for (level, note) in parsed.notes {
-            log::write(level, "config", &note);
-        }
-        parsed.config
+        Ok(Self::parse(&path.display().to_string(), &text, readable))
     }
 
     /// Reads `text`, the content of the file that messages call `file`; with `excerpts`, messages

@@ -9,11 +9,13 @@
 pub mod elf;
 pub mod files;
 pub mod glibc;
+pub mod home;
 pub mod inside;
 pub mod ldcache;
 pub mod library;
 pub mod mpi;
 pub mod slurm;
+pub mod ssh;
 pub mod state;
 pub mod timestamp;
 
@@ -113,14 +115,19 @@ fn read_spec(path: &Path, bundle: &Path) -> Result<Spec> {
     Spec::parse(&read_text(file, MAX_CONFIG)?, bundle)
 }
 
-/// At most `max` bytes of text.
-fn read_text(source: impl Read, max: u64) -> Result<String> {
+/// All of it, if it is at most `max` bytes.
+fn read_bytes(source: impl Read, max: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(max + 1).read_to_end(&mut bytes).because(|| "cannot read it".into())?;
     if bytes.len() as u64 > max {
         return Err(Error::new(format!("it is larger than {max} bytes")));
     }
-    String::from_utf8(bytes).map_err(|_| Error::new("it is no text in UTF-8"))
+    Ok(bytes)
+}
+
+/// At most `max` bytes of text.
+fn read_text(source: impl Read, max: u64) -> Result<String> {
+    String::from_utf8(read_bytes(source, max)?).map_err(|_| Error::new("it is no text in UTF-8"))
 }
 
 /// A variable of the hook's own environment, which the site sets; empty counts as absent.

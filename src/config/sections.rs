@@ -1,6 +1,6 @@
 //! The parts of a configuration that are more than one value.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::json::{Object, Value};
 use crate::log::Level;
@@ -65,6 +65,25 @@ pub struct Hook {
     pub stage: &'static str,
     /// The program.
     pub path: PathBuf,
+    /// Its arguments, with the name that it is called by first.
+    pub args: Vec<String>,
+    /// Its environment, as `NAME=value`.
+    pub env: Vec<String>,
+}
+
+impl Hook {
+    /// Whether it is the applet `name`, by its path or by what it is called.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
+        self.path.ends_with(name)
+            || self.args.first().is_some_and(|word| Path::new(word).ends_with(name))
+    }
+
+    /// A variable of its environment.
+    #[must_use]
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        self.env.iter().find_map(|one| one.strip_prefix(name)?.strip_prefix('='))
+    }
 }
 
 /// The compressor of squashfs images, and how hard it tries.
@@ -213,14 +232,16 @@ pub(super) fn hooks(value: &Value<'_>) -> Hooks {
 
 fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
     value.object(|keys| {
-        keys.optional("args", |args| args.list(Value::text));
-        keys.optional("env", |env| {
-            env.list(|one| {
-                one.text_where("NAME=value", |one| one.find('=').is_some_and(|at| at > 0))
-            })
-        });
         keys.optional("timeout", |seconds| seconds.number(1..=u32::MAX));
-        Hook { stage, path: keys.required("path", Value::absolute_path) }
+        let variable = |one: &Value<'_>| {
+            one.text_where("NAME=value", |one| one.find('=').is_some_and(|at| at > 0))
+        };
+        Hook {
+            stage,
+            path: keys.required("path", Value::absolute_path),
+            args: keys.optional("args", |args| args.list(Value::text)).unwrap_or_default(),
+            env: keys.optional("env", |env| env.list(variable)).unwrap_or_default(),
+        }
     })
 }
 

@@ -1,0 +1,168 @@
+//! sshd: started, and watched until it listens.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Child;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+
+use super::{HOME, KEYS, Place, SUBSYSTEM};
+use crate::error::{Because, Error, Result};
+use crate::hook::inside::Inside;
+use crate::log;
+use crate::sys::confined;
+
+/// sshd listens within milliseconds, but a node may be busy with the start of a hundred ranks.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_millis(2);
+
+/// Who had the port may just have ended, or be about to listen.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What sshd writes when it listens, as sshd_config says, and what it logs to.
+const PID_FILE: &str = "sshd.pid";
+const LOG: &str = "sshd.log";
+
+/// What is read of its log.
+const MAX_LOG: u64 = 1 << 16;
+
+/// Starts sshd in the container as its user, with `umask`, and comes back when it listens:
+/// its number, or none if a container of the same user listens already.
+///
+/// # Errors
+/// When nobody does.
+pub fn start(
+    program: &OwnedFd,
+    inside: &Inside,
+    place: &Place<'_>,
+    umask: u32,
+) -> Result<Option<u32>> {
+    let log = format!("{HOME}/etc/{KEYS}/{LOG}");
+    // It executes itself anew for each login, by this name.
+    let args = [&format!("{HOME}/sbin/sshd"), "-D", "-E", &log];
+    let root = inside.container.root.as_fd();
+    let mut result = Ok(None);
+    for _ in 0..TRIES {
+        let mut child = confined::start(program.as_fd(), &args, root, place.user, umask)?;
+        let listens = wait(&mut child, place)?;
+        let log = read_log(place).unwrap_or_default();
+        result = match log.lines().find_map(taken_port) {
+            Some(port) => share(port, listens, place).map(|()| None),
+            None if listens => return Ok(Some(child.id())),
+            None => Err(Error::new(log.lines().next_back().unwrap_or("it says nothing"))),
+        };
+        if result.is_ok() {
+            break;
+        }
+        // It has ended already, or must.
+        child.kill().ok();
+        child.wait().ok();
+        for name in [LOG, PID_FILE] {
+            rustix::fs::unlinkat(&place.directory, name, AtFlags::empty()).ok();
+        }
+        sleep(PAUSE);
+    }
+    result
+}
+
+/// Whether sshd listens; else it has ended.
+fn wait(child: &mut Child, place: &Place<'_>) -> Result<bool> {
+    let end = Instant::now() + TIMEOUT;
+    while Instant::now() < end {
+        if rustix::fs::statat(&place.directory, PID_FILE, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            return Ok(true);
+        }
+        if child.try_wait().because(|| "cannot wait for it".into())?.is_some() {
+            return Ok(false);
+        }
+        sleep(INTERVAL);
+    }
+    child.kill().ok();
+    Err(Error::new(format!("it does not listen after {} s", TIMEOUT.as_secs())))
+}
+
+fn read_log(place: &Place<'_>) -> Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&place.directory, LOG, flags, Mode::empty())
+        .because(|| format!("cannot open {LOG}"))?;
+    crate::hook::read_text(std::fs::File::from(file), MAX_LOG)
+}
+
+/// The port of `Bind to port 15263 on 0.0.0.0 failed: Address in use.`; C libraries word it
+/// differently.
+fn taken_port(line: &str) -> Option<u16> {
+    let rest = line.strip_prefix("Bind to port ").filter(|rest| rest.contains("in use"))?;
+    rest.split(' ').next()?.parse().ok()
+}
+
+/// Several ranks on one node: they share the first one's daemon. Another user's would only look like
+/// it, and one that does not listen is none, so these are errors.
+fn share(port: u16, listens: bool, place: &Place<'_>) -> Result<()> {
+    let user = place.user.uid.as_raw();
+    let mut owners = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let table = std::fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+        owners.extend(listeners(&table, port));
+    }
+    let who = match owners.iter().find(|owner| **owner != user) {
+        Some(other) => format!("user id {other}"),
+        // Those who listen may be our own sshd, for half of the addresses.
+        None if listens || owners.is_empty() => "somebody who does not listen".to_owned(),
+        None => {
+            let text = format!(
+                "no sshd in this container: another one of yours has port {port} of this node, and \
+                 logins to this node lead there"
+            );
+            log::warn(SUBSYSTEM, &text);
+            return Ok(());
+        }
+    };
+    Err(Error::new(format!("{who} has port {port} of this node"))
+        .hint("wait until their container has ended, or use another node"))
+}
+
+/// The user ids of those who listen on `port`, in a table as `/proc/net/tcp` (proc(5)).
+fn listeners(table: &str, port: u16) -> impl Iterator<Item = u32> {
+    // How the table has the port, and the state.
+    let (port, listens) = (format!(":{port:04X}"), "0A");
+    table.lines().filter_map(move |line| {
+        let mut fields = line.split(' ').filter(|field| !field.is_empty()).skip(1);
+        let is = fields.next()?.ends_with(&port) && fields.nth(1)? == listens;
+        if is { fields.nth(3)?.parse().ok() } else { None }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_found_in_what_sshd_says() {
+        for (line, port) in [
+            ("Bind to port 15263 on 0.0.0.0 failed: Address in use.", Some(15263)),
+            ("Bind to port 22 on :: failed: Address already in use.", Some(22)),
+            ("Bind to port 22 on 0.0.0.0 failed: Permission denied.", None),
+            ("Server listening on 0.0.0.0 port 15263.", None),
+            ("Bind to port x on 0.0.0.0 failed: Address in use.", None),
+        ] {
+            assert_eq!(taken_port(line), port, "{line}");
+        }
+    }
+
+    #[test]
+    fn those_who_listen_are_told_from_others() {
+        let table = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:3B9F 00000000:0000 0A 00000000:00000000 00:00000000 00000000 20001        0 7 1
+   1: 0100007F:3B9F 0100007F:0016 01 00000000:00000000 00:00000000 00000000 20002        0 8 1
+   2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 9 1
+   3: garbage
+   4: 00000000000000000000000000000000:3B9F 0:0 0A 0:0 0:0 0 20003 0 10 1
+";
+        assert_eq!(listeners(table, 15263).collect::<Vec<_>>(), [20001, 20003]);
+        assert_eq!(listeners(table, 22).collect::<Vec<_>>(), [0]);
+        assert_eq!(listeners("", 15263).count(), 0);
+    }
+}

@@ -178,6 +178,7 @@ impl<T: Tape> Members<T> {
         match self.fill(header.as_mut_bytes())? {
             0 => return Ok(None),
             BLOCK => {}
+            _ if self.next == 0 => return Err(no_archive()),
             _ => return Err(truncated()),
         }
         if is_zero(header.as_bytes()) {
@@ -187,6 +188,9 @@ impl<T: Tape> Members<T> {
         let expected = number(&header.as_old().cksum);
         if !checksums(header.as_bytes()).map(Some).contains(&expected) {
             let at = self.next;
+            if at == 0 {
+                return Err(no_archive());
+            }
             return Err(Error::new(format!("bad checksum of the tar header at byte {at}")));
         }
         self.next = self.position;
@@ -304,6 +308,12 @@ impl<T: Tape> Members<T> {
         self.reserve(length)?;
         Ok(Sparse::new(&map, offset, length, real)?.into())
     }
+}
+
+/// Its very beginning says so: a text perhaps, or a file in a form that nobody here knows.
+#[cold]
+fn no_archive() -> Error {
+    Error::new("it is no tar archive")
 }
 
 #[cold]

@@ -13,7 +13,7 @@
 mod cache;
 mod claim;
 mod index;
-mod lock;
+pub mod lock;
 mod owner;
 mod pending;
 mod table;
@@ -33,7 +33,7 @@ use lock::Lock;
 pub use cache::{Cache, Partial, Slot};
 pub use claim::Claim;
 pub use pending::Pending;
-pub use table::table;
+pub use table::{json, names, size, table};
 
 /// An image in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,13 +90,13 @@ impl Repository {
         let path = config.prefix_dir.join("etc/passwd");
         let path = path.display();
         let what = || format!("cannot find the images of uid {uid}");
-        let passwd = std::fs::read_to_string(path.to_string());
+        let passwd = std::fs::read(path.to_string());
         let passwd = passwd.because(|| format!("cannot read {path}")).because(what)?;
-        // The name becomes part of a path.
-        let name = user.name(&passwd).filter(|name| !name.contains('/') && *name != "..");
-        let Some(name) = name else {
+        // Comments of old databases are not in UTF-8.
+        let passwd = String::from_utf8_lossy(&passwd);
+        let Some(name) = user.name(&passwd) else {
             return Err(Error::new(format!("{path} does not have them"))
-                .hint(format!("ask the administrator to run: getent passwd > {path}")))
+                .hint("ask the administrator to run configure_installation.sh --keep"))
             .because(what);
         };
         Ok(Self { root: config.local_repository_base_dir.join(name).join(".sarus") })

@@ -3,7 +3,7 @@
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
 use sarus::args::Words;
-use sarus::error::Result;
+use sarus::error::{Error, Result};
 use sarus::log;
 use sarus::store;
 
@@ -24,12 +24,30 @@ struct Given {
     /// use centralized repository instead of the local one
     #[argh(switch)]
     centralized_repository: bool,
+    /// print everything about the images as JSON
+    #[argh(switch)]
+    json: bool,
+    /// print only the names to give to run and rmi
+    #[argh(switch, short = 'q')]
+    quiet: bool,
 }
 
 fn main(command: &Command, words: Words) -> Result<u8> {
     let given: Given = command.options(&words)?;
     command.expect_words(&words, 0)?;
     let (_, repository) = super::open(given.centralized_repository)?;
-    log::print(store::table(&repository.images()?).trim_end_matches('\n'));
+    let images = repository.images()?;
+    let text = match (given.json, given.quiet) {
+        (true, true) => {
+            return Err(
+                command.see(Error::new("options '--json' and '--quiet' exclude each other"))
+            );
+        }
+        (true, false) => store::json(&images),
+        (false, true) if images.is_empty() => return Ok(0),
+        (false, true) => store::names(&images),
+        (false, false) => store::table(&images),
+    };
+    log::print(&text);
     Ok(0)
 }

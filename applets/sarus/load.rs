@@ -52,7 +52,9 @@ fn main(command: &Command, words: Words) -> Result<u8> {
 
     let progress = Progress::new();
     let choice = Choice { name: name.into_owned(), platform: Platform::host() };
-    let image = source::open(file, &choice, &space, progress)?;
+    // Help tells what FILE can be.
+    let image = source::open(file, &choice, &space, progress)
+        .map_err(|error| if error.advice().is_some() { error } else { command.see(error) })?;
     let pending = repository.begin(&reference)?;
     progress.say("> expand image layers ...");
     for layer in &image.layers {

@@ -120,10 +120,10 @@ fn garbage_is_refused() {
         ([gzip(&tar), b"garbage".to_vec()].concat(), "garbage follows the gzip data"),
         ([zstd(&tar), b"garbage".to_vec()].concat(), "damaged zstd data"),
         ([tar.clone(), b"garbage".to_vec()].concat(), "the tar goes on after its end"),
-        (gzip(&[gzip(&tar), vec![1; 600]].concat()), "bad checksum of the tar header at byte 0"),
+        (gzip(&[gzip(&tar), vec![1; 600]].concat()), "it is no tar archive"),
         (b"BZh9 and so on".to_vec(), "compressed by bzip2"),
         (b"\xfd7zXZ\0 and so on".to_vec(), "compressed by xz"),
-        (vec![1; 600], "bad checksum of the tar header at byte 0"),
+        (vec![1; 600], "it is no tar archive"),
     ];
     for (blob, expected) in cases {
         let error = expanded(&blob, Expected::Stored(Digest::of(&blob))).unwrap_err().to_string();

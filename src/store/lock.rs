@@ -51,6 +51,16 @@ impl Lock {
     }
 }
 
+/// Waits for flock(2) on the file `.lock` of `directory`, which lasts until what it gives is dropped;
+/// it gives nothing where flock is not supported.
+///
+/// # Errors
+/// When the directory is read-only, or another process does not let go of it in time.
+pub fn exclusive(directory: &Path) -> Result<Option<fs::File>> {
+    let mut turn = Turn { root: directory, since: Instant::now(), notices: 0 };
+    turn.flock().because(|| format!("cannot lock {}", directory.display()))
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         remove_own(&self.link, &self.me);

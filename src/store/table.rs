@@ -1,7 +1,8 @@
-//! The output of `sarus images`.
+//! The output of `sarus images`: for people [`table`], for programs [`json`] and [`names`].
 
 use super::Image;
-use crate::reference::{repository_label, tag_label};
+use crate::reference::{full_label, repository_label, tag_label};
+use miniserde::Serialize;
 
 /// As many digits of a digest as tell images apart.
 const DIGEST: usize = 12;
@@ -35,6 +36,51 @@ pub fn table(images: &[Image]) -> String {
         cells.collect::<Vec<_>>().join("   ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// An image, for programs.
+#[derive(Serialize)]
+struct Row<'a> {
+    name: String,
+    repository: String,
+    tag: &'a str,
+    digest: &'a str,
+    created: &'a str,
+    size: &'a str,
+    bytes: Option<u64>,
+    server: &'a str,
+    path: std::borrow::Cow<'a, str>,
+}
+
+/// The images as an array in JSON: what [`table`] has, and more.
+#[must_use]
+pub fn json(images: &[Image]) -> String {
+    crate::json::write(&images.iter().map(row).collect::<Vec<_>>())
+}
+
+fn row(image: &Image) -> Row<'_> {
+    let Image { server, namespace, image: last, tag, digest, created, size, .. } = image;
+    Row {
+        name: name(image),
+        repository: repository_label(server, namespace, last),
+        tag: tag_label(tag),
+        digest,
+        created,
+        size,
+        bytes: image.image_path.metadata().ok().map(|status| status.len()),
+        server,
+        path: image.image_path.to_string_lossy(),
+    }
+}
+
+/// The names to give to `run` and `rmi`, one in each line.
+#[must_use]
+pub fn names(images: &[Image]) -> String {
+    images.iter().map(name).collect::<Vec<_>>().join("\n")
+}
+
+fn name(image: &Image) -> String {
+    full_label(&image.server, &image.namespace, &image.image, &image.tag)
 }
 
 /// A size for people: `2.61MB`.

@@ -8,6 +8,7 @@ mod launch;
 mod mpi_hook;
 mod sarus;
 mod slurm_global_sync_hook;
+mod ssh_hook;
 mod timestamp_hook;
 
 use ::sarus::error::{Error, Result};
@@ -61,6 +62,12 @@ const APPLETS: &[Applet] = &[
         about: "Start the containers of a Slurm job step together",
         rights: |_| Rights::Drop,
         main: slurm_global_sync_hook::main,
+    },
+    Applet {
+        name: "ssh_hook",
+        about: "Let the containers of a user reach each other by SSH",
+        rights: |_| Rights::Drop,
+        main: ssh_hook::main,
     },
     Applet {
         name: "timestamp_hook",

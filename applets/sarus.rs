@@ -1,12 +1,14 @@
 //! `sarus`: the engine. Global options, then one of the commands of the table below, each in a file
 //! of its own.
 
+mod check;
 mod help;
 mod images;
 mod load;
 mod pull;
 mod rmi;
 mod run;
+mod ssh_keygen;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use sarus::args::{self, Grammar, Words};
@@ -21,12 +23,14 @@ use std::ffi::OsString;
 
 /// A new command is one row here and one file in this folder.
 const COMMANDS: &[&Command] = &[
+    &check::COMMAND,
     &help::COMMAND,
     &images::COMMAND,
     &load::COMMAND,
     &pull::COMMAND,
     &rmi::COMMAND,
     &run::COMMAND,
+    &ssh_keygen::COMMAND,
     &VERSION,
 ];
 
@@ -150,7 +154,9 @@ impl Command {
     }
 
     fn wrong_number(&self) -> Error {
-        self.see(Error::new(format!("bad number of arguments for command '{}'", self.name)))
+        let Self { name, usage, .. } = self;
+        Error::new(format!("bad number of arguments for command '{name}'"))
+            .hint(format!("sarus {name} {usage}; see 'sarus help {name}'"))
     }
 
     /// # Errors

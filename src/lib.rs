@@ -56,4 +56,7 @@ pub mod runtime;
 // What OCI runtimes run around it, for this engine or any other.
 pub mod hook;
 
+// Whether all of this can work on this machine.
+pub mod check;
+
 pub use error::{Because, Error, Result};

@@ -5,6 +5,7 @@
 
 use boon::{Compiler, Schemas};
 use sarus::config::Config;
+use std::collections::BTreeSet;
 
 const SCHEMA: &str = include_str!("../etc/sarus.schema.json");
 const TEMPLATE: &str = include_str!("../etc/templates/sarus.json");
@@ -201,4 +202,58 @@ fn the_manuals_example_means_what_it_says() {
     assert_eq!(config.user_mounts.not_allowed_prefixes.len(), 3);
     assert_eq!(config.hooks.list.len(), 2);
     assert!(!config.site_mounts[0].readonly);
+}
+
+/// A section of docs/configuration.md: the key, its first line, and its example.
+fn documented() -> Vec<(String, String, String)> {
+    let text = include_str!("../docs/configuration.md");
+    let sections = text.split("\n### ").skip(1).map(|section| {
+        let (key, rest) = section.split_once("\n\n").unwrap();
+        let summary = rest.lines().next().unwrap();
+        let (_, example) = rest.split_once("```json\n").unwrap();
+        let (example, _) = example.split_once("\n```").unwrap();
+        (key.to_owned(), summary.to_owned(), example.to_owned())
+    });
+    sections.collect()
+}
+
+#[test]
+fn every_key_is_documented_as_the_schema_has_it() {
+    let schema: serde_json::Value = serde_json::from_str(SCHEMA).unwrap();
+    let properties = schema["properties"].as_object().unwrap();
+    let required = schema["required"].as_array().unwrap();
+    let documented = documented();
+    let keys: BTreeSet<_> = documented.iter().map(|(key, ..)| key.as_str()).collect();
+    let known: BTreeSet<_> = properties.keys().map(String::as_str).collect();
+    let expected: BTreeSet<_> = known.into_iter().filter(|key| *key != "$schema").collect();
+    assert_eq!(keys, expected);
+    for (key, summary, _) in &documented {
+        let rules = &properties[key];
+        let is_path = rules["$ref"] == "#/definitions/path" || rules["enum"].is_array();
+        let kind = if is_path { "string" } else { rules["type"].as_str().unwrap() };
+        let need = if required.contains(&key.as_str().into()) { "required" } else { "optional" };
+        let default = match &rules["default"] {
+            serde_json::Value::Null => String::new(),
+            value => format!(", default `{value}`"),
+        };
+        let expected = format!("**{kind}, {need}{default}.** ");
+        assert!(summary.starts_with(&expected), "{key}: {summary} is not {expected}");
+    }
+}
+
+#[test]
+fn the_documented_examples_are_good_for_reader_and_schema() {
+    for (key, _, example) in documented() {
+        let (name, value) = example.split_once(": ").unwrap();
+        assert_eq!(name, format!("{key:?}"));
+        let text = with(&key, value);
+        assert_eq!(judge(&text), (Ok(()), Ok(())), "{text}");
+    }
+}
+
+#[test]
+fn documented_defaults_are_what_the_reader_takes() {
+    let config = Config::parse("sarus.json", MINIMAL, false).config.unwrap();
+    assert_eq!((config.compression.name, config.pulling.downloads), ("zstd", 4));
+    assert!(config.pulling.insecure_registries.is_empty() && config.site_mounts.is_empty());
 }

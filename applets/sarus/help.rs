@@ -31,7 +31,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
 pub fn print_general() -> Result<u8> {
     log::print("Usage: sarus COMMAND\n\nOptions:");
     log::print("  --help     Print help");
-    print_options(Global::get_args_info().flags);
+    print_options(Global::get_args_info().flags, &[]);
     log::print("\nCommands:");
     let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0) + 1;
     for command in COMMANDS {
@@ -51,7 +51,7 @@ pub fn print_command(command: &Command) -> Result<u8> {
     let flags = (command.options)().flags;
     if flags.iter().any(is_shown) {
         log::print("\nOptions:");
-        print_options(flags);
+        print_options(flags, command.optional_value);
     }
     Ok(0)
 }
@@ -61,11 +61,11 @@ fn is_shown(flag: &FlagInfo<'_>) -> bool {
     !flag.hidden && flag.long != "--help"
 }
 
-fn print_options(flags: &[FlagInfo<'_>]) {
+fn print_options(flags: &[FlagInfo<'_>], optional_value: &[&str]) {
     let names: Vec<(String, &str)> = flags
         .iter()
         .filter(|flag| is_shown(flag))
-        .map(|flag| (spelling(flag), flag.description))
+        .map(|flag| (spelling(flag, optional_value), flag.description))
         .collect();
     let width = names.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, description) in names {
@@ -73,14 +73,15 @@ fn print_options(flags: &[FlagInfo<'_>]) {
     }
 }
 
-/// `-w [ --workdir ] arg`, as the manual shows options.
-fn spelling(flag: &FlagInfo<'_>) -> String {
+/// `-w [ --workdir ] arg` and `--entrypoint [=arg]`, much as the manual shows options.
+fn spelling(flag: &FlagInfo<'_>, optional_value: &[&str]) -> String {
     let mut text = match flag.short {
         Some(letter) => format!("-{letter} [ {} ]", flag.long),
         None => flag.long.to_owned(),
     };
     if matches!(flag.kind, FlagInfoKind::Option { .. }) {
-        text.push_str(" arg");
+        let optional = optional_value.contains(&flag.long);
+        text.push_str(if optional { " [=arg]" } else { " arg" });
     }
     text
 }

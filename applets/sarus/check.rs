@@ -1,0 +1,67 @@
+//! `sarus check`: whether this machine and this installation can run containers.
+
+use super::Command;
+use argh::{ArgsInfo, FromArgs};
+use sarus::args::Words;
+use sarus::check::{self, Finding, Status};
+use sarus::error::Result;
+use sarus::log;
+use sarus::progress;
+
+pub const COMMAND: Command = Command {
+    name: "check",
+    usage: "[OPTIONS]",
+    about: "Check that containers can run here, and say what to do if not",
+    note: "Each line begins with ok, unknown (this user may not see it), warning or error.\n\
+           The exit status is 1 if there is an error.",
+    options: Given::get_args_info,
+    optional_value: &[],
+    failure: 1,
+    main,
+};
+
+/// The options, as words.
+#[derive(FromArgs, ArgsInfo)]
+struct Given {
+    /// print the findings as JSON
+    #[argh(switch)]
+    json: bool,
+    /// ask a registry, too, such as docker.io
+    #[argh(option)]
+    registry: Option<String>,
+}
+
+fn main(command: &Command, words: Words) -> Result<u8> {
+    let given: Given = command.options(&words)?;
+    command.expect_words(&words, 0)?;
+    let mut findings = Vec::new();
+    let colours = progress::may_colour();
+    check::all(given.registry.as_deref(), &mut |finding| {
+        if !given.json {
+            print(&finding, colours);
+        }
+        findings.push(finding);
+    });
+    if given.json {
+        log::print(&sarus::json::write(&findings));
+    }
+    let failed = findings.iter().any(|finding| finding.status == Status::Error);
+    Ok(u8::from(failed))
+}
+
+fn print(finding: &Finding, colours: bool) {
+    let status = finding.status.name();
+    let (before, behind) = match (colours, finding.status) {
+        (false, _) => ("", ""),
+        (true, Status::Ok) => ("\x1b[32m", "\x1b[0m"),
+        (true, Status::Unknown) => ("\x1b[36m", "\x1b[0m"),
+        (true, Status::Warning) => ("\x1b[33m", "\x1b[0m"),
+        (true, Status::Error) => ("\x1b[31m", "\x1b[0m"),
+    };
+    // What strangers wrote may be in a text; faults of sarus.json have lines of their own.
+    let text = log::printable(&finding.text, &['\n']).replace('\n', "\n         ");
+    log::print(&format!("{before}{status:<7}{behind}  {}: {text}", finding.subject));
+    if let Some(advice) = &finding.advice {
+        log::print(&format!("         hint: {}", log::printable(advice, &[])));
+    }
+}

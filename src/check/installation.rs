@@ -1,0 +1,179 @@
+//! The program, its configuration, all that it names, and the places for images.
+
+use super::{Report, Status};
+use crate::config::{Config, Installation};
+use crate::error::Result;
+use crate::log::Level;
+use crate::reference::Reference;
+use crate::registry::{Login, Registry, Settings};
+use crate::store::{self, Repository};
+use crate::sys::ids;
+use crate::temp::Space;
+use crate::trust::{self, Checks};
+use crate::user::User;
+use rustix::fs::{Access, Mode, Stat, StatVfsMountFlags};
+use std::path::Path;
+
+/// Less than this, and imports will soon fail.
+const LITTLE_SPACE: u64 = 1 << 30;
+
+/// Whether the program can become root for `run`.
+pub(super) fn program(report: &mut Report<'_>, installation: &Installation) {
+    let path = &installation.program;
+    let shown = path.display();
+    let (status, system) = match (rustix::fs::stat(path), rustix::fs::statvfs(path)) {
+        (Ok(status), Ok(system)) => (status, system),
+        _ => return report.unknown("program", &format!("what {shown} is"), "ask root to check"),
+    };
+    let configure = "run configure_installation.sh as root";
+    let user = !rustix::process::getuid().is_root();
+    if !is_setuid_root(&status) {
+        report.error(
+            "program",
+            format!("{shown} is not setuid root: nobody can run containers"),
+            configure,
+        );
+    } else if system.f_flag.contains(StatVfsMountFlags::NOSUID) {
+        report.error(
+            "program",
+            format!("{shown} is on a file system that is mounted nosuid"),
+            "mount it without nosuid, or install elsewhere",
+        );
+    } else if user && !ids::were_raised() {
+        report.error(
+            "program",
+            "the kernel ignores the setuid bit for this process",
+            "no_new_privs is set, or this is a user namespace: start from another shell or service",
+        );
+    } else if Mode::from_raw_mode(status.st_mode).contains(Mode::SGID) {
+        report.warning("program", format!("{shown} is setgid, too"), configure);
+    } else {
+        report.ok("program", format!("{shown} is setuid root"));
+    }
+}
+
+fn is_setuid_root(status: &Stat) -> bool {
+    status.st_uid == 0 && Mode::from_raw_mode(status.st_mode).contains(Mode::SUID)
+}
+
+/// Reads sarus.json; tells all faults of it.
+pub(super) fn configuration(
+    report: &mut Report<'_>,
+    installation: &Installation,
+) -> Option<Config> {
+    const SUBJECT: &str = "configuration";
+    let parsed = match Config::read(installation) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            report.failure(SUBJECT, &error);
+            return None;
+        }
+    };
+    for (level, note) in parsed.notes {
+        let status = if level >= Level::Warn { Status::Warning } else { Status::Ok };
+        report.tell(SUBJECT, status, note, None);
+    }
+    let config = match parsed.config {
+        Ok(config) => config,
+        Err(error) => {
+            report.failure(SUBJECT, &error);
+            return None;
+        }
+    };
+    report.ok(
+        SUBJECT,
+        format!("{} can be read, and by root alone changed", installation.config().display()),
+    );
+    if config.checks == Checks::Off {
+        report.warning(
+            SUBJECT,
+            "securityChecks is false: users may become root by what sarus.json names",
+            "set it to true, but on machines for tests",
+        );
+    }
+    Some(config)
+}
+
+/// What sarus.json names and root uses.
+pub(super) fn named(report: &mut Report<'_>, config: &Config) {
+    let checks = config.checks;
+    let judged = if checks == Checks::On { ", and safe from others" } else { "" };
+    let safe = |path: &Path, opened: Result<_>| {
+        opened.map(|_| format!("{} is there{judged}", path.display()))
+    };
+    let prefix = &config.prefix_dir;
+    report.result("prefixDir", safe(prefix, trust::directory(prefix, checks)));
+    let bundles = &config.bundle_dir;
+    report.result("OCIBundleDir", safe(bundles, trust::tree(bundles, checks)));
+    let runtime = &config.runc_path;
+    report.result("runcPath", safe(runtime, trust::program(runtime, checks)));
+    if let Some(init) = &config.init_path {
+        report.result("initPath", safe(init, trust::program(init, checks)));
+    }
+    for hook in &config.hooks.list {
+        report.result(hook.stage, safe(&hook.path, trust::program(&hook.path, checks)));
+    }
+    let openssh = prefix.join("openssh");
+    if !config.hooks.list.iter().any(|hook| hook.path.ends_with("ssh_hook")) {
+        return;
+    }
+    match openssh.exists() {
+        true => report.result("openssh", safe(&openssh, trust::tree(&openssh, checks))),
+        false => report.warning(
+            "openssh",
+            format!("{} is not there, which ssh_hook needs", openssh.display()),
+            "install it, or remove the hook from sarus.json",
+        ),
+    }
+}
+
+/// Where images and temporary files go.
+pub(super) fn storage(report: &mut Report<'_>, config: &Config) {
+    let local = User::caller().and_then(|user| Repository::local(config, &user));
+    match local {
+        Ok(local) => place(report, "images", local.path()),
+        Err(error) => report.failure("images", &error),
+    }
+    // A repository is made where there is none; this is not.
+    match Space::new(&config.temp_dir) {
+        Ok(space) => place(report, "tempDir", space.path()),
+        Err(error) => report.failure("tempDir", &error),
+    }
+    let Some(shared) = config.centralized_repository_dir.as_deref() else { return };
+    const SUBJECT: &str = "centralizedRepositoryDir";
+    match trust::directory(shared, Checks::On) {
+        Ok(_) => report.ok(SUBJECT, format!("{} can be changed by root alone", shared.display())),
+        Err(_) if !shared.exists() => {
+            report.ok(SUBJECT, format!("{} will be made by the first image", shared.display()));
+        }
+        Err(error) => report.tell(SUBJECT, Status::Warning, error.to_string(), error.advice()),
+    }
+}
+
+/// Whether the caller can write at `path`, or make it, and how much fits there.
+fn place(report: &mut Report<'_>, subject: &'static str, path: &Path) {
+    let found = path.ancestors().find(|path| path.exists()).unwrap_or(path);
+    if rustix::fs::access(found, Access::WRITE_OK | Access::EXEC_OK).is_err() {
+        let text = format!("{} is not writable for this user", found.display());
+        return report.error(subject, text, "make it so, or let sarus.json name another place");
+    }
+    let Ok(system) = rustix::fs::statvfs(found) else {
+        return report.unknown(subject, &format!("what is free at {}", path.display()), "use df");
+    };
+    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    let text = format!("{} has {} free", path.display(), store::size(free));
+    match free < LITTLE_SPACE {
+        true => report.warning(subject, text, "make room, or imports of large images will fail"),
+        false => report.ok(subject, text),
+    }
+}
+
+/// Whether a registry answers.
+pub(super) fn registry(report: &mut Report<'_>, server: &str, insecure: &[String]) {
+    // Any image will do: none is asked for.
+    let ping = format!("{server}/check/check").parse::<Reference>().and_then(|reference| {
+        let settings = Settings::from_environment(insecure);
+        Registry::new(&reference, settings, Login::Kept).ping()
+    });
+    report.result("registry", ping.map(|()| format!("{server} answers")));
+}

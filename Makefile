@@ -6,34 +6,62 @@ DESTDIR ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 BINARY  := $(TARGET)/sarusbox
+SHARE    = $(dir $(BINARY))share
 SOURCES := Cargo.toml Cargo.lock scripts/build-static.sh $(shell find src applets -type f)
-DIST     = dist/sarus-$(VERSION)-$(shell uname -m)
+PAGES   := scripts/pages.sh scripts/man.awk README.md CHANGELOG.md LICENSE \
+           $(wildcard docs/*.md docs/man/*.md etc/completions/*)
+# Where archives and packages go.
+DIST    ?= dist
+# What is packed does not tell when it was packed, but what it was made from.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 # Above this the build fails: what a dependency costs stands in docs/size.md.
-BUDGET  := 2800000
+BUDGET  := 2860000
 
-.PHONY: all install dist test demo bench lint size help
+# Containers get an OpenSSH of their own with --ssh; ENABLE_SSH=0 leaves it out.
+ENABLE_SSH ?= 1
+export OPENSSH := $(if $(filter 1 TRUE true yes,$(ENABLE_SSH)),$(abspath $(TARGET)/openssh))
 
-all: $(BINARY) ## Build the static binary (the default)
+.PHONY: all openssh install uninstall dist deb rpm test fuzz demo bench lint size help
+
+all: $(BINARY) $(SHARE) ## Build the static binary, documents and completions (the default)
 
 # Only what changed is built, and nothing when `make install` runs as root after `make`.
 $(BINARY): $(SOURCES)
 	scripts/build-static.sh
 
-install: $(BINARY) ## Install below PREFIX (/opt/sarus), with DESTDIR in front while packaging
+$(SHARE): $(BINARY) $(PAGES)
+	scripts/pages.sh "$(BINARY)" "$(SHARE)"
+
+openssh: $(OPENSSH)/SOURCE ## Build the OpenSSH for containers, from Debian's source or OPENSSH_SOURCE
+
+%/openssh/SOURCE: scripts/build-openssh.sh
+	scripts/build-openssh.sh "$*/openssh"
+
+install dist deb rpm: $(OPENSSH:%=%/SOURCE)
+
+install: all ## Install below PREFIX (/opt/sarus), with DESTDIR in front while packaging
 	scripts/install.sh "$(BINARY)" "$(DESTDIR)$(PREFIX)" "$(PREFIX)"
 
-dist: $(BINARY) ## Pack what is installed into dist/sarus-VERSION-ARCH.tar.gz
-	rm -rf "$(DIST)"
-	scripts/install.sh "$(BINARY)" "$(DIST)"
-	tar --create --gzip --sort=name --owner=0 --group=0 --numeric-owner --mode=u-s,go-w \
-	    --file "$(DIST).tar.gz" --directory "$(dir $(DIST))" "$(notdir $(DIST))"
-	rm -rf "$(DIST)"
-	@echo "$(DIST).tar.gz"
+uninstall: ## Remove what install put below PREFIX; images and sarus.json stay
+	scripts/uninstall.sh "$(DESTDIR)$(PREFIX)"
+
+dist: all ## Pack what is installed into dist/sarus-VERSION-ARCH.tar.gz
+	scripts/dist.sh "$(BINARY)" "$(VERSION)" "$(DIST)"
+
+deb: all ## Make a Debian package in dist/
+	scripts/package-deb.sh "$(BINARY)" "$(VERSION)" "$(DIST)"
+
+rpm: all ## Make an RPM package in dist/
+	scripts/package-rpm.sh "$(BINARY)" "$(VERSION)" "$(DIST)"
 
 test: ## Run all tests, as root, against the real binary, OCI runtimes and mounts
 	scripts/install-dependencies.sh test
-	$(MAKE) --no-print-directory lint all size
+	$(MAKE) --no-print-directory lint all openssh size
 	SARUSBOX="$(abspath $(BINARY))" cargo test --locked
+	scripts/fuzz.sh 5
+
+fuzz: ## Fuzz each reader of what strangers write for a minute
+	scripts/fuzz.sh 60
 
 demo: ## Show it at work: build, install privately, import an image, run it as a user
 	scripts/demo.sh

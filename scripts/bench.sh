@@ -26,10 +26,13 @@ trap 'rm -rf "$BENCH_PREFIX"' EXIT
 scripts/install-dependencies.sh bench
 scripts/bench-image.sh "$BENCH_IMAGES"
 make --no-print-directory all
-make --no-print-directory install PREFIX="$BENCH_PREFIX"
+make --no-print-directory install ENABLE_SSH=0 PREFIX="$BENCH_PREFIX"
 "$BENCH_PREFIX/configure_installation.sh" >/dev/null
 echo "bench:x:$BENCH_UID:$BENCH_UID::/:/bin/sh" >>"$BENCH_PREFIX/etc/passwd"
-sed -i "s|\(\"localRepositoryBaseDir\": \)\"[^\"]*\"|\1\"$BENCH_WORK/home\"|" "$BENCH_PREFIX/etc/sarus.json"
+# Peers run no hooks.
+config=$(jq --arg home "$BENCH_WORK/home" '.localRepositoryBaseDir = $home | del(.OCIHooks)' \
+    "$BENCH_PREFIX/etc/sarus.json")
+echo "$config" >"$BENCH_PREFIX/etc/sarus.json"
 
 {
     echo "$(nproc) cores, $(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1), Linux $(uname -r)," \

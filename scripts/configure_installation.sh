@@ -1,7 +1,8 @@
 #!/bin/sh
 # Makes the installation that this script lies in ready for use on this machine: sets sarusbox
 # setuid root, caches the passwd and group databases, and fills etc/sarus.json from its template.
-# An existing etc/sarus.json is kept as etc/sarus.json.bak. May be run again at any time.
+# An existing etc/sarus.json is kept as etc/sarus.json.bak; with --keep it stays what it is. May be
+# run again at any time.
 set -eu
 
 prefix=$(cd -P "$(dirname "$0")" && pwd)
@@ -57,16 +58,28 @@ find_compression() {
 # Fills the database cache etc/$1, which stands in for name services that containers cannot ask.
 cache() {
     echo "Creating cached $1 database"
-    getent "$1" >"etc/.$1.new"
+    if command -v getent >/dev/null; then
+        getent "$1"
+    else
+        echo "note: without getent, only the users of /etc/$1 are known in containers" >&2
+        cat "/etc/$1"
+    fi >"etc/.$1.new"
     mv -f "etc/.$1.new" "etc/$1"
     echo "Successfully created cached $1 database"
 }
 
+keep=false
+case ${1-} in
+'') ;;
+--keep) keep=true ;;
+*) fail "unknown option '$1': only --keep is known, which leaves etc/sarus.json as it is" ;;
+esac
 for needed in bin/sarusbox etc/templates/sarus.json etc/sarus.schema.json; do
     [ -f "$prefix/$needed" ] || fail "$prefix is not an installation of Sarus: it has no $needed"
 done
 [ "$(id -u)" = 0 ] || fail "only root can set $prefix/bin/sarusbox setuid root: run this as root"
-runtime=$(find_runtime)
+[ -e "$prefix/etc/sarus.json" ] || keep=false
+$keep || runtime=$(find_runtime)
 
 echo "Setting Sarus as SUID root"
 mkdir -p "$prefix/var/OCIBundleDir"
@@ -75,18 +88,26 @@ set -- . bin bin/sarusbox etc etc/sarus.* etc/templates etc/templates/* etc/cont
     etc/container/* var var/OCIBundleDir configure_installation.sh
 chown root:root "$@"
 chmod go-w "$@"
+# Programs for containers, and completions, which the shells of administrators read.
+for tree in openssh share; do
+    [ ! -d "$tree" ] || { chown -R root:root "$tree" && chmod -R go-w "$tree"; }
+done
 chmod 4755 bin/sarusbox
 echo "Successfully set Sarus as SUID root"
 
 cache passwd
 cache group
 
-echo "Configuring etc/sarus.json"
-[ ! -e etc/sarus.json ] || cp -p etc/sarus.json etc/sarus.json.bak
-sed -e "s|@INSTALL_PREFIX@|$prefix|g" -e "s|@RUNC_PATH@|$runtime|" \
-    -e "s|@SQUASHFS_COMPRESSION@|$(find_compression)|" etc/templates/sarus.json >etc/.sarus.json.new
-mv -f etc/.sarus.json.new etc/sarus.json
-echo "Successfully configured etc/sarus.json."
+if $keep; then
+    echo "Keeping etc/sarus.json"
+else
+    echo "Configuring etc/sarus.json"
+    [ ! -e etc/sarus.json ] || cp -p etc/sarus.json etc/sarus.json.bak
+    sed -e "s|@INSTALL_PREFIX@|$prefix|g" -e "s|@RUNC_PATH@|$runtime|" \
+        -e "s|@SQUASHFS_COMPRESSION@|$(find_compression)|" etc/templates/sarus.json >etc/.sarus.json.new
+    mv -f etc/.sarus.json.new etc/sarus.json
+    echo "Successfully configured etc/sarus.json."
+fi
 
 echo "To execute sarus commands run first:"
 echo "export PATH=$prefix/bin:\${PATH}"

@@ -37,7 +37,7 @@ make --no-print-directory all
 ls -sh "${CARGO_TARGET_DIR:-target}/sarusbox"
 
 say "Install and configure it below $prefix"
-make --no-print-directory install PREFIX="$prefix"
+make --no-print-directory install ENABLE_SSH=0 PREFIX="$prefix"
 "$prefix/configure_installation.sh"
 touch "$prefix/.made-by-demo"
 mkdir -p "$home"

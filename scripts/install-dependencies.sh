@@ -1,39 +1,45 @@
 #!/usr/bin/env bash
-# Installs what a purpose needs and this machine lacks: install-dependencies.sh build|test|demo|bench
+# Installs what a purpose needs and this machine lacks: install-dependencies.sh build|openssh|test|demo|bench
 #
-# Does it by itself on Debian and Ubuntu, as root; elsewhere says what is needed, and fails unless
-# the programs are there.
+# Does it by itself on Debian and Ubuntu, as root. Elsewhere it says what is needed, and what comes next
+# fails without it.
 set -euo pipefail
 
-build=(rustc-web cargo-web rust-web-src musl-tools gcc)
+# Cargo asks its registry by TLS, and the smallest Debian knows no authority.
+build=(rustc-web cargo-web rust-web-src musl-tools gcc ca-certificates)
+openssh=(musl-tools gcc make dpkg-dev)
 images=(skopeo umoci busybox-static)
 case ${1-} in
 build) packages=("${build[@]}") ;;
+openssh) packages=("${openssh[@]}") ;;
 demo) packages=("${images[@]}" runc) ;;
 test)
-    packages=("${images[@]}" runc crun tini squashfs-tools debootstrap buildah strace shellcheck
-        docker-registry apache2-utils openssl curl time mpich libmpich-dev
-        slurmctld slurmd slurm-client munge podman)
+    packages=("${images[@]}" "${openssh[@]}" runc crun tini squashfs-tools debootstrap buildah strace shellcheck
+        docker-registry apache2-utils openssl curl time g++ mpich libmpich-dev
+        slurmctld slurmd slurm-client munge podman openssh-client iproute2
+        rpm man-db zsh fish python3)
     command -v cargo-clippy >/dev/null || packages+=("${build[@]}" rust-web-clippy rustfmt-web)
     ;;
 bench)
     packages=("${images[@]}" runc crun squashfs-tools debootstrap docker-registry podman charliecloud
         hyperfine strace jq time mpich libmpich-dev)
     ;;
-*) echo "usage: ${0##*/} build|test|demo|bench" >&2 && exit 2 ;;
+*) echo "usage: ${0##*/} build|openssh|test|demo|bench" >&2 && exit 2 ;;
 esac
 
-missing=()
-if command -v dpkg-query >/dev/null; then
-    for package in "${packages[@]}"; do
-        # shellcheck disable=SC2016 # dpkg-query expands it
-        dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$' ||
-            missing+=("$package")
-    done
-    [ ${#missing[@]} -gt 0 ] || exit 0
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+    echo "note: $1 needs what Debian calls ${packages[*]}" >&2
+    exit 0
 fi
-if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
-    echo "${0##*/}: $1 needs ${missing[*]:-${packages[*]}} (Debian's names): install them first" >&2
+missing=()
+for package in "${packages[@]}"; do
+    # shellcheck disable=SC2016 # dpkg-query expands it
+    dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$' ||
+        missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+if [ "$(id -u)" != 0 ]; then
+    echo "${0##*/}: $1 needs ${missing[*]}: install them first" >&2
     exit 1
 fi
 echo "installing for $1: ${missing[*]}" >&2

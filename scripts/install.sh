@@ -2,22 +2,31 @@
 # Lays out an installation: install.sh BINARY DIRECTORY [PREFIX]
 #
 # With PREFIX, where DIRECTORY will be found at run time, sarus.json is filled in from its template.
+# OPENSSH, if set, names what build-openssh.sh built, which is put into DIRECTORY/openssh.
 # What a site may have changed (sarus.json, the passwd and group caches) is never overwritten.
 set -euo pipefail
+umask 022
 
 binary=$(realpath "$1")
 mkdir -p "$2"
 root=$(realpath "$2")
 prefix=${3-}
+[ -z "${OPENSSH-}" ] || openssh=$(realpath "$OPENSSH")
 cd "$(dirname "$0")/.."
 
 # Installs $1 as $2 unless the site has one.
 install_once() { [ -e "$root/$2" ] || install -m 644 "$1" "$root/$2"; }
 
+# Puts the file $1 where $2 is, at once: who has the old one open keeps it, as running containers do.
+replace() {
+    install -m "$3" "$1" "$2.new"
+    mv -f "$2.new" "$2"
+}
+
 install -d -m 755 "$root" "$root"/{bin,etc,etc/templates,etc/container,var,var/OCIBundleDir}
-install -m 755 scripts/configure_installation.sh "$root"
-install -m 644 etc/sarus.schema.json "$root/etc"
-install -m 644 etc/templates/sarus.json "$root/etc/templates"
+replace scripts/configure_installation.sh "$root/configure_installation.sh" 755
+replace etc/sarus.schema.json "$root/etc/sarus.schema.json" 644
+replace etc/templates/sarus.json "$root/etc/templates/sarus.json" 644
 install_once etc/container/nsswitch.conf etc/container/nsswitch.conf
 install_once etc/passwd etc/passwd
 install_once etc/group etc/group
@@ -29,15 +38,34 @@ if [ -n "$prefix" ]; then
     install_once "$filled" etc/sarus.json
 fi
 
-# Replaced by rename, so that running containers keep the file that they started from.
-install -m 755 "$binary" "$root/bin/.sarusbox.new"
-if [ "$(id -u)" = 0 ]; then
-    chmod 4755 "$root/bin/.sarusbox.new"
-else
+# Manual pages and completions, where `make` has made them.
+share=$(dirname "$binary")/share
+if [ -d "$share" ]; then
+    install -d -m 755 "$root/share"
+    cp -r "$share/." "$root/share"
+fi
+
+if [ -n "${OPENSSH-}" ]; then
+    install -d -m 755 "$root"/openssh/{,etc,etc/userkeys,var,var/empty}
+    for folder in bin sbin libexec; do
+        [ ! -d "$openssh/$folder" ] ||
+            install -D -m 755 -t "$root/openssh/$folder" "$openssh/$folder"/*
+    done
+    install -m 644 etc/openssh/* "$root/openssh/etc"
+    # Since 9.8 who fails to log in shuts out all others on that node; older ones know no such word.
+    [ ! -e "$openssh/libexec/sshd-session" ] ||
+        echo "PerSourcePenalties no" >>"$root/openssh/etc/sshd_config"
+    install -m 644 "$openssh/SOURCE" "$openssh/LICENCE" "$root/openssh"
+fi
+
+mode=4755
+if [ "$(id -u)" != 0 ]; then
+    mode=755
     echo "install: not root, so not setuid yet: run configure_installation.sh as root" >&2
 fi
-mv -f "$root/bin/.sarusbox.new" "$root/bin/sarusbox"
+replace "$binary" "$root/bin/sarusbox" "$mode"
 # Relative, so that the tree can be moved. The binary lists what it can be called: "   NAME: ABOUT".
 "$binary" | sed -n 's/^   \([a-z_]*\): .*/\1/p' | while read -r applet; do
-    ln -sfn sarusbox "$root/bin/$applet"
+    # One that is there is right, and never missing.
+    [ "$(readlink "$root/bin/$applet")" = sarusbox ] || ln -sfn sarusbox "$root/bin/$applet"
 done

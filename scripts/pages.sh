@@ -157,6 +157,9 @@ complete_for fish fish/vendor_completions.d/sarus.fish
 
 install -D -m 644 -t "$share/doc/sarus" README.md CHANGELOG.md LICENSE
 install -D -m 644 -t "$share/doc/sarus/docs" docs/*.md
+install -D -m 644 -t "$share/doc/sarus/scripts" scripts/bench-mpi.c
+# The source is not there: no links into it.
+sed -i 's#\[\([^]]*\)\](\.\./\(src\|applets\|scripts/[a-z]*\.sh\)[^)]*)#\1#g' "$share/doc/sarus/docs"/*.md
 
 chmod 755 "$share"
 rm -rf "$result"

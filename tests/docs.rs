@@ -171,13 +171,12 @@ fn the_user_guide_shows_what_really_happens() {
     assert!(differ.is_empty(), "{differ}");
 }
 
-/// Each `[text](target)` to a file of this project.
-#[test]
-fn links_between_documents_lead_somewhere() {
+/// Each `[text](target)` to a file, in `folder/docs` and `folder/README.md`: the number of them that
+/// lead somewhere.
+fn follow_links(folder: &Path) -> usize {
     let mut count = 0;
-    let folder = document("");
-    let documents = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    for document in documents.chain([folder.join("../README.md")]) {
+    let documents = fs::read_dir(folder.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    for document in documents.chain([folder.join("README.md")]) {
         if document.extension().is_none_or(|extension| extension != "md") {
             continue;
         }
@@ -191,7 +190,16 @@ fn links_between_documents_lead_somewhere() {
             }
         }
     }
+    count
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let count = follow_links(Path::new(SOURCE));
     assert!(count > 50, "{count}");
+    let installation = Installation::new();
+    let count = follow_links(&installation.with_pages().join("doc/sarus"));
+    assert!(count > 30, "{count}");
 }
 
 /// Commands and options that documents speak of exist.

@@ -14,9 +14,7 @@ use common::{Installation, Output, SOURCE, binary};
 /// An installation with the pages and completions of the binary under test, and images of alice.
 fn with_pages() -> Installation {
     let installation = Installation::new();
-    let pages = Path::new(SOURCE).join("scripts/pages.sh");
-    let mut command = Command::new(pages);
-    Output::of(command.arg(binary()).arg(installation.prefix().join("share"))).succeeds();
+    installation.with_pages();
     let image = common::Image::busybox();
     installation.load(&installation.alice, &image, "box");
     installation.load(&installation.alice, &image, "team/box:1.0");

@@ -8,7 +8,7 @@ mod common;
 
 use common::hostile::{field, wait_until};
 use common::slurm::Slurm;
-use common::{Image, Installation, Output, Runtime, loop_devices, mounts, processes_of};
+use common::{Image, Installation, Output, Runtime, cgroups, loop_devices, mounts, processes_of};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -71,13 +71,6 @@ fn cgroup_names(pid: &u32) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let names = text.lines().filter_map(|line| line.rsplit('/').next());
     names.filter(|name| name.starts_with("container-")).map(str::to_owned).collect()
-}
-
-/// The cgroups of containers, in all hierarchies.
-fn cgroups() -> BTreeSet<PathBuf> {
-    let find = ["/sys/fs/cgroup", "-name", "container-????????????????"];
-    let found = Output::of(Command::new("find").args(find)).stdout;
-    found.lines().map(PathBuf::from).collect()
 }
 
 /// One at a time: each of these loads the machine, and looks at all cgroups.

@@ -274,7 +274,11 @@ fn the_terminal_is_what_it_was_after_any_end() {
                 "runtime" => {
                     let children = format!("/proc/{engine}/task/{engine}/children");
                     let children = fs::read_to_string(children).unwrap();
-                    kill("-KILL", children.split_whitespace().min().unwrap());
+                    let is_runtime = |child: &&str| {
+                        let name = fs::read_to_string(format!("/proc/{child}/comm")).unwrap();
+                        ["runc\n", "crun\n"].contains(&&*name)
+                    };
+                    kill("-KILL", children.split_whitespace().find(is_runtime).unwrap());
                     shell.wait_for("READY> ");
                 }
                 _ => {

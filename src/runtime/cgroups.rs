@@ -7,16 +7,22 @@
 
 use crate::error::{Because, Result};
 use crate::log;
-use crate::sys::process;
+use crate::sys::process::{self, Process};
 use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, AsRawFd};
-use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Read};
+use rustix::process::Pid;
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long processes that were killed may take to go: some wait for a file server.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a runtime may take to go of which the engine was killed before it could tell.
+const MOMENT: Duration = Duration::from_secs(1);
+
+/// What the engine says when all has ended.
+const ENDED: u8 = b'.';
 
 /// A cgroup without processes may be one that a runtime is about to use; not after this time.
 const STALE: Duration = Duration::from_secs(60);
@@ -24,56 +30,37 @@ const STALE: Duration = Duration::from_secs(60);
 /// What the name of every container starts with.
 pub const PREFIX: &str = "container-";
 
-/// Where this process stands, opened before the runtime starts: it may get a /proc of its own,
-/// which hides the host's.
-#[derive(Debug)]
-pub struct Position {
-    mounts: File,
-    membership: File,
-    pid_namespace: File,
-}
-
-impl Position {
-    /// Of this process, now.
-    ///
-    /// # Errors
-    /// When `/proc` is not there.
-    pub fn now() -> Result<Self> {
-        let open = |name: &str| {
-            let path = format!("/proc/self/{name}");
-            File::open(&path).because(|| format!("cannot open {path}"))
-        };
-        let (mounts, membership) = (open("mountinfo")?, open("cgroup")?);
-        Ok(Self { mounts, membership, pid_namespace: open("ns/pid")? })
-    }
-}
-
 /// A process of root's that outlives the engine by a moment.
 #[derive(Debug)]
 pub struct Janitor {
     pid: u32,
-    /// Closed when this process ends, however it ends: the sign to start.
+    /// Closed when this process ends, however it ends: the sign to start. Before that, it tells the
+    /// number of a child, and whether that has ended.
     sign: PipeWriter,
 }
 
 impl Janitor {
-    /// Starts it, for the container that the runtime knows by `id` and that uses `terminal`. The
-    /// runtime works meanwhile.
+    /// Starts it, for the container that the runtime will know by `id` and that uses `terminal`: before
+    /// the runtime, or it would be missing when the engine is killed in between.
     ///
     /// # Errors
     /// When no process can be made.
-    pub fn start(id: &str, position: Position, terminal: Option<&Terminal>) -> Result<Self> {
+    pub fn start(id: &str, terminal: Option<&Terminal>) -> Result<Self> {
+        // Not by itself: soon the runtime may hide this /proc by one of its own.
+        let folders = folders(id)?;
         let (waiting, sign) = std::io::pipe().because(|| "cannot make a pipe".into())?;
-        let Position { mounts, membership, pid_namespace } = position;
-        let work = || tidy(&waiting, &folders(id, &mounts, &membership), terminal);
-        // Not in the namespace that ends with the runtime.
-        process::leave_pid_namespace(&pid_namespace)?;
-        let mut keep = vec![waiting.as_fd(), mounts.as_fd(), membership.as_fd()];
-        keep.extend(terminal.map(AsFd::as_fd));
-        let keep: Vec<_> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut keep = vec![waiting.as_raw_fd()];
+        keep.extend(terminal.map(|terminal| terminal.as_fd().as_raw_fd()));
+        let work = || tidy(waiting, &folders, terminal);
         let pid = process::fork_detached(&keep, sign.as_raw_fd(), work)
             .because(|| "cannot start the process that tidies up".into())?;
         Ok(Self { pid, sign })
+    }
+
+    /// Tells it of `child`, whose end is the end of everything.
+    pub fn wait_for(&mut self, child: u32) {
+        // Without a janitor, the one of the next container does the work.
+        self.sign.write_all(&child.to_ne_bytes()).ok();
     }
 
     /// Its number.
@@ -83,7 +70,8 @@ impl Janitor {
     }
 
     /// Lets it do its work now, and waits for the end of it.
-    pub fn dismiss(self) {
+    pub fn dismiss(mut self) {
+        self.sign.write_all(&[ENDED]).ok();
         drop(self.sign);
         process::wait_for(self.pid);
     }
@@ -91,24 +79,38 @@ impl Janitor {
 
 /// Removes what others left; waits for the sign; then puts the terminal right, and removes each
 /// folder as soon as it is empty.
-fn tidy(sign: &PipeReader, folders: &[PathBuf], terminal: Option<&Terminal>) {
+fn tidy(mut sign: PipeReader, folders: &[PathBuf], terminal: Option<&Terminal>) {
     folders.iter().filter_map(|folder| folder.parent()).for_each(remove_stale);
-    let mut sign = sign;
-    while matches!(sign.read(&mut [0]), Err(error) if error.kind() == std::io::ErrorKind::Interrupted)
-    {
-    }
+    let mut number = [0; 4];
+    let child = sign.read_exact(&mut number).ok().and_then(|()| find(u32::from_ne_bytes(number)));
+    let mut rest = vec![];
+    sign.read_to_end(&mut rest).ok();
     if let Some(terminal) = terminal {
         terminal.restore();
     }
     let start = Instant::now();
-    for folder in folders {
-        while let Err(error) = std::fs::remove_dir(folder) {
-            if error.raw_os_error() != Some(libc::EBUSY) || start.elapsed() > PATIENCE {
-                break;
-            }
+    let goes_on = |is_there: bool, patience: Duration| {
+        let goes_on = is_there && start.elapsed() < patience;
+        if goes_on {
             std::thread::sleep(Duration::from_millis(2));
         }
+        goes_on
+    };
+    // When the engine is killed, the kernel kills the runtime only then: it may make cgroups until it
+    // is gone.
+    match child {
+        _ if rest.contains(&ENDED) => {}
+        Some(child) => while goes_on(!child.has_ended(), PATIENCE) {},
+        None => while goes_on(true, MOMENT) {},
     }
+    for folder in folders {
+        let is_busy = |error: std::io::Error| error.raw_os_error() == Some(libc::EBUSY);
+        while goes_on(std::fs::remove_dir(folder).is_err_and(is_busy), PATIENCE) {}
+    }
+}
+
+fn find(child: u32) -> Option<Process> {
+    Pid::from_raw(i32::try_from(child).ok()?).map(Process::find)
 }
 
 /// Removes old cgroups of containers; the kernel refuses those that hold a process.
@@ -130,14 +132,13 @@ fn is_id(name: &str) -> bool {
 }
 
 /// Where a runtime may make cgroups named `id`: below our own in each hierarchy, or beside it.
-fn folders(id: &str, mounts: &File, membership: &File) -> Vec<PathBuf> {
-    let read = |mut file: &File| {
-        let mut text = String::new();
-        // What cannot be read has nothing to tidy up.
-        file.read_to_string(&mut text).ok();
-        text
+fn folders(id: &str) -> Result<Vec<PathBuf>> {
+    let read = |path: &str| {
+        let text = std::fs::read(path).because(|| format!("cannot read {path}"))?;
+        // A mount point may have any name.
+        Ok(String::from_utf8_lossy(&text).into_owned())
     };
-    let (mounts, own) = (read(mounts), read(membership));
+    let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
     let mut folders = Vec::new();
     for (point, root, controllers) in mounts.lines().filter_map(hierarchy) {
         for (_, path) in own.lines().filter_map(member).filter(|(names, _)| *names == controllers) {
@@ -149,7 +150,7 @@ fn folders(id: &str, mounts: &File, membership: &File) -> Vec<PathBuf> {
         }
     }
     log::debug("runtime", || format!("cgroups of {id}: {folders:?}"));
-    folders
+    Ok(folders)
 }
 
 /// A line of mountinfo, if it is of a cgroup hierarchy: mount point, root, and controllers as

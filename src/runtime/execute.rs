@@ -3,7 +3,7 @@
 //! The runtime is a child whose end ends everything that it started. See
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md>.
 
-use super::cgroups::{self, Janitor, Position};
+use super::cgroups::{self, Janitor};
 use super::supervise::{End, Watch};
 use super::{diagnosis, files};
 use crate::bundle::pid::PidNamespace;
@@ -76,7 +76,6 @@ pub fn run(
     let id = format!("{}{}", cgroups::PREFIX, random_letters()?);
     let runtime = OciRuntime::of(&config.runc_path);
     let needs_janitor = runtime.makes_cgroups() || bundle.terminal.is_some();
-    let position = needs_janitor.then(Position::now).transpose()?;
     let args = arguments(config, bundle, runtime, &id);
     // Of others it is not known that they log.
     let stderr = match runtime {
@@ -97,17 +96,22 @@ pub fn run(
             files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
         },
     };
+    let mut janitor = needs_janitor.then(|| Janitor::start(&id, terminal.as_ref())).transpose()?;
     let child = match bundle.pid {
-        PidNamespace::Private => contained::spawn_in_namespace(program)?,
-        PidNamespace::Host => guardian::spawn_guarded(program, host)?,
+        PidNamespace::Private => contained::spawn_in_namespace(program),
+        PidNamespace::Host => guardian::spawn_guarded(program, host),
     };
-    let janitor =
-        position.map(|position| Janitor::start(&id, position, terminal.as_ref())).transpose()?;
-    let watch = Watch::new(&child, terminal.as_ref(), listener, bundle.user.uid);
-    let end = watch.wait(&signals);
-    if end.as_ref().map_or(true, End::is_violent) {
-        child.end_all_but(janitor.as_ref().map(Janitor::pid));
-    }
+    let end = child.and_then(|child| {
+        if let Some(janitor) = &mut janitor {
+            janitor.wait_for(child.child);
+        }
+        let watch = Watch::new(&child, terminal.as_ref(), listener, bundle.user.uid);
+        let end = watch.wait(&signals);
+        if end.as_ref().map_or(true, End::is_violent) {
+            child.end_all_but(janitor.as_ref().map(Janitor::pid));
+        }
+        end
+    });
     if let Some(janitor) = janitor {
         janitor.dismiss();
     }

@@ -75,14 +75,6 @@ pub(super) fn close_all_but(keep: &[RawFd]) {
 /// More than this program has open when the OCI runtime runs; for kernels before 5.9.
 const MANY_DESCRIPTORS: u32 = 1024;
 
-/// Lets the children that come from now on be born in `namespace`.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn leave_pid_namespace(namespace: impl AsFd) -> Result<()> {
-    enter_pid_namespace(namespace).because(|| "cannot leave the runtime's PID namespace".into())
-}
-
 fn enter_pid_namespace(namespace: impl AsFd) -> rustix::io::Result<()> {
     let kind = rustix::thread::LinkNameSpaceType::ProcessID;
     rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))

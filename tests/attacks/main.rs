@@ -17,7 +17,9 @@ mod rootfs;
 mod trust;
 
 use common::hostile::{Flipper, field, give, snapshot, wait_until};
-use common::{Image, Installation, Output, Runtime, User, loop_devices, processes_of};
+use common::{
+    Image, Installation, Output, Runtime, User, empty_cgroups, loop_devices, processes_of,
+};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};

@@ -1,7 +1,11 @@
 //! What the host shows, for asserting that nothing stays behind.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
+
+use super::Output;
 
 /// Mount points of this mount namespace, in the order of mounting.
 pub fn mounts() -> Vec<PathBuf> {
@@ -35,4 +39,19 @@ pub fn processes_of(uid: u32) -> Vec<(u32, String)> {
         }
     }
     processes
+}
+
+/// The cgroups of containers on this machine, in all hierarchies.
+pub fn cgroups() -> BTreeSet<PathBuf> {
+    let find = ["/sys/fs/cgroup", "-name", "container-????????????????", "-type", "d"];
+    let found = Output::of(Command::new("find").args(find)).stdout;
+    found.lines().map(PathBuf::from).collect()
+}
+
+/// Those of them that hold no process: when no container is being started or ends, they were left.
+pub fn empty_cgroups() -> Vec<PathBuf> {
+    let is_empty = |path: &PathBuf| {
+        fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| text.is_empty())
+    };
+    cgroups().into_iter().filter(is_empty).collect()
 }

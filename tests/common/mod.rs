@@ -26,7 +26,7 @@ pub mod slurm;
 pub mod ssh;
 pub mod token;
 
-pub use host::{loop_devices, mounts, processes_of};
+pub use host::{cgroups, empty_cgroups, loop_devices, mounts, processes_of};
 pub use image::Image;
 pub use scratch::{Scratch, kept};
 
@@ -205,6 +205,14 @@ impl Installation {
         }
         fs::write(self.prefix().join("etc/passwd"), passwd).unwrap();
         fs::write(self.prefix().join("etc/group"), group).unwrap();
+    }
+
+    /// With the pages, completions and documents of the binary under test; where they are.
+    pub fn with_pages(&self) -> PathBuf {
+        let share = self.prefix().join("share");
+        let mut pages = Command::new(Path::new(SOURCE).join("scripts/pages.sh"));
+        Output::of(pages.arg(binary()).arg(&share)).succeeds();
+        share
     }
 
     /// Uses `runtime`, and writes a minimal sarus.json anew.

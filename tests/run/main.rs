@@ -14,7 +14,7 @@ mod program;
 mod streams;
 
 use common::hostile::{field, wait_until};
-use common::{Image, Installation, Output, Runtime, processes_of};
+use common::{Image, Installation, Output, Runtime, empty_cgroups, processes_of};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -48,7 +48,7 @@ fn assert_nothing_is_left(installation: &Installation, runtime: Runtime) {
         let file = installation.repository(&installation.alice);
         let loops: Vec<_> =
             common::loop_devices().into_iter().filter(|(_, of)| of.starts_with(&file)).collect();
-        let groups = cgroups();
+        let groups = empty_cgroups();
         if processes.is_empty() && loops.is_empty() && groups.is_empty() {
             return;
         }
@@ -56,20 +56,6 @@ fn assert_nothing_is_left(installation: &Installation, runtime: Runtime) {
         assert!(Instant::now() < deadline, "still there: {left}");
         sleep(Duration::from_millis(50));
     }
-}
-
-/// The cgroups of containers that are on this machine now and hold no process.
-fn cgroups() -> Vec<String> {
-    let mut command = std::process::Command::new("find");
-    let args = ["/sys/fs/cgroup", "-name", "container-????????????????", "-type", "d"];
-    let found = command.args(args).output().unwrap();
-    String::from_utf8_lossy(&found.stdout)
-        .lines()
-        .filter(|path| {
-            fs::read_to_string(format!("{path}/cgroup.procs")).is_ok_and(|text| text.is_empty())
-        })
-        .map(str::to_owned)
-        .collect()
 }
 
 fn wait_for_program(installation: &Installation, line: &str) -> u32 {

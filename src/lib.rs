@@ -60,3 +60,6 @@ pub mod hook;
 pub mod check;
 
 pub use error::{Because, Error, Result};
+
+#[cfg(test)]
+mod nonsense;

@@ -6,19 +6,11 @@
 
 mod common;
 
-use common::{Image, Installation, Output, Runtime};
+use common::{IMAGE, Installation, Output, Runtime};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-const IMAGE: &str = "load/library/bb";
-
-fn with_busybox(runtime: Runtime) -> Installation {
-    let installation = Installation::new().runtime(runtime);
-    installation.load(&installation.alice, &Image::busybox(), "bb");
-    installation
-}
 
 fn run(installation: &Installation, args: &[&str]) -> Output {
     installation.sarus(&installation.alice, &[&["run"], args].concat())
@@ -35,7 +27,7 @@ fn script(installation: &Installation, name: &str, text: &str) -> PathBuf {
 #[test]
 fn hooks_get_the_state_their_arguments_and_their_own_environment_only() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let record = installation.path("record");
         fs::create_dir(&record).unwrap();
         let hook = script(
@@ -96,7 +88,7 @@ fn hooks_get_the_state_their_arguments_and_their_own_environment_only() {
 #[test]
 fn hooks_find_stdout_and_stderr_of_the_engine() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let hook =
             script(&installation, "hook", "echo OUT >>/proc/1/fd/5; echo ERR >>/proc/1/fd/6");
         let hooks = format!(r#"{{"prestart": [{{"path": "{}"}}]}}"#, hook.display());
@@ -110,7 +102,7 @@ fn hooks_find_stdout_and_stderr_of_the_engine() {
 #[test]
 fn a_hook_that_fails_is_named_with_what_it_printed_and_nothing_runs() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let good = script(&installation, "good", "exit 0");
         let bad = script(&installation, "bad", "echo said this; echo and that >&2; exit 7");
         for stage in ["prestart", "createRuntime"] {
@@ -119,7 +111,8 @@ fn a_hook_that_fails_is_named_with_what_it_printed_and_nothing_runs() {
                 good.display(),
                 bad.display()
             );
-            let installation = Installation::set(with_busybox(runtime), "OCIHooks", &hooks);
+            let installation =
+                Installation::set(Installation::with_busybox(runtime), "OCIHooks", &hooks);
             let output = run(&installation, &[IMAGE, "echo", "started"]);
             assert_eq!(output.stdout, "", "{runtime:?} {stage}");
             let text = output.fails(125);
@@ -135,7 +128,7 @@ fn a_hook_that_fails_is_named_with_what_it_printed_and_nothing_runs() {
 #[test]
 fn a_hook_has_no_more_than_its_time() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let slow = script(&installation, "slow", "exec sleep 1000");
         let hooks = format!(r#"{{"prestart": [{{"path": "{}", "timeout": 1}}]}}"#, slow.display());
         let installation = installation.set("OCIHooks", &hooks);
@@ -149,7 +142,7 @@ fn a_hook_has_no_more_than_its_time() {
 #[test]
 fn a_run_can_be_ended_while_a_hook_works() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         // Its child holds the output open, which some runtimes wait for.
         let slow = script(&installation, "slow", "sleep 1000; true");
         let hooks = format!(r#"{{"prestart": [{{"path": "{}"}}]}}"#, slow.display());
@@ -172,7 +165,7 @@ fn a_run_can_be_ended_while_a_hook_works() {
 #[test]
 fn a_hook_that_fails_at_the_end_changes_no_status() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let bad = script(&installation, "bad", "exit 7");
         let hooks = format!(r#"{{"poststop": [{{"path": "{}"}}]}}"#, bad.display());
         let installation = installation.set("OCIHooks", &hooks);
@@ -199,7 +192,7 @@ done"#;
 #[test]
 fn the_nvidia_toolkit_gives_the_chosen_devices() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let toolkit = script(&installation, "nvidia-container-toolkit", TOOLKIT);
         // As the manual configures it.
         let hooks = format!(

@@ -6,8 +6,8 @@
 mod common;
 
 use common::hostile::wait_until;
-use common::ssh::{IMAGE, Site, WAIT};
-use common::{Installation, Output, Runtime, mpi};
+use common::ssh::{Site, WAIT};
+use common::{IMAGE, Installation, Output, Runtime, mpi};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -6,19 +6,18 @@
 mod common;
 
 use common::bundle::Bundle;
-use common::{Image, Installation, Output, Runtime, User};
+use common::{IMAGE, Installation, Output, Runtime, User};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-const IMAGE: &str = "load/library/bb";
 const LOGFILE: &str = "TIMESTAMP_HOOK_LOGFILE";
 
 /// An installation whose containers are stamped at every stage that the manual names.
 fn with_timestamps(runtime: Runtime) -> Installation {
-    let installation = Installation::new().runtime(runtime);
+    let installation = Installation::with_busybox(runtime);
     let path = installation.prefix().join("bin/timestamp_hook");
     let hook = |message: &str| {
         format!(r#"{{"path": {path:?}, "env": ["TIMESTAMP_HOOK_MESSAGE={message}"]}}"#)
@@ -29,9 +28,7 @@ fn with_timestamps(runtime: Runtime) -> Installation {
         hook("second hook"),
         hook("started")
     );
-    let installation = installation.set("OCIHooks", &hooks);
-    installation.load(&installation.alice, &Image::busybox(), "bb");
-    installation
+    installation.set("OCIHooks", &hooks)
 }
 
 fn run_with_log(installation: &Installation, log: &str, args: &[&str]) -> Output {

@@ -8,20 +8,12 @@ mod common;
 
 use common::hostile::{field, wait_until};
 use common::slurm::Slurm;
-use common::{Image, Installation, Output, Runtime, cgroups, loop_devices, mounts, processes_of};
+use common::{IMAGE, Installation, Output, Runtime, cgroups, loop_devices, mounts, processes_of};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-const IMAGE: &str = "load/library/bb";
-
-fn with_busybox(runtime: Runtime) -> Installation {
-    let installation = Installation::new().runtime(runtime);
-    installation.load(&installation.alice, &Image::busybox(), "bb");
-    installation
-}
 
 /// Starts `count` containers at the same moment, as srun does: one process for each rank. In a `job`
 /// they know of each other, and share the host's process numbers.
@@ -100,7 +92,7 @@ fn ranks_that_start_at_once_share_one_superblock() {
         (Runtime::Crun, 64, false),
         (Runtime::Runc, 64, false),
     ] {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let before = cgroups();
         let script = "echo rank $SLURM_PROCID; exec sleep 1000";
         let mut ranks = start_at_once(&installation, count, job, script);
@@ -139,7 +131,7 @@ fn ranks_that_start_at_once_share_one_superblock() {
 fn ranks_that_end_by_themselves_leave_nothing() {
     let _turn = alone();
     for (runtime, job) in Runtime::ALL.into_iter().flat_map(|r| [(r, true), (r, false)]) {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let before = cgroups();
         for rank in start_at_once(&installation, 64, job, "echo $SLURM_PROCID; exit 3") {
             let output = rank.wait_with_output().unwrap();
@@ -154,7 +146,7 @@ fn ranks_that_end_by_themselves_leave_nothing() {
 fn a_job_step_that_slurm_ends_leaves_nothing() {
     let _turn = alone();
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let before = cgroups();
         let slurm = Slurm::new(installation.path("slurm"));
         let script = "echo $SLURM_PROCID; setsid sleep 1001 & exec sleep 1000";
@@ -183,7 +175,7 @@ fn a_job_step_that_slurm_ends_leaves_nothing() {
 fn nothing_is_left_after_everything_was_killed() {
     let _turn = alone();
     for (runtime, job) in Runtime::ALL.into_iter().flat_map(|r| [(r, true), (r, false)]) {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let before = cgroups();
         let mut ranks = start_at_once(&installation, 16, job, "exec sleep 1000");
         wait_until("all run", || programs(&installation, "sleep 1000").len() == 16);

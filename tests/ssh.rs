@@ -7,8 +7,8 @@ mod common;
 
 use common::hostile::{field, wait_until};
 use common::net::{ADDRESSES, HOSTS};
-use common::ssh::{IMAGE, Site, WAIT};
-use common::{Image, Installation, Output, Runtime, User};
+use common::ssh::{Site, WAIT};
+use common::{IMAGE, Image, Installation, Output, Runtime, User};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

@@ -8,8 +8,8 @@ mod common;
 
 use common::bundle::Bundle;
 use common::hostile::{give, snapshot};
-use common::ssh::{IMAGE, Site, WAIT};
-use common::{Image, Output, Runtime, User};
+use common::ssh::{Site, WAIT};
+use common::{IMAGE, Image, Output, Runtime, User};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

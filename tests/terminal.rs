@@ -7,18 +7,10 @@ mod common;
 
 use common::hostile::{field, wait_until};
 use common::pty::Shell;
-use common::{Image, Installation, Output, Runtime, loop_devices, processes_of};
+use common::{IMAGE, Installation, Output, Runtime, loop_devices, processes_of};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-
-const IMAGE: &str = "load/library/bb";
-
-fn with_busybox(runtime: Runtime) -> Installation {
-    let installation = Installation::new().runtime(runtime);
-    installation.load(&installation.alice, &Image::busybox(), "bb");
-    installation
-}
 
 fn sarus(installation: &Installation) -> String {
     installation.prefix().join("bin/sarus").display().to_string()
@@ -61,7 +53,7 @@ fn kill(signal: &str, pid: &str) {
 #[test]
 fn ctrl_z_stops_the_container_and_fg_continues_it() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
         for options in ["", "--init", "--pid=host", "--pid=host --init"] {
             let script = "trap \"echo STOPPING\" TSTP; \
@@ -89,7 +81,7 @@ fn ctrl_z_stops_the_container_and_fg_continues_it() {
 #[test]
 fn who_forks_is_stopped_too() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
         for options in ["", "--pid=host"] {
             let script = "for n in 1 2 3; do while :; do (:); done & done; echo forking; wait";
@@ -113,7 +105,7 @@ fn who_forks_is_stopped_too() {
 #[test]
 fn a_container_with_a_terminal_waits_in_the_background() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
         let before = shell.modes();
         for options in ["-t", "-t --pid=host"] {
@@ -152,7 +144,7 @@ fn a_container_with_a_terminal_waits_in_the_background() {
 #[test]
 fn a_program_may_end_when_it_is_to_stop() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
         for options in ["", "--init", "--pid=host"] {
             let script = "trap \"exit 5\" TSTP; while :; do echo tick; sleep 0.01; done";
@@ -169,7 +161,7 @@ fn a_program_may_end_when_it_is_to_stop() {
 #[test]
 fn who_is_continued_at_once_goes_on() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
         for options in ["", "--pid=host"] {
             let script = "while :; do echo tick; sleep 0.1; done";
@@ -191,7 +183,7 @@ fn who_is_continued_at_once_goes_on() {
 #[test]
 fn ctrl_z_is_nothing_where_no_shell_is() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
         for options in ["", "--pid=host"] {
             let script = "while :; do echo tick; sleep 0.1; done";
@@ -209,7 +201,7 @@ fn ctrl_z_is_nothing_where_no_shell_is() {
 #[test]
 fn ctrl_c_reaches_the_program() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
         for options in ["", "--init", "-t", "-t --init"] {
             let script = "trap \"echo GOT INT; exit 9\" INT; \
@@ -227,7 +219,7 @@ fn ctrl_c_reaches_the_program() {
 #[test]
 fn a_terminal_inside_has_size_and_job_control() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
         shell.resize(33, 77);
         let line = format!("{} run -t {IMAGE} env PS1=I'N> ' sh", sarus(&installation));
@@ -255,7 +247,7 @@ fn a_terminal_inside_has_size_and_job_control() {
 #[test]
 fn the_terminal_is_what_it_was_after_any_end() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let mut shell = Shell::start(&installation, &installation.alice);
         let before = shell.modes();
         assert!(before.contains(" icanon"), "{before}");
@@ -301,7 +293,7 @@ fn the_terminal_is_what_it_was_after_any_end() {
 
 #[test]
 fn a_terminal_is_not_made_from_a_pipe() {
-    let installation = with_busybox(Runtime::Runc);
+    let installation = Installation::with_busybox(Runtime::Runc);
     let text = installation.sarus(&installation.alice, &["run", "-t", IMAGE, "true"]).fails(125);
     assert_eq!(
         text,

@@ -1,6 +1,7 @@
 //! What is made of headers, and of nonsense in their place.
 
 use super::*;
+use crate::nonsense::{Numbers, spoil};
 use crate::source::remote::is_manifest;
 
 /// What strangers write, and what reads it.
@@ -29,30 +30,13 @@ const READERS: [Reader; 6] = [
     }),
 ];
 
-/// Not random, so that what fails once fails again.
 #[test]
 fn no_nonsense_makes_a_reader_panic() {
-    let mut state = 1u32;
-    let mut next = |below: usize| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as usize % below
-    };
     const SPICE: &[u8] = b"\"\\,=/:@?#[]{} \t\0\xff\xc3\xa9-+99999999999999999999";
+    let mut numbers = Numbers::new();
     for (seed, read) in READERS {
         for _ in 0..3000 {
-            let mut bytes = seed.as_bytes().to_vec();
-            for _ in 0..=next(4) {
-                let at = next(bytes.len());
-                match next(4) {
-                    0 => bytes.truncate(at.max(1)),
-                    1 => bytes[at] = SPICE[next(SPICE.len())],
-                    2 => bytes.insert(at, SPICE[next(SPICE.len())]),
-                    _ => {
-                        let piece = bytes[at..].to_vec();
-                        bytes.extend(piece);
-                    }
-                }
-            }
+            let bytes = spoil(seed.as_bytes(), SPICE, &mut numbers);
             read(&String::from_utf8_lossy(&bytes));
         }
     }

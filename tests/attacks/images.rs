@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_file_that_is_no_image_is_refused() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let (alice, bob) = (&installation.alice, &installation.bob);
         let good = installation.repository(alice).join("images/load/library/bb/latest.squashfs");
         let good = fs::read(good).unwrap();
@@ -94,7 +94,7 @@ fn a_file_that_is_no_image_is_refused() {
 #[test]
 fn a_forged_index_names_no_file_outside_of_the_repository() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let index = installation.repository(alice).join("metadata.json");
         let elsewhere = installation.path("elsewhere");
@@ -129,7 +129,7 @@ fn a_forged_index_names_no_file_outside_of_the_repository() {
 #[test]
 fn hostile_metadata_is_refused_or_harmless() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let canary = canary(&installation);
         let before = snapshot(&canary);
@@ -188,7 +188,7 @@ fn hostile_metadata_is_refused_or_harmless() {
 #[test]
 fn an_image_that_is_replaced_stays_what_running_containers_see() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let root = installation.rootfs("rootfs");
         fs::write(root.join("version"), "one").unwrap();
@@ -258,7 +258,7 @@ fn users_share_the_device_of_an_image_that_they_share() {
 #[test]
 fn an_image_that_changes_while_it_is_mounted_harms_nobody_else() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let image = installation.repository(alice).join("images/load/library/bb/latest.squashfs");
         let good = fs::read(&image).unwrap();
@@ -290,7 +290,7 @@ fn an_image_that_changes_while_it_is_mounted_harms_nobody_else() {
 #[test]
 fn names_lead_nowhere_but_into_the_own_repository() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let (alice, bob) = (&installation.alice, &installation.bob);
         installation.load(bob, &Image::busybox(), "bobs");
         let long = "x".repeat(300);

@@ -30,7 +30,7 @@ const OLD_KERNEL: [&str; 8] = [
 #[test]
 fn restrictions_hold_for_submounts_with_new_and_old_kernels() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let source = installation.plant(alice, "home/alice/source/file", "", 0o755);
         let source = source.parent().unwrap();

@@ -18,21 +18,14 @@ mod trust;
 
 use common::hostile::{Flipper, field, give, snapshot, wait_until};
 use common::{
-    Image, Installation, Output, Runtime, User, empty_cgroups, loop_devices, processes_of,
+    IMAGE, Image, Installation, Output, Runtime, User, empty_cgroups, loop_devices, processes_of,
 };
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-const IMAGE: &str = "load/library/bb";
 const NO_META: &str = "{}";
-
-fn with_busybox(runtime: Runtime) -> Installation {
-    let installation = Installation::new().runtime(runtime);
-    installation.load(&installation.alice, &Image::busybox(), "bb");
-    installation
-}
 
 fn run(installation: &Installation, args: &[&str]) -> Output {
     installation.sarus(&installation.alice, &[&["run"], args].concat())

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_mount_shows_no_more_than_the_user_may_see() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let canary = canary(&installation);
         let before = snapshot(&canary);
         let rooted = installation.path("rooted");
@@ -58,7 +58,7 @@ fn a_mount_shows_no_more_than_the_user_may_see() {
 #[test]
 fn a_mount_of_the_whole_host_does_not_show_the_bundle() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let place = installation.prefix().join("var/OCIBundleDir");
         let list = ["ls", "-A", &format!("/host{}", place.display())].map(str::to_owned);
         let mount = bind(Path::new("/"), "/host");

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn standard_streams_stay_their_owners() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let canary = canary(&installation);
         let sarus = installation.prefix().join("bin/sarus");
@@ -46,7 +46,7 @@ fn assert_nothing_is_left(installation: &Installation, what: &str) {
 #[test]
 fn a_signal_at_any_step_leaves_nothing_behind() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         for signal in ["-KILL", "-TERM", "-STOP", "-SEGV", "-TSTP", "-HUP"] {
             for step in 0..16 {
@@ -83,7 +83,7 @@ fn a_signal_at_any_step_leaves_nothing_behind() {
 #[test]
 fn a_signal_to_runtime_or_program_leaves_nothing_behind() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         for pid in ["--pid=private", "--pid=host"] {
             for (signal, to_runtime) in
@@ -118,7 +118,7 @@ fn a_signal_to_runtime_or_program_leaves_nothing_behind() {
 #[test]
 fn a_stopped_engine_takes_its_container_along_when_it_is_killed() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         for (signal, pid) in [
             ("-STOP", "--pid=private"),
@@ -152,7 +152,7 @@ fn a_stopped_engine_takes_its_container_along_when_it_is_killed() {
 #[test]
 fn the_engine_cannot_be_traced_nor_dumped() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let sarus = installation.prefix().join("bin/sarus");
         // What is traced by a user is not set-user-id.
@@ -193,7 +193,7 @@ fn the_engine_cannot_be_traced_nor_dumped() {
 #[test]
 fn root_of_a_user_namespace_is_nobody() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let forged = installation.path("home/alice/etc");
         fs::create_dir(&forged).unwrap();
@@ -238,7 +238,7 @@ fn a_start_that_is_given_up_ends_nobody_else() {
             execl(argv[1], "sarus", "run", "--pid=host", argv[2], "sleep", "2000", NULL);
             return 99;
         }"#;
-    let installation = with_busybox(Runtime::Runc);
+    let installation = Installation::with_busybox(Runtime::Runc);
     let alice = &installation.alice;
     let attack = installation.compile("attack", source);
     let sarus = installation.prefix().join("bin/sarus").display().to_string();

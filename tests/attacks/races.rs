@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn no_race_of_the_user_shows_what_is_closed_to_them() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         installation.plant(&installation.bob, "home/bob/closed/open/file", "SECRET", 0o755);
         let closed = installation.path("home/bob/closed");

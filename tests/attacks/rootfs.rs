@@ -55,7 +55,7 @@ fn links_and_odd_files_in_an_image_lead_nowhere() {
         ("work", "@/new/directory", Runs),
         ("work", "/../../..@/new", Runs),
     ];
-    let mut installation = with_busybox(Runtime::Runc);
+    let mut installation = Installation::with_busybox(Runtime::Runc);
     let canary = canary(&installation);
     let (alice, before) = (installation.alice.clone(), snapshot(&canary));
     for (number, (path, kind, _)) in table.iter().enumerate() {
@@ -121,7 +121,7 @@ fn links_and_odd_files_in_an_image_lead_nowhere() {
 #[test]
 fn privileged_files_of_an_image_are_inert() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let root = installation.rootfs("rootfs");
         // As mksquashfs makes them for anyone by -p; umoci and the engine make none.
@@ -175,7 +175,7 @@ fn privileged_files_of_an_image_are_inert() {
 
 #[test]
 fn a_runtime_that_lifts_the_confinement_is_found_out() {
-    let installation = with_busybox(Runtime::Runc);
+    let installation = Installation::with_busybox(Runtime::Runc);
     let source = r#"
         #define _GNU_SOURCE
         #include <fcntl.h>
@@ -206,7 +206,7 @@ fn set_attribute(path: &Path, name: &str, value: &[u8]) {
 #[test]
 fn attributes_of_overlay_in_an_image_lead_nowhere() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let canary = canary(&installation);
         let before = snapshot(&canary);
         let root = installation.rootfs("rootfs");

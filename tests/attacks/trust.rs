@@ -12,7 +12,7 @@ fn what_root_believes_must_be_safe_from_others() {
         Linked,
     }
     let new = || {
-        let installation = with_busybox(Runtime::Runc);
+        let installation = Installation::with_busybox(Runtime::Runc);
         let tools = installation.path("tools");
         fs::create_dir(&tools).unwrap();
         for name in ["runc", "hook", "init"] {

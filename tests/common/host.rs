@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::OnceLock;
 
 use super::Output;
 
@@ -48,10 +49,20 @@ pub fn cgroups() -> BTreeSet<PathBuf> {
     found.lines().map(PathBuf::from).collect()
 }
 
-/// Those of them that hold no process: when no container is being started or ends, they were left.
+/// What there was before the first [`Installation`](super::Installation) of this program.
+static BEFORE: OnceLock<BTreeSet<PathBuf>> = OnceLock::new();
+
+/// Has [`empty_cgroups`] leave out what is there now, if this is the first time.
+pub fn remember_cgroups() {
+    BEFORE.get_or_init(cgroups);
+}
+
+/// Those cgroups of containers of this program that hold no process: when no container is being started
+/// or ends, they were left.
 pub fn empty_cgroups() -> Vec<PathBuf> {
     let is_empty = |path: &PathBuf| {
         fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| text.is_empty())
     };
-    cgroups().into_iter().filter(is_empty).collect()
+    let before = BEFORE.get().unwrap();
+    cgroups().difference(before).filter(|path| is_empty(path)).cloned().collect()
 }

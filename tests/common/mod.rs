@@ -40,6 +40,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The directory of this package, where `scripts/` lies.
 pub const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 
+/// What [`Installation::with_busybox`] has.
+pub const IMAGE: &str = "load/library/bb";
+
 /// The OCI runtimes that everything has to work with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
@@ -162,6 +165,7 @@ impl Installation {
             rustix::process::geteuid().is_root(),
             "these tests install setuid programs, mount and change users: run `make test` as root"
         );
+        host::remember_cgroups();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let root = PathBuf::from(format!("/opt/sarus-test-{}-{number}", std::process::id()));
@@ -205,6 +209,13 @@ impl Installation {
         }
         fs::write(self.prefix().join("etc/passwd"), passwd).unwrap();
         fs::write(self.prefix().join("etc/group"), group).unwrap();
+    }
+
+    /// With `runtime`, and a busybox image that alice calls [`IMAGE`].
+    pub fn with_busybox(runtime: Runtime) -> Self {
+        let this = Self::new().runtime(runtime);
+        this.load(&this.alice, &Image::busybox(), "bb");
+        this
     }
 
     /// With the pages, completions and documents of the binary under test; where they are.

@@ -7,14 +7,11 @@ use std::process::{Child, Command, Stdio};
 use super::host::loop_devices;
 use super::hostile::wait_until;
 use super::net::Network;
-use super::{Installation, Output, Runtime, User, binary};
+use super::{IMAGE, Installation, Output, Runtime, User, binary};
 
 /// What containers run that others log in to. The first process of a PID namespace ignores signals
 /// that it does not handle.
 pub const WAIT: &str = "trap 'exit 0' TERM; echo up; sleep 1000 & wait";
-
-/// The image that is there from the start.
-pub const IMAGE: &str = "load/library/bb";
 
 /// Two hosts, and an installation that both see.
 #[derive(Debug)]

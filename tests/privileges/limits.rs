@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn limits_and_masks_of_the_caller_end_in_an_error_or_do_no_harm() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox().runtime(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let sarus = installation.prefix().join("bin/sarus");
         for (setting, may_succeed) in [
@@ -40,7 +40,7 @@ fn limits_and_masks_of_the_caller_end_in_an_error_or_do_no_harm() {
 
 #[test]
 fn ignored_and_blocked_signals_make_nobody_wait() {
-    let installation = with_busybox();
+    let installation = Installation::with_busybox(Runtime::Runc);
     let alice = &installation.alice;
     let sarus = installation.prefix().join("bin/sarus");
     let init = installation.prefix().join("bin/init");
@@ -56,7 +56,7 @@ fn ignored_and_blocked_signals_make_nobody_wait() {
 
 #[test]
 fn the_group_of_root_is_not_kept_by_a_set_group_id_program() {
-    let installation = with_busybox();
+    let installation = Installation::with_busybox(Runtime::Runc);
     let alice = &installation.alice;
     let binary = installation.prefix().join("bin/sarusbox");
     fs::set_permissions(&binary, PermissionsExt::from_mode(0o6755)).unwrap();
@@ -75,7 +75,7 @@ fn the_group_of_root_is_not_kept_by_a_set_group_id_program() {
 #[test]
 fn the_engine_stays_the_users_and_the_runtime_is_roots() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox().runtime(runtime);
+        let installation = Installation::with_busybox(runtime);
         let (alice, bob) = (&installation.alice, &installation.bob);
         let script = "for s in TERM INT HUP USR1; do trap \"echo $s\" $s; done; echo ready; \
                       while [ ! -e /tmp/end ]; do sleep 0.05; done";
@@ -126,7 +126,7 @@ fn children_of(pid: u32) -> Vec<u32> {
 
 #[test]
 fn an_engine_that_its_user_stops_holds_nobody_up() {
-    let installation = with_busybox();
+    let installation = Installation::with_busybox(Runtime::Runc);
     // As one that was stopped while it looked for a loop device.
     let mut holder = Command::new("flock")
         .args(["--no-fork", "/dev/loop-control", "sleep", "1000"])

@@ -12,7 +12,7 @@ mod names;
 mod runtime;
 
 use common::hostile::{field, wait_until};
-use common::{Image, Installation, Output, Runtime, User, loop_devices, processes_of};
+use common::{IMAGE, Installation, Output, Runtime, User, loop_devices, processes_of};
 use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -21,14 +21,6 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-const IMAGE: &str = "load/library/bb";
-
-fn with_busybox() -> Installation {
-    let installation = Installation::new();
-    installation.load(&installation.alice, &Image::busybox(), "bb");
-    installation
-}
 
 /// The writing end of a pipe that takes no more, and the end that keeps it open.
 fn full_pipe() -> (OwnedFd, OwnedFd) {

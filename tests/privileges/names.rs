@@ -106,7 +106,7 @@ fn what_init_starts_has_no_privilege() {
 
 #[test]
 fn no_name_that_it_is_called_by_keeps_root() {
-    let installation = with_busybox();
+    let installation = Installation::with_busybox(Runtime::Runc);
     let alice = &installation.alice;
     let binary = installation.prefix().join("bin/sarusbox");
     let source = r#"
@@ -140,7 +140,7 @@ fn no_name_that_it_is_called_by_keeps_root() {
 
 #[test]
 fn only_the_installed_binary_is_trusted() {
-    let installation = with_busybox();
+    let installation = Installation::with_busybox(Runtime::Runc);
     let alice = &installation.alice;
     let installed = installation.prefix().join("bin/sarusbox");
     let fake = installation.path("home/alice/fake");

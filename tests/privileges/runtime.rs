@@ -4,7 +4,7 @@ use super::*;
 
 /// A stand-in for the OCI runtime: it writes down how it was executed.
 fn with_recorder() -> Installation {
-    let installation = with_busybox();
+    let installation = Installation::with_busybox(Runtime::Runc);
     let source = r#"
         #include <dirent.h>
         #include <stdio.h>
@@ -170,7 +170,7 @@ fn closed_standard_streams_are_not_taken_by_others() {
 #[test]
 fn the_program_gets_the_callers_environment_whatever_it_holds() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox().runtime(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let mut command = installation.sarus_command(alice, &["run", IMAGE, "env"]);
         let variables = [

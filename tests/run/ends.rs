@@ -19,7 +19,7 @@ fn nothing_survives_a_kill_of_any_process() {
         .into_iter()
         .flat_map(|runtime| [(runtime, "private", &private[..]), (runtime, "host", &host)])
     {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         for victim in victims {
             let pid = format!("--pid={pid}");
             let mut engine = installation
@@ -46,7 +46,7 @@ fn nothing_survives_a_kill_of_any_process() {
 
 #[test]
 fn containers_of_one_image_share_one_loop_device() {
-    let installation = with_busybox(Runtime::Crun);
+    let installation = Installation::with_busybox(Runtime::Crun);
     let ranks: Vec<_> = (0..16)
         .map(|_| {
             let args = ["run", IMAGE, "sleep", "4"];
@@ -75,7 +75,7 @@ fn containers_of_one_image_share_one_loop_device() {
 #[test]
 fn what_the_caller_ignores_is_ignored() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let sarus = installation.prefix().join("bin/sarus");
         for pid in ["private", "host"] {
             let script = format!(
@@ -100,7 +100,7 @@ fn what_the_caller_ignores_is_ignored() {
 #[test]
 fn signals_reach_the_program() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let output = installation.path("home/alice/output");
         let names = "HUP INT QUIT USR1 USR2 PIPE ALRM TERM CONT TSTP WINCH URG RTMIN+3";
         let script = "for s in HUP INT QUIT USR1 USR2 PIPE ALRM TERM CONT TSTP WINCH URG 37; do \

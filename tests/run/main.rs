@@ -14,20 +14,13 @@ mod program;
 mod streams;
 
 use common::hostile::{field, wait_until};
-use common::{Image, Installation, Output, Runtime, empty_cgroups, processes_of};
+use common::{IMAGE, Image, Installation, Output, Runtime, empty_cgroups, processes_of};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-
-/// An installation with a busybox image that alice calls `bb`.
-fn with_busybox(runtime: Runtime) -> Installation {
-    let installation = Installation::new().runtime(runtime);
-    installation.load(&installation.alice, &Image::busybox(), "bb");
-    installation
-}
 
 /// Runs `args` in the image as alice and gives stdout.
 fn run(installation: &Installation, args: &[&str]) -> String {
@@ -37,8 +30,6 @@ fn run(installation: &Installation, args: &[&str]) -> String {
 fn try_run(installation: &Installation, args: &[&str]) -> Output {
     installation.sarus(&installation.alice, &[&["run"], args].concat())
 }
-
-const IMAGE: &str = "load/library/bb";
 
 /// Waits until nothing of the container is left, and says what is.
 fn assert_nothing_is_left(installation: &Installation, runtime: Runtime) {

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn directories_and_files_are_mounted() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let data = installation.path("home/alice/data");
         fs::create_dir(&data).unwrap();
         fs::write(data.join("file"), "content").unwrap();
@@ -55,7 +55,7 @@ fn site_mounts_are_there_and_the_site_can_forbid_destinations() {
 #[test]
 fn a_hundred_mounts_leave_nothing_behind_either() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let mounts: Vec<_> =
             (0..100).map(|n| format!("--mount=type=bind,source=/usr,destination=/m/{n}")).collect();
         let mut args: Vec<_> = mounts.iter().map(String::as_str).collect();
@@ -68,7 +68,7 @@ fn a_hundred_mounts_leave_nothing_behind_either() {
 #[test]
 fn sources_are_reached_with_the_users_groups() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let place = installation.path("shared");
         fs::create_dir(&place).unwrap();
@@ -89,7 +89,7 @@ fn sources_are_reached_with_the_users_groups() {
 #[test]
 fn mounts_lie_over_directories_files_and_other_mounts() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let home = installation.path("home/alice");
         for name in ["one", "two"] {
             fs::create_dir_all(home.join(name).join("sub")).unwrap();

@@ -50,7 +50,7 @@ fn the_environment_is_united() {
 #[test]
 fn the_working_directory_is_created() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let script = "pwd; touch here; stat -c %u .";
         let expected = |path: &str| format!("{path}\n{}\n", installation.alice.uid);
         let shown = run(&installation, &["-w", "/new/deep", IMAGE, "sh", "-c", script]);

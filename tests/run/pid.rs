@@ -13,7 +13,7 @@ fn number(installation: &Installation, words: &[&str], variables: &[(&str, &str)
 #[test]
 fn a_container_has_numbers_of_its_own_unless_it_is_one_of_several_of_a_job() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         for (words, variables, is_private) in [
             (&[][..], &[][..], true),
             (&[], &[("PMI_SIZE", "1")], true),
@@ -59,7 +59,7 @@ fn without_a_guardian_ranks_have_numbers_of_their_own() {
             return 98;
         }"#;
     // crun cannot do without it either.
-    let installation = with_busybox(Runtime::Runc);
+    let installation = Installation::with_busybox(Runtime::Runc);
     let old_kernel = installation.compile("old-kernel", source);
     let run = |options: &[&str]| {
         let args = [&["run"], options, &[IMAGE, "sh", "-c", "echo $$"]].concat();
@@ -78,7 +78,7 @@ fn without_a_guardian_ranks_have_numbers_of_their_own() {
 #[test]
 fn what_a_program_leaves_behind_among_the_hosts_processes_ends_with_it() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let script = "for n in 1 2 3; do sh -c 'setsid sh -c \"sleep 1000 & sleep 1000\" &'; done; \
                       sleep 0.1; exit 3";
         for options in [&[][..], &["--init"]] {
@@ -99,7 +99,7 @@ fn nobody_outruns_the_guardian() {
         #include <unistd.h>
         int main(void) { setsid(); for (;;) if (fork()) _exit(0); }"#;
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let chain = installation.compile("chain", source);
         let mount = format!("--mount=type=bind,src={},dst=/chain", chain.display());
         let script = "/chain & sleep 0.2; exit 3";
@@ -113,7 +113,7 @@ fn nobody_outruns_the_guardian() {
 #[test]
 fn processes_that_the_host_hides_stay_hidden() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let sarus = installation.prefix().join("bin/sarus");
         let script = "ls -d /proc/[0-9]* | wc -l; ls -d /proc/1 2>/dev/null; true";
         let run = [sarus.to_str().unwrap(), "run", "--pid=host", IMAGE, "sh", "-c", script];
@@ -139,7 +139,7 @@ fn processes_that_the_host_hides_stay_hidden() {
 #[test]
 fn the_guardian_is_roots() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let args = ["run", "--pid=host", IMAGE, "sleep", "1000"];
         let mut engine = installation.sarus_command(&installation.alice, &args).spawn().unwrap();
         let program = wait_for_program(&installation, "sleep 1000");

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn the_program_is_the_user_and_nothing_more() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let alice = &installation.alice;
         let status = run(&installation, &[IMAGE, "cat", "/proc/self/status"]);
         let field = |name: &str| {
@@ -27,7 +27,7 @@ fn the_program_is_the_user_and_nothing_more() {
 #[test]
 fn the_root_file_system_is_writable_for_the_user_and_gone_afterwards() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let script = "echo one > /new && mkdir /etc/dir && rm /etc/os-release && cat /new";
         assert_eq!(run(&installation, &[IMAGE, "sh", "-c", script]), "one\n");
         let shown = run(&installation, &[IMAGE, "sh", "-c", "ls /new; ls /etc/os-release; true"]);
@@ -40,7 +40,7 @@ fn the_root_file_system_is_writable_for_the_user_and_gone_afterwards() {
 #[test]
 fn the_exit_status_is_the_programs_own() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         for (args, status) in [
             (&["sh", "-c", "exit 42"][..], 42),
             (&["false"], 1),
@@ -61,7 +61,7 @@ fn the_exit_status_is_the_programs_own() {
 #[test]
 fn the_umask_is_the_callers() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let sarus = installation.prefix().join("bin/sarus");
         let script = format!("umask 027; exec {} run {IMAGE} sh -c umask", sarus.display());
         let mut command = installation.as_user(&installation.alice, "sh", ["-c", &script]);
@@ -72,7 +72,7 @@ fn the_umask_is_the_callers() {
 #[test]
 fn the_processors_are_the_callers() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let sarus = installation.prefix().join("bin/sarus");
         let args = ["-c", "1", sarus.to_str().unwrap(), "run", IMAGE, "cat", "/proc/self/status"];
         let mut command = installation.as_user(&installation.alice, "taskset", args);
@@ -83,7 +83,7 @@ fn the_processors_are_the_callers() {
 
 #[test]
 fn the_files_of_etc_are_the_hosts_and_the_sites() {
-    let installation = with_busybox(Runtime::Runc);
+    let installation = Installation::with_busybox(Runtime::Runc);
     let etc = installation.prefix().join("etc");
     for (name, source) in [
         ("hosts", "/etc/hosts".into()),
@@ -101,7 +101,7 @@ fn the_files_of_etc_are_the_hosts_and_the_sites() {
 #[test]
 fn an_init_process_reaps_and_forwards() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let processes = run(&installation, &["--init", IMAGE, "ps", "-o", "pid,comm"]);
         assert!(processes.contains("    1 init\n"), "{processes}");
         let script = "trap 'echo got TERM; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
@@ -124,13 +124,14 @@ fn an_init_process_reaps_and_forwards() {
 
 #[test]
 fn ramfs_serves_as_well() {
-    let installation = with_busybox(Runtime::Runc).set("ramFilesystemType", "\"ramfs\"");
+    let installation =
+        Installation::with_busybox(Runtime::Runc).set("ramFilesystemType", "\"ramfs\"");
     assert_eq!(run(&installation, &[IMAGE, "sh", "-c", "echo x > /y; cat /y"]), "x\n");
 }
 
 #[test]
 fn the_engine_needs_to_be_setuid_and_says_so() {
-    let installation = with_busybox(Runtime::Runc);
+    let installation = Installation::with_busybox(Runtime::Runc);
     let binary = installation.prefix().join("bin/sarusbox");
     fs::set_permissions(&binary, PermissionsExt::from_mode(0o755)).unwrap();
     let text = try_run(&installation, &[IMAGE, "true"]).fails(125);
@@ -141,7 +142,7 @@ fn the_engine_needs_to_be_setuid_and_says_so() {
 
 #[test]
 fn a_repository_with_devices_for_files_is_refused_at_once() {
-    let installation = with_busybox(Runtime::Runc);
+    let installation = Installation::with_busybox(Runtime::Runc);
     let repository = installation.repository(&installation.alice);
     for file in ["images/load/library/bb/latest.meta", "metadata.json"] {
         let file = repository.join(file);
@@ -155,7 +156,8 @@ fn a_repository_with_devices_for_files_is_refused_at_once() {
 #[test]
 fn the_sites_own_init_serves_as_well() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime).set("initPath", "\"/usr/bin/tini-static\"");
+        let installation =
+            Installation::with_busybox(runtime).set("initPath", "\"/usr/bin/tini-static\"");
         let script = "cat /proc/1/cmdline | tr '\\0' ' '; exit 6";
         let output = try_run(&installation, &["--init", IMAGE, "sh", "-c", script]);
         assert!(output.stdout.starts_with("/dev/init -- sh -c"), "{runtime:?}: {output}");

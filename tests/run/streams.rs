@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn stdin_stdout_and_stderr_are_the_callers_own() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let bytes: Vec<u8> = (0..=255).cycle().take(300_000).collect();
         let input = installation.path("input");
         fs::write(&input, &bytes).unwrap();
@@ -20,7 +20,7 @@ fn stdin_stdout_and_stderr_are_the_callers_own() {
 #[test]
 fn files_pipes_and_sockets_are_inherited_as_they_are() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let sarus = installation.prefix().join("bin/sarus");
         fs::write(installation.path("home/alice/input"), "one\ntwo\nthree\n").unwrap();
         let shell = |script: &str| {
@@ -69,7 +69,7 @@ fn files_pipes_and_sockets_are_inherited_as_they_are() {
 #[test]
 fn an_open_pmi_descriptor_is_inherited_and_no_other() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let sarus = installation.prefix().join("bin/sarus");
         let inside = r"echo $PMI_FD; echo hello >&$PMI_FD; ls /proc/self/fd | xargs";
         let script = format!(
@@ -85,7 +85,7 @@ fn an_open_pmi_descriptor_is_inherited_and_no_other() {
 #[test]
 fn a_terminal_is_a_terminal() {
     for runtime in Runtime::ALL {
-        let installation = with_busybox(runtime);
+        let installation = Installation::with_busybox(runtime);
         let sarus = installation.prefix().join("bin/sarus");
         let inside =
             format!("{} run -t {IMAGE} sh -c 'tty; test -t 0 && echo yes'", sarus.display());

@@ -1,4 +1,5 @@
 use super::*;
+use crate::nonsense::{Numbers, spoil};
 
 const STATE: &str = r#"{"ociVersion": "1.0.2-dev", "id": "x1", "status": "creating", "pid": 97,
     "bundle": "/run/b", "root": "rootfs", "annotations": {"a.b": "c"}}"#;
@@ -93,26 +94,13 @@ fn every_field_of_a_config_is_checked() {
     }
 }
 
-/// Not random, so that what fails once fails again.
 #[test]
 fn no_nonsense_makes_a_reader_panic() {
-    let mut state = 1u32;
-    let mut next = |below: usize| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (state >> 8) as usize % below
-    };
     const SPICE: &[u8] = b"\"\\,:/.[]{} \0\xff-+99999999999999999999";
+    let mut numbers = Numbers::new();
     for seed in [STATE, CONFIG] {
         for _ in 0..3000 {
-            let mut bytes = seed.as_bytes().to_vec();
-            for _ in 0..=next(4) {
-                let at = next(bytes.len());
-                match next(3) {
-                    0 => bytes.truncate(at.max(1)),
-                    1 => bytes[at] = SPICE[next(SPICE.len())],
-                    _ => bytes.insert(at, SPICE[next(SPICE.len())]),
-                }
-            }
+            let bytes = spoil(seed.as_bytes(), SPICE, &mut numbers);
             let text = String::from_utf8_lossy(&bytes);
             State::parse(&text).ok();
             Spec::parse(&text, Path::new("/b")).ok();

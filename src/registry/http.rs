@@ -206,7 +206,7 @@ pub struct Client {
     /// For each server, since each may have an authority of its own.
     agents: Mutex<HashMap<(String, bool), Agent>>,
     /// Whom the system trusts; read when first needed.
-    authorities: OnceLock<Vec<Certificate<'static>>>,
+    authorities: OnceLock<Option<Vec<Certificate<'static>>>>,
     stopped: Mutex<bool>,
     wake: Condvar,
     /// Somebody has answered: who is not there later may come back.
@@ -401,7 +401,7 @@ impl Client {
         let connect = if may_wait { connect } else { connect.min(PROBE) };
         let tls = match url.is_plain() {
             true => TlsConfig::default(),
-            false => tls::config(host, self.authorities.get_or_init(tls::of_system))?,
+            false => tls::config(host, self.authorities.get_or_init(tls::of_system).as_deref())?,
         };
         let config = Agent::config_builder()
             .user_agent(concat!("sarus/", env!("CARGO_PKG_VERSION")))

@@ -26,8 +26,8 @@ const OF_REGISTRIES: [&str; 2] = ["/etc/docker/certs.d", "/etc/containers/certs.
 const MAX_SIZE: u64 = 16 << 20;
 
 /// How to speak TLS with `server` (`host[:port]`), on a system that trusts [`of_system`].
-pub fn config(server: &str, of_system: &[Certificate<'static>]) -> Result<TlsConfig> {
-    let mut roots = of_system.to_owned();
+pub fn config(server: &str, of_system: Option<&[Certificate<'static>]>) -> Result<TlsConfig> {
+    let mut roots = of_system.unwrap_or_default().to_owned();
     let mut identity = None;
     for directory in OF_REGISTRIES.map(|base| Path::new(base).join(server)) {
         for file in files(&directory, "crt") {
@@ -38,7 +38,7 @@ pub fn config(server: &str, of_system: &[Certificate<'static>]) -> Result<TlsCon
         }
     }
     let builder = TlsConfig::builder().client_cert(identity);
-    Ok(match roots.is_empty() {
+    Ok(match of_system.is_none() && roots.is_empty() {
         // The last resort: those that were built in, as old as this program.
         true => builder.root_certs(RootCerts::WebPki),
         false => builder.root_certs(roots.into()),
@@ -46,33 +46,26 @@ pub fn config(server: &str, of_system: &[Certificate<'static>]) -> Result<TlsCon
     .build())
 }
 
-/// What the user names by SSL_CERT_FILE and SSL_CERT_DIR, else what the system has.
-pub fn of_system() -> Vec<Certificate<'static>> {
+/// What the user names by SSL_CERT_FILE and SSL_CERT_DIR and nothing else, or what the system has, if
+/// it has any.
+pub fn of_system() -> Option<Vec<Certificate<'static>>> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let (file, directory) = (variable("SSL_CERT_FILE"), variable("SSL_CERT_DIR"));
-    let mut roots = Vec::new();
-    match &file {
-        Some(file) => roots.extend(certificates(Path::new(file))),
-        None if directory.is_none() => {
-            let mut found = FILES.iter().map(|file| certificates(Path::new(file)));
-            roots.extend(found.find(|found| !found.is_empty()).unwrap_or_default());
-        }
-        None => {}
+    let all_in =
+        |directory: PathBuf| files(&directory, "").into_iter().map(|path| certificates(&path));
+    if file.is_none() && directory.is_none() {
+        let bundles = FILES.iter().map(|file| certificates(Path::new(file)));
+        let single = DIRECTORIES.iter().map(|path| all_in(PathBuf::from(path)).flatten().collect());
+        return bundles.chain(single).find(|found| !found.is_empty());
     }
-    let directories: Vec<PathBuf> = match &directory {
-        Some(list) => std::env::split_paths(list).collect(),
-        None if roots.is_empty() => DIRECTORIES.map(PathBuf::from).into(),
-        None => Vec::new(),
-    };
-    for directory in directories {
-        for file in files(&directory, "") {
-            roots.extend(certificates(&file));
-        }
+    let mut roots = file.map(|file| certificates(Path::new(&file))).unwrap_or_default();
+    for directory in directory.iter().flat_map(std::env::split_paths) {
+        roots.extend(all_in(directory).flatten());
     }
-    if roots.is_empty() && (file.is_some() || directory.is_some()) {
-        log::warn("pull", "SSL_CERT_FILE and SSL_CERT_DIR name no certificate: not used");
+    if roots.is_empty() {
+        log::warn("pull", "SSL_CERT_FILE and SSL_CERT_DIR name no certificate: nobody is trusted");
     }
-    roots
+    Some(roots)
 }
 
 /// The files of a directory whose names end in `.<suffix>`, or all.

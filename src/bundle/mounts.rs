@@ -76,7 +76,7 @@ fn parse(request: &str) -> Result<MountRequest, String> {
     }
     Ok(MountRequest {
         source: absolute("source", source)?,
-        destination: absolute("destination", destination)?,
+        destination: without_parents(absolute("destination", destination)?)?,
         readonly: readonly.is_some(),
     })
 }
@@ -85,9 +85,16 @@ fn absolute(key: &str, value: Option<Option<&str>>) -> Result<PathBuf, String> {
     match value.flatten() {
         None | Some("") => Err(format!("'{key}' must be specified")),
         Some(text) if !text.starts_with('/') => Err(format!("'{key}' must be an absolute path")),
-        Some(text) if has_parent(Path::new(text)) => Err(format!("'{key}' must not hold '..'")),
         Some(text) if text.contains('\0') => Err(format!("'{key}' must not hold a NUL byte")),
         Some(text) => Ok(PathBuf::from(text)),
+    }
+}
+
+/// What it means depends on links of the image, which may not be there yet.
+fn without_parents(destination: PathBuf) -> Result<PathBuf, String> {
+    match has_parent(&destination) {
+        true => Err("'destination' must not hold '..'".into()),
+        false => Ok(destination),
     }
 }
 

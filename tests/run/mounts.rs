@@ -105,7 +105,7 @@ fn mounts_lie_over_directories_files_and_other_mounts() {
         // The last one wins.
         let (one, two) = (mount("one", "/usr"), mount("two", "/usr"));
         assert_eq!(run(&installation, &[&one, &two, IMAGE, "cat", "/usr/file"]), "two");
-        let file = mount("two/file", "/etc/passwd");
+        let file = mount("one/../two/file", "/etc/passwd");
         assert_eq!(run(&installation, &[&file, IMAGE, "cat", "/etc/passwd"]), "two");
         for (source, destination, why) in [
             ("one/file", "/etc", "the destination is a directory, the source is not"),

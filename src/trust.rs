@@ -63,12 +63,10 @@ pub fn check_installation(config: &Config) -> Result<Trusted> {
     for hook in &config.hooks.list {
         judge.program(&hook.path)?;
     }
-    for hook in config.hooks.list.iter().filter(|hook| hook.is("ssh_hook")) {
-        let usual = config.prefix_dir.join("openssh");
-        let openssh = hook.setting("OPENSSH_DIR").map_or(usual.as_path(), Path::new);
+    for openssh in config.hooks.list.iter().filter_map(|hook| hook.openssh(&config.prefix_dir)) {
         // Without it, only runs with --ssh fail.
-        if judge.find(openssh)?.is_some() {
-            judge.tree(openssh)?;
+        if judge.find(&openssh)?.is_some() {
+            judge.tree(&openssh)?;
         }
     }
     Ok(trusted)

@@ -113,17 +113,15 @@ pub(super) fn named(report: &mut Report<'_>, config: &Config) {
     for hook in &config.hooks.list {
         report.result(hook.stage, safe(&hook.path, trust::program(&hook.path, checks)));
     }
-    let openssh = prefix.join("openssh");
-    if !config.hooks.list.iter().any(|hook| hook.path.ends_with("ssh_hook")) {
-        return;
-    }
-    match openssh.exists() {
-        true => report.result("openssh", safe(&openssh, trust::tree(&openssh, checks))),
-        false => report.warning(
-            "openssh",
-            format!("{} is not there, which ssh_hook needs", openssh.display()),
-            "install it, or remove the hook from sarus.json",
-        ),
+    for openssh in config.hooks.list.iter().filter_map(|hook| hook.openssh(prefix)) {
+        match openssh.exists() {
+            true => report.result("openssh", safe(&openssh, trust::tree(&openssh, checks))),
+            false => report.warning(
+                "openssh",
+                format!("{} is not there, which ssh_hook needs", openssh.display()),
+                "install it, or remove the hook from sarus.json",
+            ),
+        }
     }
 }
 

@@ -79,6 +79,13 @@ impl Hook {
             || self.args.first().is_some_and(|word| Path::new(word).ends_with(name))
     }
 
+    /// Where it finds OpenSSH, in an installation at `prefix`, if it is `ssh_hook`.
+    #[must_use]
+    pub fn openssh(&self, prefix: &Path) -> Option<PathBuf> {
+        let configured = self.setting("OPENSSH_DIR").map(PathBuf::from);
+        self.is("ssh_hook").then(|| configured.unwrap_or_else(|| prefix.join("openssh")))
+    }
+
     /// A variable of its environment.
     #[must_use]
     pub fn setting(&self, name: &str) -> Option<&str> {

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Makes the installation that this script lies in ready for use on this machine: sets sarusbox
 # setuid root, caches the passwd and group databases, and fills etc/sarus.json from its template.
-# An existing etc/sarus.json is kept as etc/sarus.json.bak; with --keep it stays what it is. May be
-# run again at any time.
+# An existing etc/sarus.json is kept as etc/sarus.json.bak. May be run again at any time: with --keep
+# etc/sarus.json, etc/passwd and etc/group stay what they are if they are there, and with --users
+# the last two are cached anew and nothing else is done.
 set -eu
 
 prefix=$(cd -P "$(dirname "$0")" && pwd)
@@ -17,7 +18,8 @@ fail() {
 find_runtime() {
     search=$prefix/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
     while [ -n "$search" ]; do
-        for name in runc crun; do
+        # As they are named where they are released, too.
+        for name in runc runc.amd64 runc.arm64 crun; do
             [ ! -x "${search%%:*}/$name" ] || { readlink -f "${search%%:*}/$name" && return; }
         done
         case $search in *:*) search=${search#*:} ;; *) search= ;; esac
@@ -57,6 +59,11 @@ find_compression() {
 
 # Fills the database cache etc/$1, which stands in for name services that containers cannot ask.
 cache() {
+    # What was laid out has no users yet.
+    if $keep && [ -e "etc/$1" ] && ! cmp -s "etc/$1" "etc/templates/$1"; then
+        echo "Keeping etc/$1"
+        return
+    fi
     echo "Creating cached $1 database"
     if command -v getent >/dev/null; then
         getent "$1"
@@ -69,24 +76,32 @@ cache() {
 }
 
 keep=false
+users_only=false
 case ${1-} in
 '') ;;
 --keep) keep=true ;;
-*) fail "unknown option '$1': only --keep is known, which leaves etc/sarus.json as it is" ;;
+--users) users_only=true ;;
+*) fail "unknown option '$1': --keep leaves the files of etc/ as they are, --users renews users and groups" ;;
 esac
 for needed in bin/sarusbox etc/templates/sarus.json etc/sarus.schema.json; do
     [ -f "$prefix/$needed" ] || fail "$prefix is not an installation of Sarus: it has no $needed"
 done
 [ "$(id -u)" = 0 ] || fail "only root can set $prefix/bin/sarusbox setuid root: run this as root"
-[ -e "$prefix/etc/sarus.json" ] || keep=false
-$keep || runtime=$(find_runtime)
+cd "$prefix"
+if $users_only; then
+    cache passwd
+    cache group
+    exit
+fi
+$keep && [ -e etc/sarus.json ] || runtime=$(find_runtime)
 
 echo "Setting Sarus as SUID root"
-mkdir -p "$prefix/var/OCIBundleDir"
-cd "$prefix"
+mkdir -p var/OCIBundleDir
 set -- . bin bin/sarusbox etc etc/sarus.* etc/templates etc/templates/* etc/container \
     etc/container/* var var/OCIBundleDir configure_installation.sh
 chown root:root "$@"
+# The links, too.
+chown -h root:root bin/*
 chmod go-w "$@"
 # Programs for containers, and completions, which the shells of administrators read.
 for tree in openssh share; do
@@ -98,7 +113,7 @@ echo "Successfully set Sarus as SUID root"
 cache passwd
 cache group
 
-if $keep; then
+if $keep && [ -e etc/sarus.json ]; then
     echo "Keeping etc/sarus.json"
 else
     echo "Configuring etc/sarus.json"

@@ -12,9 +12,11 @@ dist=$(realpath "$3")
 work=$(mktemp -d "$dist/.dist.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# What depends on the machine, setuid bit included, is for configure_installation.sh to do there.
+# What depends on the machine, setuid bit included, is for configure_installation.sh to do there. Users
+# and groups are made by it, so unpacking a new version over an old one leaves them alone.
 "$(dirname "$0")/install.sh" "$binary" "$work/$name" 2>/dev/null
 chmod u-s "$work/$name/bin/sarusbox"
+rm "$work/$name"/etc/{passwd,group}
 (cd "$work/$name" && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum) >"$work/sums"
 install -m 644 "$work/sums" "$work/$name/SHA256SUMS"
 

@@ -26,10 +26,12 @@ replace() {
 install -d -m 755 "$root" "$root"/{bin,etc,etc/templates,etc/container,var,var/OCIBundleDir}
 replace scripts/configure_installation.sh "$root/configure_installation.sh" 755
 replace etc/sarus.schema.json "$root/etc/sarus.schema.json" 644
-replace etc/templates/sarus.json "$root/etc/templates/sarus.json" 644
+for name in sarus.json passwd group; do
+    replace "etc/templates/$name" "$root/etc/templates/$name" 644
+done
 install_once etc/container/nsswitch.conf etc/container/nsswitch.conf
-install_once etc/passwd etc/passwd
-install_once etc/group etc/group
+install_once etc/templates/passwd etc/passwd
+install_once etc/templates/group etc/group
 if [ -n "$prefix" ]; then
     filled=$(mktemp)
     trap 'rm -f "$filled"' EXIT

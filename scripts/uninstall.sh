@@ -14,8 +14,8 @@ if [ -e usr ]; then
     exit 1
 fi
 find bin -maxdepth 1 -lname sarusbox -delete
-rm -f bin/sarusbox configure_installation.sh etc/sarus.schema.json etc/templates/sarus.json \
-    etc/container/nsswitch.conf etc/passwd etc/group
+rm -f bin/sarusbox configure_installation.sh etc/sarus.schema.json \
+    etc/templates/{sarus.json,passwd,group} etc/container/nsswitch.conf etc/passwd etc/group
 rm -f share/man/man1/sarus.1 share/man/man1/sarus-*.1 share/man/man5/sarus.json.5 share/man/man8/hooks.8 \
     share/bash-completion/completions/sarus share/zsh/site-functions/_sarus \
     share/fish/vendor_completions.d/sarus.fish

@@ -96,7 +96,7 @@ impl Repository {
         let passwd = String::from_utf8_lossy(&passwd);
         let Some(name) = user.name(&passwd) else {
             return Err(Error::new(format!("{path} does not have them"))
-                .hint("ask the administrator to run configure_installation.sh --keep"))
+                .hint("ask the administrator to run configure_installation.sh --users"))
             .because(what);
         };
         Ok(Self { root: config.local_repository_base_dir.join(name).join(".sarus") })

@@ -50,6 +50,8 @@ fn every_file_is_where_the_manual_says() {
         "configure_installation.sh",
         "etc/sarus.schema.json",
         "etc/templates/sarus.json",
+        "etc/templates/passwd",
+        "etc/templates/group",
         "etc/container/nsswitch.conf",
         "etc/passwd",
         "etc/group",
@@ -117,11 +119,15 @@ fn configuring_sets_what_depends_on_the_machine() {
     fs::create_dir_all(prefix.join("share")).unwrap();
     fs::write(&completion, "").unwrap();
     fs::set_permissions(&completion, PermissionsExt::from_mode(0o666)).unwrap();
-    std::os::unix::fs::chown(&completion, Some(installation.alice.uid), None).unwrap();
+    let link = prefix.join("bin/mpi_hook");
+    for path in [&completion, &link] {
+        std::os::unix::fs::lchown(path, Some(installation.alice.uid), None).unwrap();
+    }
     Output::of(&mut Command::new(prefix.join("configure_installation.sh"))).succeeds();
 
     assert_eq!(mode(prefix.join("bin/sarusbox")), 0o4755);
     assert_eq!((mode(&completion), fs::metadata(&completion).unwrap().uid()), (0o644, 0));
+    assert_eq!(fs::symlink_metadata(&link).unwrap().uid(), 0);
     for database in ["passwd", "group"] {
         let system = Output::of(Command::new("getent").arg(database)).succeeds();
         assert_eq!(fs::read_to_string(prefix.join("etc").join(database)).unwrap(), system);
@@ -292,9 +298,21 @@ fn configuring_can_keep_what_the_site_configured() {
     let output = Output::of(Command::new(&script).arg("--keep")).succeeds();
     assert!(output.contains("Keeping etc/sarus.json"), "{output}");
     assert_eq!(fs::read_to_string(installation.config_file()).unwrap(), "the site's own");
+    // Users, too, but for those that there are before there are any.
+    let etc = installation.prefix().join("etc");
+    let users = || fs::read_to_string(etc.join("passwd")).unwrap();
+    assert!(users().contains("alice") && output.contains("Keeping etc/passwd"), "{output}");
     fs::remove_file(installation.config_file()).unwrap();
+    fs::copy(etc.join("templates/passwd"), etc.join("passwd")).unwrap();
     Output::of(Command::new(&script).arg("--keep")).succeeds();
     assert!(installation.config_file().exists());
+    let system = Output::of(Command::new("getent").arg("passwd")).succeeds();
+    assert_eq!(users(), system);
+    fs::write(etc.join("passwd"), "old").unwrap();
+    fs::write(installation.config_file(), "the site's own").unwrap();
+    Output::of(Command::new(&script).arg("--users")).succeeds();
+    assert_eq!(users(), system);
+    assert_eq!(fs::read_to_string(installation.config_file()).unwrap(), "the site's own");
     let error = Output::of(Command::new(&script).arg("--nonsense")).fails(1);
     assert!(error.contains("unknown option '--nonsense'"), "{error}");
 }

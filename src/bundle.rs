@@ -188,8 +188,13 @@ impl Bundle {
             ("com.hooks.slurm-global-sync.enabled", options.ssh),
         ];
         let asked: Vec<_> = asked.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
-        if !asked.is_empty() && config.hooks.list.is_empty() {
-            log::warn("bundle", "--mpi and --glibc have no effect: this site configured no hooks");
+        for (option, is_asked, hook) in
+            [("--mpi", options.mpi, "mpi_hook"), ("--glibc", options.glibc, "glibc_hook")]
+        {
+            if is_asked && !config.hooks.list.iter().any(|one| one.is(hook)) {
+                let why = format!("{option} may have no effect: this site configured no {hook}");
+                log::warn("bundle", &why);
+            }
         }
         let user = options.mounts.into_iter().map(|request| Mount { request, by_user: true });
         Ok(Self {

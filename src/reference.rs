@@ -108,9 +108,12 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        parse(text)
-            .because(|| format!("invalid image name '{text}'"))
-            .map_err(|error| error.hint("images are named [server/][namespace/]image[:tag]"))
+        parse(text).because(|| format!("invalid image name '{text}'")).map_err(|error| {
+            error.hint(match text.contains('<') {
+                true => "'sarus images --quiet' shows the names of images without a tag",
+                false => "images are named [server/][namespace/]image[:tag]",
+            })
+        })
     }
 }
 

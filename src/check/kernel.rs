@@ -109,7 +109,7 @@ fn compression(report: &mut Report<'_>, name: &str) {
         Some(false) => report.error(
             "kernel",
             format!("squashfs does not read images in {name}, which squashfsCompression asks for"),
-            "set squashfsCompression to gzip, and import images again",
+            "set squashfsCompression to gzip, remove images, and import them again",
         ),
         None => report.unknown(
             "kernel",

@@ -172,7 +172,9 @@ fn replace(
         return Err(Error::new(format!(
             "the host's {our_path} has ABI {host}, the image's {their_path} has {container}"
         ))
-        .hint("the major numbers must be equal: use an image with another version of MPI"));
+        .hint(
+            "the major numbers must be equal: use an image with another MPI, or leave --mpi out",
+        ));
     }
     let step = Step::Replace { source: ours.real.clone(), target: theirs.real.clone() };
     if plan.steps.contains(&step) {

@@ -71,8 +71,8 @@ fn mount_image(place: &OwnedFd, image: &Image) -> Result<()> {
     let lower = subdirectory(place, LOWER)?;
     mount::filesystem("squashfs", &device.path, &lower, restrictions, "").map_err(|error| {
         Error::caused_by(cannot(), error).hint(format!(
-            "the image is compressed with {}; if this kernel cannot read that, import it again \
-             with --compression=gzip, else the file may be damaged",
+            "the image is compressed with {}; if this kernel cannot read that, or the file \
+             is damaged, remove it with 'sarus rmi' and import it with --compression=gzip",
             compressor.0
         ))
     })

@@ -176,8 +176,11 @@ fn attach(
     let place = if mount.by_user { ids::as_user(&bundle.user, find) } else { find() };
     let place = place.because(|| cannot_mount(mount))?;
     if mount.by_user {
-        place.judge(&config.user_mounts, &bundle.user).because(|| cannot_mount(mount))?;
+        place.judge(&config.user_mounts, &bundle.user)
+    } else {
+        place.judge_for_site(&mount.request.destination)
     }
+    .because(|| cannot_mount(mount))?;
     let target = place.create_like(source, &bundle.user).because(|| cannot_mount(mount))?;
     let restrictions = Restrictions { readonly: mount.request.readonly, ..Restrictions::default() };
     mount::bind(source.as_fd(), target.as_fd(), restrictions).because(|| cannot_mount(mount))

@@ -50,6 +50,15 @@ const RESERVED: [&str; 21] = [
     "/sys",
 ];
 
+fn not_reserved(path: &Path) -> Result<()> {
+    if RESERVED.iter().any(|reserved| path == Path::new(reserved))
+        || ["/proc", "/sys", "/dev/fd"].iter().any(|reserved| path.starts_with(reserved))
+    {
+        return Err(Error::new(format!("{} is reserved for the container itself", path.display())));
+    }
+    Ok(())
+}
+
 /// Follows `destination` inside the container's root as far as it goes.
 pub fn find<'a>(rootfs: &'a Rootfs, destination: &Path) -> Result<Place<'a>> {
     let names: Vec<&OsStr> = destination
@@ -89,6 +98,16 @@ impl Place<'_> {
         Ok(Path::new("/").join(inside).join(self.missing.iter().collect::<PathBuf>()))
     }
 
+    /// Whether the site may mount here, which asked for `destination`: not where a link of the image
+    /// leads to what is engine and runtime's own.
+    ///
+    /// # Errors
+    /// When not.
+    pub fn judge_for_site(&self, destination: &Path) -> Result<()> {
+        let path = self.resolved()?;
+        if path == destination { Ok(()) } else { not_reserved(&path) }
+    }
+
     /// Whether `user` may mount here. What the site forbids is compared with the resolved path,
     /// component by component: as it stands, and where the image's links lead it.
     ///
@@ -96,12 +115,7 @@ impl Place<'_> {
     /// When not, with the rule.
     pub fn judge(&self, limits: &UserMounts, user: &User) -> Result<()> {
         let path = self.resolved()?;
-        let shown = path.display();
-        if RESERVED.iter().any(|reserved| path == Path::new(reserved))
-            || ["/proc", "/sys", "/dev/fd"].iter().any(|reserved| path.starts_with(reserved))
-        {
-            return Err(Error::new(format!("{shown} is reserved for the container itself")));
-        }
+        not_reserved(&path)?;
         // Where the user cannot go, no destination of theirs was found either.
         let find = |limit: &Path| ids::as_user(user, || find(self.rootfs, limit)).ok();
         let resolved = |limit: &Path| find(limit)?.resolved().ok();
@@ -114,7 +128,8 @@ impl Place<'_> {
         }
         let is_it = |limit: &PathBuf| path == *limit || resolved(limit).as_ref() == Some(&path);
         if limits.not_allowed_paths.iter().any(is_it) {
-            return Err(Error::new(format!("the site does not allow mounts on {shown}")));
+            let text = format!("the site does not allow mounts on {}", path.display());
+            return Err(Error::new(text));
         }
         Ok(())
     }

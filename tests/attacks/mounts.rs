@@ -67,6 +67,31 @@ fn a_mount_of_the_whole_host_does_not_show_the_bundle() {
     }
 }
 
+/// There, the OCI runtime would make device nodes and more in the site's own directory, as root.
+#[test]
+fn no_link_of_an_image_leads_a_mount_of_the_site_to_the_runtimes_own() {
+    for runtime in Runtime::ALL {
+        let (installation, site) = with_site_mount(runtime);
+        let alice = &installation.alice;
+        let before = snapshot(&site);
+        let targets = ["/", "/dev", "/dev/pts", "/proc", "/proc/1/cwd", "/sys", ".", "/x/../dev"];
+        for (number, target) in targets.iter().enumerate() {
+            let name = format!("forged{number}");
+            let root = installation.rootfs(&name);
+            symlink("/etc", root.join("x")).unwrap();
+            symlink(target, root.join("site")).unwrap();
+            installation.forge(alice, &root, &name, NO_META);
+            let output = run(&installation, &[&format!("load/library/{name}"), "true"]);
+            let error = output.fails(125);
+            // Some is not there yet, and a link to nowhere is no place for a mount either.
+            let why = ["is reserved for the container itself", "cannot create site: File exists"];
+            let is_known = why.iter().any(|why| error.contains(why));
+            assert!(error.contains("cannot mount the site's") && is_known, "{error}");
+            assert_eq!(snapshot(&site), before, "{runtime:?} {target}");
+        }
+    }
+}
+
 #[test]
 fn a_destination_is_judged_where_it_really_is() {
     for runtime in Runtime::ALL {

@@ -236,8 +236,9 @@ fn not_available(repository: &Repository, reference: &Reference) -> Error {
 /// How `/proc` of a container is to be mounted that sees the processes of the host.
 fn proc_options() -> Result<Vec<String>> {
     let path = "/proc/self/mountinfo";
-    let text = std::fs::read_to_string(path).because(|| format!("cannot read {path}"))?;
-    bundle::pid::restrictions_of_proc(&text)
+    // Whoever may mount may do it on any name.
+    let text = std::fs::read(path).because(|| format!("cannot read {path}"))?;
+    bundle::pid::restrictions_of_proc(&String::from_utf8_lossy(&text))
 }
 
 /// The processors that this process may use, if they are not all that there are.

@@ -132,6 +132,18 @@ pub fn as_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
+/// Runs `work` while the caller, whose real id this process has, cannot signal it.
+///
+/// # Errors
+/// Those of `work`, or when the kernel refuses the change.
+pub(super) fn unsignalled<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
+    let caller = rustix::process::getuid();
+    set_thread_res_uid(Some(Uid::ROOT), None, None)?;
+    let result = work();
+    set_thread_res_uid(Some(caller), None, None)?;
+    result
+}
+
 /// Runs `work` with the rights of `user`, who is not the caller, and nothing more, then takes root
 /// back: as [`as_user`] for a program that root itself started. Who is not root works as they are.
 ///

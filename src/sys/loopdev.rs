@@ -3,6 +3,7 @@
 //! Containers of the same image share the device, so that the kernel has one squashfs superblock
 //! and one page cache for all of them. Start at [`attach`]. See loop(4).
 
+use super::ids;
 use crate::error::{Because, Result};
 use crate::log;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
@@ -205,18 +206,21 @@ fn configure(device: &OwnedFd, image: &impl AsFd) -> std::io::Result<()> {
     if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY | libc::ENOSYS)) {
         return Err(error);
     }
-    // SAFETY: takes a descriptor by value. Opened read-only, it makes the device read-only too.
-    if unsafe { libc::ioctl(device, LOOP_SET_FD as _, image) } != 0 {
-        return Err(last_error());
-    }
-    // SAFETY: the kernel reads one `loop_info64`, and `info` is one.
-    if unsafe { libc::ioctl(device, LOOP_SET_STATUS64 as _, &raw const info) } != 0 {
-        let error = last_error();
-        // SAFETY: takes no argument. The device is ours since the call above.
-        unsafe { libc::ioctl(device, LOOP_CLR_FD as _) };
-        return Err(error);
-    }
-    Ok(())
+    // Killed in between, this process would leave a device behind that nobody detaches.
+    ids::unsignalled(|| {
+        // SAFETY: takes a descriptor by value. Opened read-only, it makes the device read-only too.
+        if unsafe { libc::ioctl(device, LOOP_SET_FD as _, image) } != 0 {
+            return Err(last_error());
+        }
+        // SAFETY: the kernel reads one `loop_info64`, and `info` is one.
+        if unsafe { libc::ioctl(device, LOOP_SET_STATUS64 as _, &raw const info) } != 0 {
+            let error = last_error();
+            // SAFETY: takes no argument. The device is ours since the call above.
+            unsafe { libc::ioctl(device, LOOP_CLR_FD as _) };
+            return Err(error);
+        }
+        Ok(())
+    })
 }
 
 fn last_error() -> std::io::Error {

@@ -1,6 +1,7 @@
 //! The same safety where the kernel lacks the calls that make it easy.
 
 use super::*;
+use std::os::unix::ffi::OsStrExt;
 
 /// A command that runs the engine as alice where `setup` was done in a mount namespace.
 fn in_namespace(installation: &Installation, setup: &str, sarus: &[&str]) -> Command {
@@ -110,5 +111,39 @@ fn everything_works_on_old_kernels_and_is_as_safe() {
             assert_ne!(output.status, 0, "{output}");
         }
         assert_eq!(snapshot(&site), before);
+    }
+}
+
+/// Before Linux 5.8, a loop device is made by two calls.
+#[test]
+fn loop_devices_are_made_without_loop_configure_too() {
+    const LOOP_CONFIGURE: u32 = 0x4c0a;
+    let installation = Installation::with_busybox(Runtime::Crun);
+    let old_kernel = installation.refusing(libc::SYS_ioctl, 1, LOOP_CONFIGURE);
+    let alice = &installation.alice;
+    let status = installation.sarus_command(alice, &["run", IMAGE, "cat", "/proc/self/status"]);
+    let mut command = Command::new(old_kernel);
+    command.arg(status.get_program()).args(status.get_args());
+    command.current_dir(status.get_current_dir().unwrap());
+    let status = Output::of(&mut command).succeeds();
+    assert_eq!(field(&status, "Uid"), vec![alice.uid.to_string(); 4].join(" "));
+}
+
+/// Any user may mount on a name of any bytes, by FUSE.
+#[test]
+fn mount_points_have_any_name() {
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        let home = installation.path("home/alice");
+        let setup = format!(
+            "cd {}; name=$(printf 'a\\377\\nb'); mkdir \"$name\"; mount -t tmpfs none \"$name\"",
+            home.display()
+        );
+        for pid in ["--pid=host", "--pid=private"] {
+            let args = ["run", pid, IMAGE, "echo", "ran"];
+            let output = Output::of(&mut in_namespace(&installation, &setup, &args));
+            assert_eq!(output.succeeds(), "ran\n", "{runtime:?} {pid}");
+            fs::remove_dir(home.join(std::ffi::OsStr::from_bytes(b"a\xff\nb"))).unwrap();
+        }
     }
 }

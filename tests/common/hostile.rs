@@ -22,6 +22,35 @@ impl Installation {
         path
     }
 
+    /// A program that runs another one as a kernel would that knows system call `number` but not
+    /// `value` as its argument `index`.
+    pub fn refusing(&self, number: i64, index: usize, value: u32) -> PathBuf {
+        let source = r#"
+        #include <errno.h>
+        #include <linux/filter.h>
+        #include <linux/seccomp.h>
+        #include <stddef.h>
+        #include <sys/prctl.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            struct sock_filter code[] = {
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, NUMBER, 0, 3),
+                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[INDEX])),
+                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, VALUE, 0, 1),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+            };
+            struct sock_fprog filter = {sizeof code / sizeof *code, code};
+            if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) return 99;
+            execvp(argv[1], argv + 1);
+            return 98;
+        }"#;
+        let source = source.replace("NUMBER", &number.to_string());
+        let source = source.replace("INDEX", &index.to_string());
+        self.compile("refusing", &source.replace("VALUE", &value.to_string()))
+    }
+
     /// The root directory of a busybox image, which the test may change before [`Self::forge`].
     pub fn rootfs(&self, name: &str) -> PathBuf {
         let root = self.path(name);

@@ -291,6 +291,35 @@ fn the_terminal_is_what_it_was_after_any_end() {
     }
 }
 
+/// While the container is suspended, others change its modes, and keep what they set.
+#[test]
+fn the_end_of_a_suspended_container_leaves_the_terminal_to_others() {
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        let mut shell = Shell::start(&installation, &installation.alice);
+        let line = format!("{} run -t {IMAGE} env PS1=I'N> ' sh\n", sarus(&installation));
+        for signal in ["-KILL", "-TERM"] {
+            shell.runs("stty sane");
+            shell.types(&line).wait_for("IN> ");
+            let engine = engine(&installation);
+            kill("-TSTP", &engine);
+            shell.wait_for("READY> ");
+            // Not at its prompt: there a shell has modes of its own.
+            shell
+                .types("stty -echoctl; echo S''ET; sleep 1; stty -a; echo E''ND\n")
+                .wait_for("SET\r\n");
+            kill(signal, &engine);
+            if signal == "-TERM" {
+                kill("-CONT", &engine);
+            }
+            let shown = shell.wait_for("END\r\n");
+            let (_, modes) = shown.split_once("SET\r\n").unwrap();
+            assert!(modes.contains("-echoctl"), "{runtime:?} {signal}: {shown}");
+            assert_nothing_is_left(&installation);
+        }
+    }
+}
+
 #[test]
 fn a_terminal_is_not_made_from_a_pipe() {
     let installation = Installation::with_busybox(Runtime::Runc);

@@ -21,8 +21,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a runtime may take to go of which the engine was killed before it could tell.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// What the engine says when all has ended.
+/// What the engine says when all has ended, and of the terminal.
 const ENDED: u8 = b'.';
+const LEFT: u8 = b'-';
+const TAKEN: u8 = b'+';
 
 /// A cgroup without processes may be one that a runtime is about to use; not after this time.
 const STALE: Duration = Duration::from_secs(60);
@@ -34,8 +36,8 @@ pub const PREFIX: &str = "container-";
 #[derive(Debug)]
 pub struct Janitor {
     pid: u32,
-    /// Closed when this process ends, however it ends: the sign to start. Before that, it tells the
-    /// number of a child, and whether that has ended.
+    /// Closed when this process ends, however it ends: the sign to start. What is told before: the
+    /// number of a child or 0, in four bytes, and then words of one byte.
     sign: PipeWriter,
 }
 
@@ -47,7 +49,7 @@ impl Janitor {
     /// When no process can be made.
     pub fn start(id: &str, terminal: Option<&Terminal>) -> Result<Self> {
         // Not by itself: soon the runtime may hide this /proc by one of its own.
-        let folders = folders(id)?;
+        let folders = folders(id);
         let (waiting, sign) = std::io::pipe().because(|| "cannot make a pipe".into())?;
         let mut keep = vec![waiting.as_raw_fd()];
         keep.extend(terminal.map(|terminal| terminal.as_fd().as_raw_fd()));
@@ -57,10 +59,19 @@ impl Janitor {
         Ok(Self { pid, sign })
     }
 
-    /// Tells it of `child`, whose end is the end of everything.
-    pub fn wait_for(&mut self, child: u32) {
+    /// Tells it of the child whose end is the end of everything, or that there is none.
+    pub fn expect(&self, child: Option<u32>) {
+        self.tell(&child.unwrap_or_default().to_ne_bytes());
+    }
+
+    /// Tells it that the terminal is somebody else's now, or is so no more.
+    pub fn leave_terminal(&self, is_left: bool) {
+        self.tell(&[if is_left { LEFT } else { TAKEN }]);
+    }
+
+    fn tell(&self, word: &[u8]) {
         // Without a janitor, the one of the next container does the work.
-        self.sign.write_all(&child.to_ne_bytes()).ok();
+        (&self.sign).write_all(word).ok();
     }
 
     /// Its number.
@@ -70,8 +81,8 @@ impl Janitor {
     }
 
     /// Lets it do its work now, and waits for the end of it.
-    pub fn dismiss(mut self) {
-        self.sign.write_all(&[ENDED]).ok();
+    pub fn dismiss(self) {
+        self.tell(&[ENDED]);
         drop(self.sign);
         process::wait_for(self.pid);
     }
@@ -85,7 +96,8 @@ fn tidy(mut sign: PipeReader, folders: &[PathBuf], terminal: Option<&Terminal>) 
     let child = sign.read_exact(&mut number).ok().and_then(|()| find(u32::from_ne_bytes(number)));
     let mut rest = vec![];
     sign.read_to_end(&mut rest).ok();
-    if let Some(terminal) = terminal {
+    let is_left = rest.iter().rfind(|word| [LEFT, TAKEN].contains(*word)) == Some(&LEFT);
+    if let Some(terminal) = terminal.filter(|_| !is_left) {
         terminal.restore();
     }
     let start = Instant::now();
@@ -132,16 +144,14 @@ fn is_id(name: &str) -> bool {
 }
 
 /// Where a runtime may make cgroups named `id`: below our own in each hierarchy, or beside it.
-fn folders(id: &str) -> Result<Vec<PathBuf>> {
-    let read = |path: &str| {
-        let text = std::fs::read(path).because(|| format!("cannot read {path}"))?;
-        // A mount point may have any name.
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    };
-    let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
+fn folders(id: &str) -> Vec<PathBuf> {
+    // A mount point may have any name. A kernel may be without cgroups.
+    let read =
+        |path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
+    let (mounts, own) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
     let mut folders = Vec::new();
-    for (point, root, controllers) in mounts.lines().filter_map(hierarchy) {
-        for (_, path) in own.lines().filter_map(member).filter(|(names, _)| *names == controllers) {
+    for (point, root, options) in mounts.lines().filter_map(hierarchy) {
+        for (_, path) in own.lines().filter_map(member).filter(|(names, _)| fits(options, names)) {
             // The mount may show only a part of the hierarchy, as in a container.
             let below = path.strip_prefix(root).unwrap_or(path);
             let own = Path::new(point).join(below.trim_start_matches('/'));
@@ -150,26 +160,28 @@ fn folders(id: &str) -> Result<Vec<PathBuf>> {
         }
     }
     log::debug("runtime", || format!("cgroups of {id}: {folders:?}"));
-    Ok(folders)
+    folders
 }
 
-/// A line of mountinfo, if it is of a cgroup hierarchy: mount point, root, and controllers as
-/// `/proc/self/cgroup` lists them.
-fn hierarchy(line: &str) -> Option<(&str, &str, String)> {
+/// A line of mountinfo, if it is of a cgroup hierarchy: mount point, root, and the options of a
+/// hierarchy of version 1, its controllers among them.
+fn hierarchy(line: &str) -> Option<(&str, &str, Option<&str>)> {
     let (mount, filesystem) = line.split_once(" - ")?;
     let mut fields = mount.split(' ').skip(3);
     let (root, point) = (fields.next()?, fields.next()?);
     let mut fields = filesystem.split(' ');
     match fields.next()? {
-        "cgroup2" => Some((point, root, String::new())),
-        "cgroup" => {
-            let is_controller =
-                |word: &&str| !matches!(*word, "rw" | "ro" | "xattr" | "clone_children");
-            let options = fields.nth(1)?.split(',').filter(is_controller);
-            let options = options.filter(|word| !word.starts_with("release_agent"));
-            Some((point, root, options.collect::<Vec<_>>().join(",")))
-        }
+        "cgroup2" => Some((point, root, None)),
+        "cgroup" => Some((point, root, Some(fields.nth(1)?))),
         _ => None,
+    }
+}
+
+/// Whether a hierarchy with `options` is the one that has the controllers `names`.
+fn fits(options: Option<&str>, names: &str) -> bool {
+    match options {
+        None => names.is_empty(),
+        Some(options) => names.split(',').all(|name| options.split(',').any(|one| one == name)),
     }
 }
 
@@ -184,12 +196,21 @@ mod tests {
 
     #[test]
     fn hierarchies_and_memberships_are_matched() {
-        let v1 = "34 25 0:29 / /sys/fs/cgroup/cpu rw,nosuid - cgroup cgroup rw,cpu,cpuacct";
+        let v1 =
+            "34 25 0:29 / /sys/fs/cgroup/cpu rw,nosuid - cgroup cgroup rw,seclabel,cpu,cpuacct";
         let named = "35 25 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd";
         let v2 = "36 25 0:31 /job /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate";
-        assert_eq!(hierarchy(v1), Some(("/sys/fs/cgroup/cpu", "/", "cpu,cpuacct".into())));
-        assert_eq!(hierarchy(named), Some(("/sys/fs/cgroup/systemd", "/", "name=systemd".into())));
-        assert_eq!(hierarchy(v2), Some(("/sys/fs/cgroup", "/job", String::new())));
+        let memberships = ["cpu,cpuacct", "name=systemd", "", "cpu", "cpuset"];
+        for (line, point, root, expected) in [
+            (v1, "/sys/fs/cgroup/cpu", "/", &["cpu,cpuacct", "cpu"][..]),
+            (named, "/sys/fs/cgroup/systemd", "/", &["name=systemd"]),
+            (v2, "/sys/fs/cgroup", "/job", &[""]),
+        ] {
+            let found = hierarchy(line).unwrap();
+            assert_eq!((found.0, found.1), (point, root));
+            let fitting = memberships.iter().filter(|names| fits(found.2, names));
+            assert_eq!(fitting.copied().collect::<Vec<_>>(), expected, "{line}");
+        }
         assert_eq!(hierarchy("22 1 0:5 / /proc rw - proc proc rw"), None);
         assert_eq!(member("4:cpu,cpuacct:/a:b"), Some(("cpu,cpuacct", "/a:b")));
         assert_eq!(member("0::/"), Some(("", "/")));

@@ -96,19 +96,20 @@ pub fn run(
             files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
         },
     };
-    let mut janitor = needs_janitor.then(|| Janitor::start(&id, terminal.as_ref())).transpose()?;
+    let janitor = needs_janitor.then(|| Janitor::start(&id, terminal.as_ref())).transpose()?;
     let child = match bundle.pid {
         PidNamespace::Private => contained::spawn_in_namespace(program),
         PidNamespace::Host => guardian::spawn_guarded(program, host),
     };
+    if let Some(janitor) = &janitor {
+        janitor.expect(child.as_ref().ok().map(|child| child.child));
+    }
     let end = child.and_then(|child| {
-        if let Some(janitor) = &mut janitor {
-            janitor.wait_for(child.child);
-        }
-        let watch = Watch::new(&child, terminal.as_ref(), listener, bundle.user.uid);
+        let (terminal, janitor) = (terminal.as_ref(), janitor.as_ref());
+        let watch = Watch::new(&child, terminal, janitor, listener, bundle.user.uid);
         let end = watch.wait(&signals);
         if end.as_ref().map_or(true, End::is_violent) {
-            child.end_all_but(janitor.as_ref().map(Janitor::pid));
+            child.end_all_but(janitor.map(Janitor::pid));
         }
         end
     });

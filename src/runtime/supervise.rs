@@ -1,6 +1,7 @@
 //! Watches over a container that is being started or runs: passes signals on, stops and continues
 //! it, and waits for its end. Start at [`Watch::wait`].
 
+use super::cgroups::Janitor;
 use crate::error::Result;
 use crate::log;
 use crate::sys::announce::{Listener, Started};
@@ -33,6 +34,8 @@ pub struct Watch<'a> {
     runtime: &'a Contained,
     /// The caller's terminal, if the container has one of its own.
     terminal: Option<&'a Terminal>,
+    /// What puts the terminal right should this process be killed.
+    janitor: Option<&'a Janitor>,
     /// What tells of the start.
     listener: &'a Listener,
     /// Whose container it is.
@@ -50,10 +53,20 @@ impl<'a> Watch<'a> {
     pub fn new(
         runtime: &'a Contained,
         terminal: Option<&'a Terminal>,
+        janitor: Option<&'a Janitor>,
         listener: &'a Listener,
         user: Uid,
     ) -> Self {
-        Self { runtime, terminal, listener, user, started: None, moment: MOMENT, held: false }
+        Self {
+            runtime,
+            terminal,
+            janitor,
+            listener,
+            user,
+            started: None,
+            moment: MOMENT,
+            held: false,
+        }
     }
 
     /// Passes signals on until the runtime ends; how it did.
@@ -135,6 +148,8 @@ impl<'a> Watch<'a> {
         let terminal = self.terminal.filter(|_| !self.is_in_background());
         let raw = terminal.and_then(|terminal| terminal.now().ok());
         terminal.inspect(|terminal| terminal.restore());
+        // From now on its modes are those of others.
+        self.janitor.inspect(|janitor| janitor.leave_terminal(true));
         stop(signal);
         while self.is_in_background() {
             if Signals::has_come(&TO_END) {
@@ -145,6 +160,7 @@ impl<'a> Watch<'a> {
             self.hold();
             stop(libc::SIGSTOP);
         }
+        self.janitor.inspect(|janitor| janitor.leave_terminal(false));
         self.runtime.send(libc::SIGCONT);
         if let Some(raw) = raw {
             raw.restore();

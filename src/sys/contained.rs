@@ -120,6 +120,7 @@ impl Contained {
     /// there is no guardian any more. `other` is a child of ours that has no part in it.
     pub fn end_all_but(&self, other: Option<u32>) {
         if let Hold::Guardian { host: Some(host), .. } = &self.hold {
+            process::lift_limits();
             // What our caller started before us is none of it: that is of our session, as nothing of
             // the guardian's is, or in the host's mount namespace. (One that is ending has none.)
             guardian::end_offspring(Some(&|child| {

@@ -84,6 +84,7 @@ fn guard(engine: Pid, program: Program<'_>, mut report: PipeWriter) -> ! {
         Ok(child) => {
             // A reader of the program's output shall not wait for this process.
             process::close_all_but(&[]);
+            process::lift_limits();
             watch(child.id(), signals, engine)
         }
         Err(_) => Change::Exited(1),
@@ -202,7 +203,7 @@ pub(super) fn signal_offspring(
     signal: i32,
     is_meant: impl Fn(u32) -> bool,
 ) {
-    process::raise_descriptor_limit();
+    process::lift_limits();
     let mut reached = vec![except.pid()];
     // Who was about to fork when a SIGSTOP came has had children since. Not for ever: an answer to
     // SIGCONT may be to fork.

@@ -50,6 +50,7 @@ fn detach(keep: &[RawFd]) -> Result<()> {
     rustix::process::setsid().because(|| "cannot leave the session".into())?;
     // A reader of our output shall not wait for this process.
     close_all_but(keep);
+    lift_limits();
     Ok(())
 }
 
@@ -111,16 +112,25 @@ pub fn stop(signal: i32) {
     }
 }
 
-/// Lets this process hold as many handles of others at once as there may be.
-pub(super) fn raise_descriptor_limit() {
+/// Lifts the limits that the caller set and that could end this process, or keep it from its work:
+/// for what must not fail, when nothing is started any more that shall be under them.
+pub(super) fn lift_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let most = Some(MANY_HANDLES);
-    // Root without CAP_SYS_RESOURCE goes as far as its caller.
-    let own = getrlimit(Resource::Nofile).maximum;
-    // Those above the limit are known by their numbers.
-    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
-        .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: own, maximum: own }))
-        .ok();
+    for (resource, most) in [
+        (Resource::Cpu, None),
+        (Resource::As, None),
+        (Resource::Data, None),
+        // For handles of processes: those above the limit are known by their numbers.
+        (Resource::Nofile, Some(MANY_HANDLES)),
+    ] {
+        // Root without CAP_SYS_RESOURCE goes as far as its caller.
+        let own = getrlimit(resource).maximum;
+        setrlimit(resource, Rlimit { current: most, maximum: most })
+            .or_else(|_| setrlimit(resource, Rlimit { current: own, maximum: own }))
+            .ok();
+    }
+    // Its memory is nothing beside what it may have to end. The caller may have wished it to be first.
+    std::fs::write("/proc/self/oom_score_adj", "-1000").ok();
 }
 
 /// The kernel's own default for the most that a process may have (`fs.nr_open`).

@@ -36,31 +36,9 @@ fn a_container_has_numbers_of_its_own_unless_it_is_one_of_several_of_a_job() {
 /// As before Linux 3.4: prctl(2) does not know PR_SET_CHILD_SUBREAPER.
 #[test]
 fn without_a_guardian_ranks_have_numbers_of_their_own() {
-    let source = r#"
-        #include <errno.h>
-        #include <linux/filter.h>
-        #include <linux/seccomp.h>
-        #include <stddef.h>
-        #include <sys/prctl.h>
-        #include <sys/syscall.h>
-        #include <unistd.h>
-        int main(int argc, char **argv) {
-            struct sock_filter code[] = {
-                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 3),
-                BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
-                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_CHILD_SUBREAPER, 0, 1),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
-                BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-            };
-            struct sock_fprog filter = {sizeof code / sizeof *code, code};
-            if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter)) return 99;
-            execvp(argv[1], argv + 1);
-            return 98;
-        }"#;
     // crun cannot do without it either.
     let installation = Installation::with_busybox(Runtime::Runc);
-    let old_kernel = installation.compile("old-kernel", source);
+    let old_kernel = installation.refusing(libc::SYS_prctl, 0, libc::PR_SET_CHILD_SUBREAPER as u32);
     let run = |options: &[&str]| {
         let args = [&["run"], options, &[IMAGE, "sh", "-c", "echo $$"]].concat();
         let inner = installation.sarus_command(&installation.alice, &args);
@@ -140,14 +118,36 @@ fn processes_that_the_host_hides_stay_hidden() {
 fn the_guardian_is_roots() {
     for runtime in Runtime::ALL {
         let installation = Installation::with_busybox(runtime);
-        let args = ["run", "--pid=host", IMAGE, "sleep", "1000"];
-        let mut engine = installation.sarus_command(&installation.alice, &args).spawn().unwrap();
+        let sarus = installation.prefix().join("bin/sarus");
+        let script = format!(
+            "ulimit -S -t 900 -v 9000000; echo 500 >/proc/self/oom_score_adj; \
+             exec {} run --pid=host {IMAGE} sleep 1000",
+            sarus.display()
+        );
+        let words = ["-c".to_owned(), script];
+        let mut engine =
+            installation.as_user(&installation.alice, "/bin/bash", words).spawn().unwrap();
         let program = wait_for_program(&installation, "sleep 1000");
         let guardian = parent_of(parent_of(program));
         assert_eq!(parent_of(guardian), engine.id(), "{runtime:?}");
         let status = fs::read_to_string(format!("/proc/{guardian}/status")).unwrap();
         assert!(status.contains("Uid:\t0\t0\t0\t0\n"), "{status}");
         assert_eq!(fs::read_dir(format!("/proc/{guardian}/fd")).unwrap().count(), 0);
+        // Nor may limits of theirs have the kernel end it: their program has them still.
+        let limits =
+            |pid| fs::read_to_string(format!("/proc/{pid}/limits")).unwrap().replace(' ', "");
+        for limit in ["cputimeunlimitedunlimited", "addressspaceunlimitedunlimited"] {
+            assert!(limits(guardian).contains(limit), "{}", limits(guardian));
+            assert!(!limits(program).contains(limit), "{}", limits(program));
+        }
+        let score = |pid| {
+            fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim().to_owned()
+        };
+        // In some containers and virtual machines, root lacks CAP_SYS_RESOURCE.
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        let rights = u64::from_str_radix(&field(&own, "CapEff"), 16).unwrap();
+        let lowest = if rights & 1 << 24 == 0 { "500" } else { "-1000" };
+        assert_eq!((score(guardian).as_str(), score(program).as_str()), (lowest, "500"));
         let kill = ["-KILL".to_owned(), guardian.to_string()];
         let refused = Output::of(&mut installation.as_user(&installation.alice, "/bin/kill", kill));
         assert!(refused.fails(1).contains("not permitted"));

@@ -90,6 +90,10 @@ fn faults_of_the_configuration_are_named_with_what_to_do() {
     assert_found(&check(&ssh), "error", "openssh is writable for its group and others");
     set_mode(openssh, 0o755);
     assert_found(&check(&ssh), "ok", "openssh is there, and safe from others");
+    let words = r#""args": ["ssh_hook"], "env": ["OPENSSH_DIR=/nonsense/ssh"]"#;
+    let elsewhere = format!(r#"{{"prestart": [{{"path": {:?}, {words}}}]}}"#, common::binary());
+    let output = check(&ssh.set("OCIHooks", &elsewhere));
+    assert_found(&output, "warning", "/nonsense/ssh is not there, which ssh_hook needs");
 }
 
 #[test]

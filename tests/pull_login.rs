@@ -73,6 +73,16 @@ fn a_private_authority_is_known_by_every_place_for_certificates() {
             installation.run_release(&name);
         }
     }
+    // Who names one trusts no other: not even those of the system, where it is misspelt.
+    let installation = Installation::new();
+    let mut command = installation.pull_command(&format!("localhost:{port}/ns/name"));
+    command.env("SSL_CERT_FILE", "/nonsense");
+    let etc = installation.path("etc");
+    fs::create_dir_all(etc.join("ssl/certs")).unwrap();
+    fs::write(etc.join("ssl/certs/ca-certificates.crt"), &ca).unwrap();
+    let overlay = format!("mount -t overlay none -o lowerdir={}:/etc /etc", etc.display());
+    let error = finish(&in_namespace(&overlay, &command), "").fails(1);
+    assert!(error.contains("SSL_CERT_FILE and SSL_CERT_DIR name no certificate"), "{error}");
 }
 
 /// Where alice's name and password come from.

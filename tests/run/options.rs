@@ -19,6 +19,22 @@ fn entrypoint_and_command_follow_the_manual() {
 }
 
 #[test]
+fn who_asks_for_a_hook_that_is_not_there_is_told() {
+    let hook = r#"{"prestart": [{"path": "/bin/true", "args": ["mpi_hook"]}]}"#;
+    let without = Installation::with_busybox(Runtime::Crun);
+    let told = |installation: &Installation, option: &str| {
+        let output = try_run(installation, &[option, IMAGE, "true"]);
+        let what = format!("{option} may have no effect: this site configured no ");
+        let told = output.stderr.contains(&what);
+        output.succeeds();
+        told
+    };
+    assert!(told(&without, "--mpi") && told(&without, "--glibc") && !told(&without, "--init"));
+    let with = without.set("OCIHooks", hook);
+    assert!(!told(&with, "--mpi") && told(&with, "--glibc"));
+}
+
+#[test]
 fn the_environment_is_united() {
     let installation = Installation::new().set(
         "environment",

@@ -9,6 +9,7 @@ mod common;
 use common::slurm::Slurm;
 use common::{Installation, Output, Runtime, mpi};
 use std::fs;
+use std::process::Command;
 
 /// What the host's library says of itself.
 const HOST: &str = "MPICH Version: 4.0.2";
@@ -171,6 +172,10 @@ fn what_the_image_lacks_is_put_into_usr_lib_and_found() {
         let shared = installation.path("shared");
         fs::create_dir_all(shared.join("inner")).unwrap();
         fs::write(shared.join("file"), "of the host").unwrap();
+        // Of the same kind as /dev/loop-control, but for everybody.
+        let node = shared.join("node");
+        Output::of(Command::new("mknod").arg("-m666").arg(&node).args(["c", "10", "237"]))
+            .succeeds();
         let mut settings = mpi::settings();
         // A library by a link, whose own name is another; and a device.
         let real = fs::canonicalize("/lib/x86_64-linux-gnu/libslurm.so.38").unwrap();
@@ -180,7 +185,8 @@ fn what_the_image_lacks_is_put_into_usr_lib_and_found() {
         let installation = installation.set("OCIHooks", &hooks);
         let script = format!(
             "cd /usr/lib; for l in libslurm.so libslurm.so.38 libslurm.so.38.0; do readlink $l; done; \
-             cat {0}/file; ls -d {0}/inner; ls -l /dev/loop-control; echo x >/usr/lib/{1}; \
+             cat {0}/file; ls -d {0}/inner; ls -l /dev/loop-control; \
+             exec 3<>{0}/node && echo opened; echo x >/usr/lib/{1}; \
              busybox strings /etc/ld.so.cache | busybox grep -x /usr/lib/libslurm.so.38",
             shared.display(),
             real.file_name().unwrap().to_str().unwrap(),
@@ -189,7 +195,7 @@ fn what_the_image_lacks_is_put_into_usr_lib_and_found() {
         let text = output.stdout.clone();
         let name = real.file_name().unwrap().to_str().unwrap();
         assert!(text.starts_with(&format!("{name}\n{name}\n{name}\nof the host")), "{output}");
-        assert!(text.contains("inner\ncrw"), "{output}");
+        assert!(text.contains("inner\ncrw") && text.contains("\nopened\n"), "{output}");
         assert!(text.ends_with("/usr/lib/libslurm.so.38\n"), "{output}");
         assert!(output.stderr.contains("Read-only file system"), "{output}");
     }

@@ -37,14 +37,19 @@ impl Library {
     /// What it is called when programs are linked: all before the numbers.
     #[must_use]
     pub fn linker_name(&self) -> Option<&str> {
-        let name = self.names.first()?;
-        split(name).map(|(linker, _)| linker)
+        linker_name(self.names.first()?)
     }
 
     /// The file's own name.
     #[must_use]
     pub fn file_name(&self) -> &str {
         self.names.last().map_or("", String::as_str)
+    }
+
+    /// The name that the file gives itself, if it can be that of a link: it comes from an image.
+    #[must_use]
+    pub fn soname(&self) -> Option<&String> {
+        self.elf.soname.as_ref().filter(|name| !name.contains('/') && !name.is_empty())
     }
 
     /// From the numbers of the file's name, or of a link to it that has more and agrees with them;
@@ -54,7 +59,7 @@ impl Library {
     /// 12. So names with another linker name than the library's can only add to what its own say.
     #[must_use]
     pub fn abi(&self) -> Option<Abi> {
-        let is_own = |name: &&String| split(name).map(|(linker, _)| linker) == self.linker_name();
+        let is_own = |name: &&String| linker_name(name) == self.linker_name();
         let longer = |known: Vec<u32>, other: Vec<u32>| {
             if other.starts_with(&known) { other } else { known }
         };
@@ -77,14 +82,24 @@ impl Library {
             let parts = ends.filter_map(|(at, _)| rest.get(..at));
             names.extend(parts.map(|part| format!("{linker}{part}")));
         }
-        // Not a path: it becomes the name of a link.
-        let soname = self.elf.soname.clone();
-        names.extend(soname.filter(|name| !name.contains('/') && !name.is_empty()));
+        names.extend(self.soname().cloned());
         names.retain(|name| name != file);
         names.sort();
         names.dedup();
         names
     }
+}
+
+/// A library's name without its numbers.
+#[must_use]
+pub fn linker_name(name: &str) -> Option<&str> {
+    split(name).map(|(linker, _)| linker)
+}
+
+/// The first number of a library's name.
+#[must_use]
+pub fn major(name: &str) -> Option<u32> {
+    numbers(name)?.first().copied()
 }
 
 /// The linker name, and the rest with its leading dot.

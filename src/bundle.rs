@@ -61,6 +61,9 @@ pub struct Caller {
     pub umask: u32,
     /// The processors that the caller may use, as a list (`0-3,8`), if not all of the machine's.
     pub cpus: Option<String>,
+    /// The devices that the caller's cgroup allows, as the kernel lists them, if the container gets
+    /// one of its own.
+    pub devices: Option<String>,
     /// What the host's `/proc` hides, if the container shall see the host's processes.
     pub proc_options: Vec<String>,
     /// Whether [`PMI_FD`] is a descriptor that a process manager named in the variable `PMI_FD`.
@@ -94,6 +97,8 @@ pub struct Bundle {
     pub mounts: Vec<Mount>,
     /// The processors that it may use, if not all.
     pub cpus: Option<String>,
+    /// The devices that its cgroup allows, if it has one.
+    pub devices: Option<String>,
     /// The number of the site's group `tty`.
     pub tty_group: Option<u32>,
     /// `OCIHooks` of sarus.json, as it stands there; else an empty object.
@@ -209,6 +214,7 @@ impl Bundle {
             proc_options: caller.proc_options,
             rootfs: config.rootfs_folder.clone(),
             cpus: caller.cpus,
+            devices: caller.devices,
             tty_group: group_id(group_database, "tty"),
             hooks: config.hooks.verbatim.clone().unwrap_or_else(|| Value::Object(Object::new())),
             asked,

@@ -23,6 +23,7 @@ pub mod open;
 pub mod parent;
 pub mod process;
 pub mod prompt;
+pub mod random;
 pub mod signal;
 pub mod terminal;
 pub mod writeback;

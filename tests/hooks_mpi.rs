@@ -9,6 +9,10 @@ mod common;
 use common::slurm::Slurm;
 use common::{Installation, Output, Runtime, mpi};
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// What the host's library says of itself.
 const HOST: &str = "MPICH Version: 4.0.2";
@@ -171,6 +175,10 @@ fn what_the_image_lacks_is_put_into_usr_lib_and_found() {
         let shared = installation.path("shared");
         fs::create_dir_all(shared.join("inner")).unwrap();
         fs::write(shared.join("file"), "of the host").unwrap();
+        // Of the same kind as /dev/loop-control, but for everybody.
+        let node = shared.join("node");
+        Output::of(Command::new("mknod").arg("-m666").arg(&node).args(["c", "10", "237"]))
+            .succeeds();
         let mut settings = mpi::settings();
         // A library by a link, whose own name is another; and a device.
         let real = fs::canonicalize("/lib/x86_64-linux-gnu/libslurm.so.38").unwrap();
@@ -180,7 +188,8 @@ fn what_the_image_lacks_is_put_into_usr_lib_and_found() {
         let installation = installation.set("OCIHooks", &hooks);
         let script = format!(
             "cd /usr/lib; for l in libslurm.so libslurm.so.38 libslurm.so.38.0; do readlink $l; done; \
-             cat {0}/file; ls -d {0}/inner; ls -l /dev/loop-control; echo x >/usr/lib/{1}; \
+             cat {0}/file; ls -d {0}/inner; ls -l /dev/loop-control; \
+             exec 3<>{0}/node && echo opened; echo x >/usr/lib/{1}; \
              busybox strings /etc/ld.so.cache | busybox grep -x /usr/lib/libslurm.so.38",
             shared.display(),
             real.file_name().unwrap().to_str().unwrap(),
@@ -189,8 +198,136 @@ fn what_the_image_lacks_is_put_into_usr_lib_and_found() {
         let text = output.stdout.clone();
         let name = real.file_name().unwrap().to_str().unwrap();
         assert!(text.starts_with(&format!("{name}\n{name}\n{name}\nof the host")), "{output}");
-        assert!(text.contains("inner\ncrw"), "{output}");
+        assert!(text.contains("inner\ncrw") && text.contains("\nopened\n"), "{output}");
         assert!(text.ends_with("/usr/lib/libslurm.so.38\n"), "{output}");
         assert!(output.stderr.contains("Read-only file system"), "{output}");
+    }
+}
+
+/// A library that tells whether it is the host's: then it lies in a directory `host`.
+fn compile(path: &Path, soname: &str, more: &[&str]) {
+    let mut gcc = Command::new("gcc");
+    gcc.args(["-shared", "-nostdlib", "-x", "c", "-", "-o"]).arg(path);
+    gcc.arg(format!("-Wl,-soname,{soname}")).args(["-x", "none"]).args(more);
+    let mut gcc = gcc.stdin(Stdio::piped()).spawn().unwrap();
+    let value = u32::from(path.to_string_lossy().contains("/host/"));
+    let text = format!(
+        "#ifdef NEEDS\nextern int needed(void); int needs(void) {{ return needed(); }}\n#else\n\
+         int needed(void) {{ return 1; }}\n#endif\nint is_the_hosts(void) {{ return {value}; }}"
+    );
+    gcc.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(gcc.wait().unwrap().success());
+}
+
+/// Debian 12 with an MPI in `/usr/local/lib`, and a program that asks libraries whose they are.
+fn with_tiny(runtime: Runtime) -> (Installation, PathBuf, PathBuf) {
+    let installation = Installation::new().runtime(runtime);
+    let root = mpi::copy(&installation, &mpi::rootfs("bookworm"), "root");
+    let host = installation.path("host");
+    fs::create_dir(&host).unwrap();
+    let folder = root.join("usr/local/lib");
+    fs::create_dir_all(&folder).unwrap();
+    compile(&folder.join("libmpi.so.12.1.1"), "libmpi.so.12", &[]);
+    symlink("libmpi.so.12.1.1", folder.join("libmpi.so.12")).unwrap();
+    let conf = format!("/usr/local/lib\n{}\n", mpi::LIBRARIES);
+    fs::write(root.join("etc/ld.so.conf"), conf).unwrap();
+    let source = root.join("try.c");
+    let text = r#"
+        #include <dlfcn.h>
+        #include <stdio.h>
+        int main(int argc, char **argv) {
+            while (*++argv) {
+                void *library = dlopen(*argv, RTLD_NOW);
+                int (*f)(void) = library ? dlsym(library, "is_the_hosts") : NULL;
+                printf("%s %d\n", *argv, f ? f() : -1);
+            }
+        }"#;
+    fs::write(&source, text).unwrap();
+    Output::of(Command::new("gcc").arg(&source).arg("-o").arg(root.join("try"))).succeeds();
+    (installation, root, host)
+}
+
+/// As Cray's: host and image do not agree on what MPI calls itself.
+#[test]
+fn a_library_is_found_by_the_hosts_name_and_by_the_images() {
+    for runtime in Runtime::ALL {
+        let (mut installation, root, host) = with_tiny(runtime);
+        compile(&host.join("libvendor_mpi.so.3.0.1"), "libvendor_mpi.so.3", &[]);
+        symlink("libvendor_mpi.so.3.0.1", host.join("libmpi.so.12")).unwrap();
+        // What the image has too, in another version.
+        compile(&host.join("libneeded.so.5.0"), "libneeded.so.5", &[]);
+        compile(&host.join("libother.so.1.0"), "libother.so.1", &[]);
+        compile(&root.join("usr/lib/libneeded.so.15.2"), "libneeded.so.15", &[]);
+        for (link, target) in [
+            ("libneeded.so", "libneeded.so.15.2"),
+            ("libneeded.so.15", "libneeded.so.15.2"),
+            ("libneeded.so.5.0", "libneeded.so.15.2"),
+            ("libother.so.1", "libneeded.so.15.2"),
+        ] {
+            symlink(target, root.join("usr/lib").join(link)).unwrap();
+        }
+        // Which no file of the image's tells ldconfig of.
+        fs::create_dir_all(root.join("opt/mine/lib")).unwrap();
+        compile(&root.join("opt/mine/lib/libmine.so.1"), "libmine.so.1", &[]);
+        Output::of(Command::new("ldconfig").arg("-r").arg(&root).arg("/opt/mine/lib")).succeeds();
+        mpi::load(&installation, &installation.alice, &root, "new");
+        let mut settings = vec![
+            "LDCONFIG_PATH=/sbin/ldconfig".to_owned(),
+            format!("MPI_LIBS={}/libmpi.so.12", host.display()),
+        ];
+        for more in ["", "libneeded.so.5.0:@/libother.so.1.0"] {
+            if !more.is_empty() {
+                let list = more.replace('@', host.to_str().unwrap());
+                settings.push(format!("MPI_DEPENDENCY_LIBS={}/{list}", host.display()));
+            }
+            let hooks = mpi::hooks(&installation, false, &settings);
+            installation = installation.set("OCIHooks", &hooks);
+            let mut args = vec!["--mpi", NEW, "/try", "libmpi.so.12", "libvendor_mpi.so.3"];
+            args.extend(["libmine.so.1", "libneeded.so.15"]);
+            let text = run(&installation, &args).succeeds();
+            let expected = "libmpi.so.12 1\nlibvendor_mpi.so.3 1\nlibmine.so.1 0\n\
+                            libneeded.so.15 0\n";
+            assert_eq!(text, expected, "{runtime:?} {more}");
+        }
+        let script = "cd /usr/lib; for l in libneeded.so libneeded.so.5 libother.so.1; do \
+                      readlink $l; done; busybox strings libneeded.so.15.2";
+        let text = run(&installation, &["--mpi", NEW, "sh", "-c", script]).succeeds();
+        assert!(text.starts_with("libneeded.so.15.2\nlibneeded.so.5.0\n"), "{text}");
+        assert!(text.contains("\nlibneeded.so.15\n"), "{text}");
+    }
+}
+
+#[test]
+fn what_the_hook_brings_counts_as_there() {
+    for runtime in Runtime::ALL {
+        let (mut installation, root, host) = with_tiny(runtime);
+        Output::of(Command::new("ldconfig").arg("-r").arg(&root)).succeeds();
+        mpi::load(&installation, &installation.alice, &root, "new");
+        // As libcrypt.so.1, which is part of one distribution's C library and not of another's.
+        let script = installation.path("script");
+        fs::write(&script, "GLIBC_9.9 { *; };").unwrap();
+        let script = format!("-Wl,--version-script={}", script.display());
+        let needed = host.join("libneeded.so.1");
+        compile(&needed, "libneeded.so.1", &[&script]);
+        let more = ["-DNEEDS", needed.to_str().unwrap()];
+        compile(&host.join("libmpi.so.12.1.8"), "libmpi.so.12", &more);
+        let mut settings = vec![
+            "LDCONFIG_PATH=/sbin/ldconfig".to_owned(),
+            format!("MPI_LIBS={}/libmpi.so.12.1.8", host.display()),
+        ];
+        let hooks = mpi::hooks(&installation, false, &settings);
+        installation = installation.set("OCIHooks", &hooks);
+        let args = ["--mpi", NEW, "/try", "libmpi.so.12", "libneeded.so.1"];
+        let text = run(&installation, &args).fails(125);
+        assert!(text.contains("needs libneeded.so.1, which the image does not have\n"), "{text}");
+        assert!(
+            text.contains("hint: the site can add the host's to MPI_DEPENDENCY_LIBS"),
+            "{text}"
+        );
+        settings.push(format!("MPI_DEPENDENCY_LIBS={}", needed.display()));
+        let hooks = mpi::hooks(&installation, false, &settings);
+        installation = installation.set("OCIHooks", &hooks);
+        let text = run(&installation, &args).succeeds();
+        assert_eq!(text, "libmpi.so.12 1\nlibneeded.so.1 1\n", "{runtime:?}");
     }
 }

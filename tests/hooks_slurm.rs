@@ -49,7 +49,8 @@ fn job(installation: &Installation, runtime: Runtime, before: &str, timeout: &st
         {before}
         bundle={place}/$SLURM_JOB_ID-$SLURM_STEP_ID-$SLURM_PROCID
         mkdir $bundle
-        sed -e s/@SLURM_JOB_ID@/$SLURM_JOB_ID/g -e s/@SLURM_STEP_ID@/$SLURM_STEP_ID/g \
+        sed -e s/@SLURM_JOB_ID@/$SLURM_JOB_ID/g \
+            -e s/SLURM_STEP_ID=@SLURM_STEP_ID@/${{SLURM_STEP_ID:+SLURM_STEP_}}ID=$SLURM_STEP_ID/ \
             -e s/@SLURM_NTASKS@/$SLURM_NTASKS/g -e s/@SLURM_PROCID@/$SLURM_PROCID/g \
             {template} >$bundle/config.json
         exec unshare --mount --propagation private sh -c '
@@ -126,6 +127,38 @@ fn a_killed_task_ends_the_others_and_is_named() {
 }
 
 #[test]
+fn who_is_late_is_named_once() {
+    let installation = Installation::new();
+    let slurm = Slurm::new(installation.path("slurm"));
+    for late in ["0", "11"] {
+        let before = format!("[ $SLURM_PROCID != {late} ] || sleep 12");
+        let script = job(&installation, Runtime::Runc, &before, "SYNC_TIMEOUT=60");
+        let output = srun(&slurm, &script);
+        let lines: Vec<_> = output.stderr.lines().filter(|line| line.contains("WARN")).collect();
+        let end = format!("after 10 s these ranks have not arrived: {late}");
+        assert!(lines.len() == 1 && lines[0].ends_with(&end), "{output}");
+        assert_eq!(output.succeeds().matches("started").count(), 16);
+        fs::remove_dir_all(installation.path("bundle")).unwrap();
+    }
+}
+
+#[test]
+fn a_batch_script_is_no_step() {
+    let installation = Installation::new();
+    let slurm = Slurm::new(installation.path("slurm"));
+    let log = installation.path("tmp/log");
+    for step in ["", "SLURM_STEP_ID=4294967291"] {
+        let script = job(&installation, Runtime::Runc, step, "SYNC_TIMEOUT=2");
+        let output = format!("--output={}", log.display());
+        let options = ["--wait", "-N2", "-n4", &output, &script];
+        let done = Output::of(&mut slurm.command("sbatch", &options));
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        assert!(done.status == 0 && text == "started 0\n", "{done}{text}");
+        fs::remove_dir_all(installation.path("bundle")).unwrap();
+    }
+}
+
+#[test]
 fn outside_of_slurm_nothing_happens() {
     let installation = Installation::new();
     let hook = installation.prefix().join("bin/slurm_global_sync_hook");
@@ -139,6 +172,10 @@ fn outside_of_slurm_nothing_happens() {
         assert_eq!(bundle.run(runtime).succeeds(), "ran\n");
     }
     let bundle = bundle.env("SLURM_JOB_ID=1").env("SLURM_NTASKS=1").env("SLURM_PROCID=0");
+    for runtime in Runtime::ALL {
+        assert_eq!(bundle.run(runtime).succeeds(), "ran\n");
+    }
+    let bundle = bundle.env("SLURM_STEP_ID=0");
     for runtime in Runtime::ALL {
         let error = bundle.run(runtime).fails(if runtime == Runtime::Crun { 255 } else { 1 });
         assert!(error.contains("HOOK_BASE_DIR is no absolute path"), "{error}");

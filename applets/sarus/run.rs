@@ -100,13 +100,16 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let (image, metadata) =
         ids::as_user(&user, || find_image(&config, &user, centralized, &reference))?;
     let runtime = OciRuntime::of(&config.runc_path);
-    let cpus = if runtime.makes_cgroups() { limited_cpus() } else { None };
+    let (cpus, devices) = match runtime.makes_cgroups() {
+        true => (limited_cpus(), Some(runtime::allowed_devices())),
+        false => (None, None),
+    };
     let groups = runtime::read_group_database(&config, &user)?;
     let proc_options = match options.pid {
         PidNamespace::Host => proc_options()?,
         PidNamespace::Private => Vec::new(),
     };
-    let caller = Caller { user, environment, umask, cpus, proc_options, pmi };
+    let caller = Caller { user, environment, umask, cpus, devices, proc_options, pmi };
     let mut bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
     if !runtime.keeps_restrictions() {
         let rootfs = config.bundle_dir.join(&config.rootfs_folder);

@@ -7,6 +7,7 @@ use crate::log;
 use crate::sys::terminal::Size;
 use miniserde::Serialize;
 use miniserde::json::{self, Value};
+use miniserde::ser::Fragment;
 use rustix::process::Pid;
 use std::collections::BTreeMap;
 
@@ -94,12 +95,37 @@ struct Namespace {
     kind: &'static str,
 }
 
-/// Empty, or the processors.
-type Resources = BTreeMap<&'static str, Cpu>;
+/// For a cgroup; empty where none is made.
+type Resources = BTreeMap<&'static str, Resource>;
+
+enum Resource {
+    Cpu(Cpu),
+    Devices(Vec<Device>),
+}
+
+impl Serialize for Resource {
+    fn begin(&self) -> Fragment<'_> {
+        match self {
+            Self::Cpu(cpu) => cpu.begin(),
+            Self::Devices(list) => list.begin(),
+        }
+    }
+}
 
 #[derive(Serialize)]
 struct Cpu {
     cpus: String,
+}
+
+/// A negative number stands for any.
+#[derive(Serialize, Debug, PartialEq)]
+struct Device {
+    allow: bool,
+    #[serde(rename = "type")]
+    kind: String,
+    major: i64,
+    minor: i64,
+    access: String,
 }
 
 /// The text of config.json, for the OCI runtime that is the process `runtime`. Nothing in it is
@@ -123,13 +149,35 @@ fn spec(bundle: &Bundle, runtime: Pid) -> Spec<'_> {
         hooks: &bundle.hooks,
         linux: Linux {
             namespaces: namespaces.iter().map(|kind| Namespace { kind }).collect(),
-            resources: bundle.cpus.clone().map(|cpus| ("cpu", Cpu { cpus })).into_iter().collect(),
+            resources: resources(bundle),
             propagation: "slave",
             masked: MASKED.into(),
             readonly: READONLY.into(),
         },
         annotations: bundle.annotations(runtime),
     }
+}
+
+fn resources(bundle: &Bundle) -> Resources {
+    let cpus = bundle.cpus.clone().map(|cpus| ("cpu", Resource::Cpu(Cpu { cpus })));
+    // Else runtimes allow their own short list: what sites and hooks mount, such as an interconnect,
+    // could be seen and not opened. Devices that users make are kept out by mounts, not by cgroups.
+    let list = bundle.devices.as_deref();
+    let devices = list.map(|list| ("devices", Resource::Devices(devices(list))));
+    cpus.into_iter().chain(devices).collect()
+}
+
+/// What a list of the kernel's allows: lines such as `c 10:* rwm`.
+fn devices(list: &str) -> Vec<Device> {
+    let number = |text: &str| if text == "*" { Some(-1) } else { text.parse().ok() };
+    let device = |line: &str| {
+        let (kind, rest) = line.split_once(' ')?;
+        let (numbers, access) = rest.split_once(' ')?;
+        let (major, minor) = numbers.split_once(':')?;
+        let (major, minor) = (number(major)?, number(minor)?);
+        Some(Device { allow: true, kind: kind.into(), major, minor, access: access.into() })
+    };
+    list.lines().filter_map(device).collect()
 }
 
 fn process(bundle: &Bundle) -> Process<'_> {
@@ -198,4 +246,26 @@ fn mounts(bundle: &Bundle) -> Vec<Mount> {
 
 fn options(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_those_that_the_kernel_lists() {
+        let device = |kind: &str, major, minor, access: &str| {
+            let (kind, access) = (kind.to_owned(), access.to_owned());
+            Device { allow: true, kind, major, minor, access }
+        };
+        for (list, expected) in [
+            ("a *:* rwm\n", vec![device("a", -1, -1, "rwm")]),
+            ("c *:* m\nb 8:0 r", vec![device("c", -1, -1, "m"), device("b", 8, 0, "r")]),
+            ("c 136:* rwm\n", vec![device("c", 136, -1, "rwm")]),
+            ("", vec![]),
+            ("c x:1 r\nc\nc 1", vec![]),
+        ] {
+            assert_eq!(devices(list), expected, "{list}");
+        }
+    }
 }

@@ -15,12 +15,21 @@ use rustix::process::{Gid, Uid};
 
 use super::Container;
 use super::files::{Tree, directory, kind_of};
+use super::ldcache::Entry;
+use super::library::major;
 use super::{elf, setting};
 use crate::error::{Because, Error, Result};
 use crate::sys::confined::{self, Identity};
 use crate::sys::mount::{self, Restrictions};
 use crate::sys::{ids, open};
 use crate::user::User;
+
+/// More directories of libraries than an image has. Their names, of which `ldcache` bounds each,
+/// together are no more than the kernel takes as arguments.
+const MAX_FOLDERS: usize = 64;
+
+/// Where some linker or other looks without being told to.
+const TRUSTED: [&str; 4] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64"];
 
 /// A container from within.
 #[derive(Debug)]
@@ -95,7 +104,8 @@ impl Inside {
     }
 
     /// Shows the host's library `source` in the container's directory `folder` as `name`, and by
-    /// each of `aliases`. What is there already is covered, not removed.
+    /// each of `aliases`. What is there already is covered, not removed; but a link to another
+    /// version gives way, unless it has no number: then it only serves to link programs.
     ///
     /// # Errors
     /// When something cannot be created there.
@@ -104,24 +114,70 @@ impl Inside {
         let place = self.place(folder, FileType::Directory).because(cannot)?;
         let path = folder.join(name);
         self.clear_dangling(&place, name, &path).because(cannot)?;
+        if self.leads_elsewhere(&path, major(name))? {
+            self.remove_link(&place, name).because(cannot)?;
+        }
         if self.container.find(&path, OFlags::PATH)?.is_none() {
             self.create(&place, OsStr::new(name), FileType::RegularFile).because(cannot)?;
         }
         self.replace(source, &path)?;
         for alias in aliases {
             let path = folder.join(alias);
-            self.clear_dangling(&place, alias, &path).because(cannot)?;
-            if self.container.find(&path, OFlags::PATH)?.is_some() {
+            if self.leads_elsewhere(&path, major(alias).or_else(|| major(name)))? {
+                if major(alias).is_none() {
+                    continue;
+                }
+                self.remove_link(&place, alias).because(cannot)?;
+            }
+            if !self.link_in(&place, alias, &path, Path::new(name)).because(cannot)? {
                 self.replace(source, &path)?;
-            } else {
-                let link = || {
-                    rustix::fs::symlinkat(name, &place, alias.as_str())
-                        .because(|| format!("cannot create {alias}"))
-                };
-                self.create_by(&place, link).because(cannot)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether `path` is a link to a library of another major number than `wanted`.
+    fn leads_elsewhere(&self, path: &Path, wanted: Option<u32>) -> Result<bool> {
+        let Some((_, names)) = self.container.follow(path)? else { return Ok(false) };
+        let end = names.last().filter(|_| names.len() > 1 && wanted.is_some());
+        Ok(end.is_some_and(|name| major(name) != wanted))
+    }
+
+    /// Lets the container's file `target` be found as `name`, beside it and where linkers look
+    /// without being told to. What is there already stays.
+    ///
+    /// # Errors
+    /// When it cannot be created there.
+    pub fn link(&self, target: &Path, name: &str) -> Result<()> {
+        let trusted = TRUSTED.iter().map(Path::new);
+        for folder in target.parent().into_iter().chain(trusted) {
+            if let Some(place) = self.container.find(folder, OFlags::PATH)? {
+                self.link_in(&place, name, &folder.join(name), target)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the link `name` to `target` in the directory `place`, unless `path` is there.
+    fn link_in(&self, place: &OwnedFd, name: &str, path: &Path, target: &Path) -> Result<bool> {
+        self.clear_dangling(place, name, path)?;
+        if self.container.find(path, OFlags::PATH)?.is_some() {
+            return Ok(false);
+        }
+        let link = || {
+            rustix::fs::symlinkat(target, place, name)
+                .because(|| format!("cannot create {}", path.display()))
+        };
+        self.create_by(place, link).map(|()| true)
+    }
+
+    /// Takes a link away, where that is the container's own affair.
+    fn remove_link(&self, place: &OwnedFd, name: &str) -> Result<()> {
+        if !self.own.contains(&mount::id_of(place)?) {
+            return Err(Error::new("it is a link in a directory of the host"));
+        }
+        rustix::fs::unlinkat(place, name, AtFlags::empty())
+            .because(|| format!("cannot remove {name}"))
     }
 
     /// Takes away a link that leads nowhere.
@@ -148,10 +204,7 @@ impl Inside {
         let place = self.place(folder, FileType::Directory).because(cannot)?;
         let found = self.container.find(&path, OFlags::PATH | OFlags::NOFOLLOW)?;
         if found.is_some_and(|found| kind_of(found).is_ok_and(|kind| kind == FileType::Symlink)) {
-            if !self.own.contains(&mount::id_of(&place)?) {
-                return Err("it is a link in a directory of the host").because(cannot);
-            }
-            rustix::fs::unlinkat(&place, name, AtFlags::empty()).because(cannot)?;
+            self.remove_link(&place, name).because(cannot)?;
         }
         self.add(source, folder, name, &[])
     }
@@ -225,7 +278,8 @@ impl Inside {
         }
     }
 
-    /// Has the site's ldconfig, `LDCONFIG_PATH`, write the container's `/etc/ld.so.cache` anew.
+    /// Has the site's ldconfig, `LDCONFIG_PATH`, write the container's `/etc/ld.so.cache` anew, which
+    /// was `old`.
     ///
     /// It runs as the owner of the container's root directory, without capabilities and with that
     /// directory as its root. The owner is the container's user, or root where an image belongs to
@@ -233,7 +287,7 @@ impl Inside {
     ///
     /// # Errors
     /// When it fails, or could do harm.
-    pub fn rebuild_cache(&self) -> Result<()> {
+    pub fn rebuild_cache(&self, old: &[Entry]) -> Result<()> {
         const VARIABLE: &str = "LDCONFIG_PATH";
         let Some(path) = setting(VARIABLE) else {
             let hint = format!("the site sets {VARIABLE} in the environment of the hook");
@@ -254,7 +308,7 @@ impl Inside {
         let identity =
             Identity { uid: Uid::from_raw(status.st_uid), gid: Gid::from_raw(status.st_gid) };
         if identity.uid != self.user.uid {
-            for path in ["/etc", "/usr/lib"] {
+            for path in ["/etc", "/usr/lib", "/var/cache", "/var/cache/ldconfig"] {
                 let found = self.container.find(Path::new(path), OFlags::PATH)?;
                 if let Some(found) = found
                     && !self.own.contains(&mount::id_of(&found)?)
@@ -264,9 +318,35 @@ impl Inside {
             }
         }
         // Links are as they should be already; a cache of the image's has nothing to say.
-        let words = ["ldconfig", "-X", "-i"];
-        confined::run(program.as_fd(), &words, self.container.root.as_fd(), identity)
-            .because(cannot)
+        let mut words = vec!["ldconfig", "-X", "-i"];
+        let run = |words: &[&str]| {
+            confined::run(program.as_fd(), words, self.container.root.as_fd(), identity)
+                .because(cannot)
+        };
+        run(&words)?;
+        // Not at once: what is named to ldconfig goes before what the image's ld.so.conf lists.
+        let new = self.container.cache()?.unwrap_or_default();
+        words.extend(self.forgotten(old, &new));
+        if words.len() > 3 { run(&words) } else { Ok(()) }
+    }
+
+    /// The directories of the cache `old` that are not in `new`: the image named them to ldconfig
+    /// when it was built. Those that linkers trust need no cache, and would go before all others.
+    fn forgotten<'a>(&self, old: &'a [Entry], new: &[Entry]) -> Vec<&'a str> {
+        let mut folders = Vec::new();
+        for folder in old.iter().filter_map(Entry::folder) {
+            if folders.len() < MAX_FOLDERS && !folders.contains(&folder) {
+                folders.push(folder);
+            }
+        }
+        folders.retain(|folder| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            let found = || self.container.find(Path::new(folder), flags);
+            !TRUSTED.contains(folder)
+                && new.iter().all(|entry| entry.folder() != Some(folder))
+                && matches!(found(), Ok(Some(_)))
+        });
+        folders
     }
 }
 

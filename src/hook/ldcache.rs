@@ -19,6 +19,17 @@ pub struct Entry {
     pub soname: String,
     /// Where it is.
     pub path: String,
+    /// Whether it is for some processors only, and lies in a directory of theirs.
+    pub special: bool,
+}
+
+impl Entry {
+    /// The directory that ldconfig can be told to find it in. It takes what follows `=` for a kind.
+    #[must_use]
+    pub fn folder(&self) -> Option<&str> {
+        let (folder, _) = self.path.rsplit_once('/')?;
+        (folder.starts_with('/') && !folder.contains('=') && !self.special).then_some(folder)
+    }
 }
 
 const OLD: &[u8] = b"ld.so-1.7.0\0";
@@ -69,7 +80,8 @@ fn collect<'a>(entries: impl Iterator<Item = &'a [u8]>, strings: &[u8]) -> Resul
         let (Some(soname), Some(path)) = (name(4), name(8)) else {
             return Err(Error::new("it is damaged"));
         };
-        list.push(Entry { soname, path });
+        let special = entry.get(16..).is_some_and(|hwcap| hwcap.iter().any(|byte| *byte != 0));
+        list.push(Entry { soname, path, special });
     }
     Ok(list)
 }

@@ -37,8 +37,7 @@ impl Library {
     /// What it is called when programs are linked: all before the numbers.
     #[must_use]
     pub fn linker_name(&self) -> Option<&str> {
-        let name = self.names.first()?;
-        split(name).map(|(linker, _)| linker)
+        linker_name(self.names.first()?)
     }
 
     /// The file's own name.
@@ -47,13 +46,26 @@ impl Library {
         self.names.last().map_or("", String::as_str)
     }
 
+    /// The name that the file gives itself, if it can be that of a link: it comes from an image.
+    #[must_use]
+    pub fn soname(&self) -> Option<&String> {
+        self.elf.soname.as_ref().filter(|name| !name.contains('/') && !name.is_empty())
+    }
+
     /// From the numbers of the file's name, or of a link to it that has more and agrees with them;
     /// missing numbers are zero. None when no name has a number.
+    ///
+    /// A vendor's file may count on its own: `libmpi.so.12` that leads to `libmpich_gnu.so.3.0.1` is
+    /// 12. So names with another linker name than the library's can only add to what its own say.
     #[must_use]
     pub fn abi(&self) -> Option<Abi> {
-        let numbers = self.names.iter().rev().filter_map(|name| numbers(name));
-        let longest =
-            numbers.reduce(|known, other| if other.starts_with(&known) { other } else { known })?;
+        let is_own = |name: &&String| linker_name(name) == self.linker_name();
+        let longer = |known: Vec<u32>, other: Vec<u32>| {
+            if other.starts_with(&known) { other } else { known }
+        };
+        let all = || self.names.iter().rev();
+        let names = all().filter(is_own).chain(all().filter(|name| !is_own(name)));
+        let longest = names.filter_map(|name| numbers(name)).reduce(longer)?;
         let mut numbers = longest.into_iter();
         Some(Abi { major: numbers.next()?, minor: numbers.next().unwrap_or(0) })
     }
@@ -70,14 +82,24 @@ impl Library {
             let parts = ends.filter_map(|(at, _)| rest.get(..at));
             names.extend(parts.map(|part| format!("{linker}{part}")));
         }
-        // Not a path: it becomes the name of a link.
-        let soname = self.elf.soname.clone();
-        names.extend(soname.filter(|name| !name.contains('/') && !name.is_empty()));
+        names.extend(self.soname().cloned());
         names.retain(|name| name != file);
         names.sort();
         names.dedup();
         names
     }
+}
+
+/// A library's name without its numbers.
+#[must_use]
+pub fn linker_name(name: &str) -> Option<&str> {
+    split(name).map(|(linker, _)| linker)
+}
+
+/// The first number of a library's name.
+#[must_use]
+pub fn major(name: &str) -> Option<u32> {
+    numbers(name)?.first().copied()
 }
 
 /// The linker name, and the rest with its leading dot.
@@ -117,6 +139,11 @@ pub(crate) mod tests {
         for (names, linker, abi) in [
             (&["libmpi.so.12", "libmpi.so.12.1.8"][..], Some("libmpi.so"), Some((12, 1))),
             (&["libmpi.so.12", "libmpich.so.12.2.2"], Some("libmpi.so"), Some((12, 2))),
+            // Cray's.
+            (&["libmpi.so.12", "libmpich_gnu_71.so.3.0.1"], Some("libmpi.so"), Some((12, 0))),
+            (&["libmpi.so.12", "libmpi.so.12.1", "x.so.3.0"], Some("libmpi.so"), Some((12, 1))),
+            // Debian's, for who develops.
+            (&["libmpi.so", "libmpich.so", "libmpich.so.12.2.2"], Some("libmpi.so"), Some((12, 2))),
             (&["libmpi.so"], Some("libmpi.so"), None),
             (&["libmpi.so.12"], Some("libmpi.so"), Some((12, 0))),
             (&["libmpi.so.12.5.0", "libmpi.so.12", "libmpi.so"], Some("libmpi.so"), Some((12, 5))),

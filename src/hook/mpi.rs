@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 
 use super::inside::Inside;
 use super::ldcache::Entry;
-use super::library::{Abi, Library};
+use super::library::{Abi, Library, linker_name};
 use super::{Container, elf, glibc, host_libraries, log_plan, paths};
 use crate::error::{Because, Error, Result};
 use crate::log;
@@ -46,7 +46,8 @@ fn use_host(container: &Container) -> Result<()> {
     let cache = inside.container.cache()?.ok_or_else(|| no_cache(&inside))?;
     let theirs = matching(&inside, &cache, &host)?;
     let plan = plan(&host, &dependencies, &theirs)?;
-    check_glibc(&inside, &cache, host.iter().chain(&dependencies))?;
+    let ours: Vec<_> = host.iter().chain(&dependencies).collect();
+    check_glibc(&inside, &cache, &ours)?;
     for warning in &plan.warnings {
         log::warn(SUBSYSTEM, warning);
     }
@@ -57,18 +58,20 @@ fn use_host(container: &Container) -> Result<()> {
             Step::Add { source, name, aliases } => {
                 inside.add(source, Path::new(FOLDER), name, aliases)?;
             }
+            Step::Link { target, name } => inside.link(target, name)?,
         }
     }
     shared.iter().try_for_each(|path| inside.share(path))?;
     // Only new files are not in it yet.
     if plan.steps.iter().any(|step| matches!(step, Step::Add { .. })) {
-        inside.rebuild_cache()?;
+        inside.rebuild_cache(&cache)?;
     }
     Ok(())
 }
 
 fn no_cache(inside: &Inside) -> Error {
-    let lib = inside.container.find(Path::new("/lib/ld-musl-x86_64.so.1"), OFlags::PATH);
+    let musl = format!("/lib/ld-musl-{}.so.1", std::env::consts::ARCH);
+    let lib = inside.container.find(Path::new(&musl), OFlags::PATH);
     if matches!(lib, Ok(Some(_))) {
         return Error::new("the image's C library is musl")
             .hint("the host's MPI needs the GNU C Library: use an image that has it");
@@ -108,6 +111,13 @@ pub enum Step {
         /// What else programs may look for.
         aliases: Vec<String>,
     },
+    /// A file of the container gets another name, by which every linker finds it.
+    Link {
+        /// The file.
+        target: PathBuf,
+        /// The name.
+        name: String,
+    },
 }
 
 /// All that is to be done, and what to know of it.
@@ -145,7 +155,7 @@ pub fn plan(host: &[Library], dependencies: &[Library], container: &[Library]) -
             replace(&mut plan, ours, abi, theirs, *version)?;
         }
         if versions.is_empty() {
-            plan.steps.push(add(ours));
+            add(&mut plan, ours);
         }
     }
     if !plan.steps.iter().any(|step| matches!(step, Step::Replace { .. })) {
@@ -156,7 +166,9 @@ pub fn plan(host: &[Library], dependencies: &[Library], container: &[Library]) -
              when the image is built",
         ));
     }
-    plan.steps.extend(dependencies.iter().map(add));
+    for library in dependencies {
+        add(&mut plan, library);
+    }
     Ok(plan)
 }
 
@@ -187,44 +199,74 @@ fn replace(
         ));
     }
     plan.steps.push(step);
+    link(plan, ours, theirs, &theirs.real);
     Ok(())
 }
 
-fn add(library: &Library) -> Step {
-    Step::Add {
-        source: library.real.clone(),
-        name: library.file_name().to_owned(),
-        aliases: library.aliases(),
+fn add(plan: &mut Plan, library: &Library) {
+    let name = library.file_name().to_owned();
+    let target = Path::new(FOLDER).join(&name);
+    let source = library.real.clone();
+    plan.steps.push(Step::Add { source, name, aliases: library.aliases() });
+    // What the host's links say of it.
+    let known = Library { names: library.names.clone(), ..Library::default() };
+    link(plan, library, &known, &target);
+}
+
+/// ldconfig lists a library by the name that it gives itself, whatever it is called. Where `ours`
+/// comes as `target`, which programs know as `known`, and calls itself something else, as Cray's
+/// does, both are names to be found by, in a new cache or without.
+fn link(plan: &mut Plan, ours: &Library, known: &Library, target: &Path) {
+    let Some(soname) = ours.soname() else { return };
+    let is_known = match known.soname() {
+        Some(theirs) => theirs == soname,
+        None => known.linker_name() == linker_name(soname),
+    };
+    if is_known {
+        return;
+    }
+    for name in known.names.iter().chain(known.soname()).chain([soname]) {
+        let step = Step::Link { target: target.to_owned(), name: name.clone() };
+        if !plan.steps.contains(&step) {
+            plan.steps.push(step);
+        }
     }
 }
 
-/// Makes sure that the container's C library offers what the host's libraries need of it.
-fn check_glibc<'a>(
-    inside: &Inside,
-    cache: &[Entry],
-    host: impl Iterator<Item = &'a Library>,
-) -> Result<()> {
+/// Makes sure that the container's C library, with what comes into it, offers what the host's
+/// libraries need of it.
+fn check_glibc(inside: &Inside, cache: &[Entry], host: &[&Library]) -> Result<()> {
     let mut offers: BTreeMap<String, elf::Library> = BTreeMap::new();
-    for ours in host {
-        for soname in ours.elf.wants.keys() {
+    for library in host {
+        for soname in library.elf.wants.keys() {
+            if offers.contains_key(soname) {
+                continue;
+            }
             // The first one in the cache is the one that the linker takes.
             let path = cache.iter().find(|entry| entry.soname == *soname).map(|entry| &entry.path);
-            let Some(path) = path.filter(|_| !offers.contains_key(soname)) else { continue };
-            if let Some(library) = inside.container.library(Path::new(path))? {
-                offers.insert(soname.clone(), library.elf);
+            let theirs = path.map(|path| inside.container.library(Path::new(path))).transpose()?;
+            let theirs = theirs.flatten().map(|library| library.elf);
+            let ours = || host.iter().find(|one| one.soname() == Some(soname));
+            if let Some(elf) = theirs.or_else(|| ours().map(|library| library.elf.clone())) {
+                offers.insert(soname.clone(), elf);
             }
         }
-        if let Some((soname, version)) = missing(&ours.elf, &offers) {
+        let Some((soname, version)) = missing(&library.elf, &offers) else { continue };
+        let path = library.path.display();
+        if !offers.contains_key(soname) {
             return Err(Error::new(format!(
-                "{} needs {version} of {soname}, which the image{} does not have",
-                ours.path.display(),
-                glibc_of(inside, cache)
+                "{path} needs {soname}, which the image does not have"
             ))
-            .hint(
-                "an image with a newer glibc would do; so would the host's in its place, if the \
-                 site configured glibc_hook before this hook",
-            ));
+            .hint("the site can add the host's to MPI_DEPENDENCY_LIBS"));
         }
+        return Err(Error::new(format!(
+            "{path} needs {version} of {soname}, which the image{} does not have",
+            glibc_of(inside, cache)
+        ))
+        .hint(
+            "an image with a newer glibc would do; so would the host's in its place, if the site \
+             configured glibc_hook before this hook",
+        ));
     }
     Ok(())
 }

@@ -22,6 +22,9 @@ const SUBSYSTEM: &str = "slurm global sync hook";
 /// More tasks than any job has; a number from an image's environment shall not fill our memory.
 const MAX_TASKS: u32 = 1 << 22;
 
+/// From here on Slurm numbers what is no step of srun's: batch scripts, and shells of salloc.
+const RESERVED_STEPS: u64 = 0xffff_fff0;
+
 /// Waits for the other tasks of the step, as the container's user.
 ///
 /// # Errors
@@ -31,7 +34,7 @@ pub fn run(container: &Container) -> Result<()> {
         return Ok(());
     }
     let Some(task) = Task::of(&container.spec)? else {
-        crate::log::info(SUBSYSTEM, || "not in a Slurm job: nothing to wait for".into());
+        crate::log::info(SUBSYSTEM, || "not in a step of a Slurm job: nothing to wait for".into());
         return Ok(());
     };
     let place = home::of(&container.spec.user)?.join("slurm-global-sync").join(task.directory());
@@ -45,8 +48,8 @@ pub fn run(container: &Container) -> Result<()> {
 pub struct Task {
     /// The number of the job.
     pub job: u64,
-    /// The number of the step, where Slurm tells it.
-    pub step: Option<u64>,
+    /// The number of the step.
+    pub step: u64,
     /// How many tasks the step has.
     pub tasks: u32,
     /// Which of them this is, from 0 on.
@@ -54,7 +57,8 @@ pub struct Task {
 }
 
 impl Task {
-    /// From the container's environment; none outside of Slurm.
+    /// From the container's environment; none outside of Slurm, and none in a batch script without
+    /// srun: Slurm tells it of tasks that only a step will have.
     ///
     /// # Errors
     /// When a variable is no number: images can set them too.
@@ -75,7 +79,10 @@ impl Task {
             number("SLURM_NTASKS")?.map(u32::try_from),
             number("SLURM_PROCID")?.map(u32::try_from),
         );
-        let (Some(job), Some(tasks), Some(rank)) = variables else { return Ok(None) };
+        let step = step.filter(|step| *step < RESERVED_STEPS);
+        let (Some(step), (Some(job), Some(tasks), Some(rank))) = (step, variables) else {
+            return Ok(None);
+        };
         match (tasks, rank) {
             (Ok(tasks), Ok(rank)) if rank < tasks && tasks <= MAX_TASKS => {
                 Ok(Some(Self { job, step, tasks, rank }))
@@ -87,10 +94,7 @@ impl Task {
     /// The directory where the tasks of this step meet.
     #[must_use]
     pub fn directory(&self) -> String {
-        match self.step {
-            Some(step) => format!("jobid-{}-stepid-{step}", self.job),
-            None => format!("jobid-{}", self.job),
-        }
+        format!("jobid-{}-stepid-{}", self.job, self.step)
     }
 }
 

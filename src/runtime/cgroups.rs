@@ -50,6 +50,7 @@ impl Janitor {
     pub fn start(id: &str, terminal: Option<&Terminal>) -> Result<Self> {
         // Not by itself: soon the runtime may hide this /proc by one of its own.
         let folders = folders(id);
+        log::debug("runtime", || format!("cgroups of {id}: {folders:?}"));
         let (waiting, sign) = std::io::pipe().because(|| "cannot make a pipe".into())?;
         let mut keep = vec![waiting.as_raw_fd()];
         keep.extend(terminal.map(|terminal| terminal.as_fd().as_raw_fd()));
@@ -143,7 +144,7 @@ fn is_id(name: &str) -> bool {
         .is_some_and(|rest| rest.len() == 16 && rest.bytes().all(|byte| byte.is_ascii_lowercase()))
 }
 
-/// Where a runtime may make cgroups named `id`: below our own in each hierarchy, or beside it.
+/// Where a runtime may make cgroups named `id`: beside our own in each hierarchy, or below it.
 fn folders(id: &str) -> Vec<PathBuf> {
     // A mount point may have any name. A kernel may be without cgroups.
     let read =
@@ -159,8 +160,17 @@ fn folders(id: &str) -> Vec<PathBuf> {
             folders.push(own.join(id));
         }
     }
-    log::debug("runtime", || format!("cgroups of {id}: {folders:?}"));
     folders
+}
+
+/// The devices that our own cgroup allows, in the kernel's words: one that is made below it can
+/// allow no others. All of them in the second hierarchy, where what is above holds by itself.
+#[must_use]
+pub fn allowed_devices() -> String {
+    // Our own comes after the one above.
+    let mut lists = folders("devices.list").into_iter().rev();
+    let list = lists.find_map(|path| std::fs::read_to_string(path).ok());
+    list.unwrap_or_else(|| "a *:* rwm".to_owned())
 }
 
 /// A line of mountinfo, if it is of a cgroup hierarchy: mount point, root, and the options of a

@@ -12,9 +12,9 @@ use crate::config::Config;
 use crate::error::{Because, Result};
 use crate::sys::announce::Listener;
 use crate::sys::contained::{self, Program};
-use crate::sys::guardian;
 use crate::sys::signal::Signals;
 use crate::sys::terminal::Terminal;
+use crate::sys::{guardian, random};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::Mode;
 use std::ffi::OsString;
@@ -140,7 +140,6 @@ fn arguments(config: &Config, bundle: &Bundle, runtime: OciRuntime, id: &str) ->
 /// Sixteen of them tell the containers of a node apart.
 fn random_letters() -> Result<String> {
     let mut bytes = [0; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-        .because(|| "cannot get random bytes".into())?;
+    random::fill(&mut bytes)?;
     Ok(bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect())
 }

@@ -22,7 +22,7 @@ const OLD_KERNEL: [&str; 8] = [
     "--follow-forks",
     "--output=/dev/null",
     "--trace=open_tree,mount_setattr,move_mount,openat2,close_range,seccomp",
-    "--inject=open_tree,mount_setattr,move_mount,openat2,close_range:error=ENOSYS",
+    "--inject=open_tree,mount_setattr,move_mount,openat2,close_range,getrandom:error=ENOSYS",
     "--signal=none",
     "--quiet=all",
     "--",

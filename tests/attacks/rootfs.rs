@@ -157,6 +157,25 @@ fn privileged_files_of_an_image_are_inert() {
             assert_eq!(field(&shown, "Uid"), format!("{uid} {uid} {uid} {uid}"), "{runtime:?}");
             assert_eq!(field(&shown, "CapEff"), "0000000000000000");
         }
+        // Nobody makes devices; and one that root would make there is none.
+        for (kind, major, minor) in [("c", "1", "1"), ("c", "1", "5"), ("b", "7", "0")] {
+            let output = sh(&format!("mknod /tmp/node {kind} {major} {minor}"));
+            assert!(output.stderr.contains("Operation not permitted"), "{output}");
+            let script = "until [ -e /tmp/node ]; do sleep 0.1; done; head -c 1 /tmp/node";
+            let args = ["run", image, "sh", "-c", script];
+            let container = installation.sarus_command(alice, &args).stderr(Stdio::piped()).spawn();
+            let container = container.unwrap();
+            let program = || {
+                let mut all = processes_of(alice.uid).into_iter();
+                all.find(|(_, line)| line.starts_with("sh -c until")).map(|(pid, _)| pid)
+            };
+            wait_until("the program runs", || program().is_some());
+            let node = format!("/proc/{}/root/tmp/node", program().unwrap());
+            Output::of(Command::new("mknod").args(["-m666", &node, kind, major, minor])).succeeds();
+            let output = container.wait_with_output().unwrap();
+            let text = String::from_utf8(output.stderr).unwrap();
+            assert!(!output.status.success() && text.contains("Permission denied"), "{text}");
+        }
         // Nor what the user makes of it, nor elsewhere in the root file system.
         sh("cp -p /setuid/busybox /tmp/; chmod 6755 /tmp/busybox; /tmp/busybox id -u").succeeds();
         let mounts = sh("cat /proc/self/mountinfo").succeeds();

@@ -53,6 +53,59 @@ fn site_mounts_are_there_and_the_site_can_forbid_destinations() {
 }
 
 #[test]
+fn devices_of_the_host_can_be_opened_unless_a_cgroup_above_forbids_it() {
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        // The number of /dev/fuse, which no OCI runtime allows by itself.
+        let shared = installation.path("shared");
+        fs::create_dir(&shared).unwrap();
+        let node = shared.join("node");
+        Output::of(Command::new("mknod").arg("-m666").arg(&node).args(["c", "10", "229"]))
+            .succeeds();
+        let site = serde_json::json!([{
+            "type": "bind", "source": shared, "destination": "/site", "flags": {}
+        }]);
+        let installation = installation.set("siteMounts", &site.to_string());
+        let mount = format!("--mount=type=bind,src={},dst=/node", node.display());
+        let script = "exec 3<>/site/node 4<>/node && echo opened";
+        let args = ["run", &mount, IMAGE, "sh", "-c", script];
+        let run = || installation.sarus_command(&installation.alice, &args);
+        assert_eq!(Output::of(&mut run()).succeeds(), "opened\n", "{runtime:?}");
+        // As a workload manager confines a job.
+        let cgroup = format!("/sys/fs/cgroup/devices/sarus-test-{}", std::process::id());
+        let cgroup = Path::new(&cgroup);
+        if fs::create_dir(cgroup).is_err() {
+            continue;
+        }
+        let inside = |command: Command| {
+            let mut inner = Command::new("sh");
+            let join = format!("echo $$ >{}/cgroup.procs; exec \"$@\"", cgroup.display());
+            inner.args(["-c", &join, "sh"]).arg(command.get_program()).args(command.get_args());
+            Output::of(&mut inner)
+        };
+        fs::write(cgroup.join("devices.deny"), "c 10:229 rwm").unwrap();
+        let denied = inside(run());
+        // Not while there is one below.
+        wait_until("all is denied", || fs::write(cgroup.join("devices.deny"), "a").is_ok());
+        // What runtime and engine need; the latter makes loop devices.
+        for numbers in ["c 1:*", "c 5:*", "c 10:200", "c 10:237", "c 136:*", "b 7:*"] {
+            fs::write(cgroup.join("devices.allow"), format!("{numbers} rwm")).unwrap();
+        }
+        for any in ["c *:* m", "b *:* m"] {
+            fs::write(cgroup.join("devices.allow"), any).unwrap();
+        }
+        let not_allowed = inside(run());
+        fs::write(cgroup.join("devices.allow"), "c 10:229 rw").unwrap();
+        let allowed = inside(run());
+        wait_until("the cgroup is empty", || fs::remove_dir(cgroup).is_ok());
+        for output in [denied, not_allowed] {
+            assert!(output.stderr.contains("/node: Operation not permitted"), "{output}");
+        }
+        assert_eq!(allowed.succeeds(), "opened\n", "{runtime:?}");
+    }
+}
+
+#[test]
 fn a_hundred_mounts_leave_nothing_behind_either() {
     for runtime in Runtime::ALL {
         let installation = Installation::with_busybox(runtime);

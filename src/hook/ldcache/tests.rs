@@ -53,11 +53,30 @@ fn both_formats() -> Vec<u8> {
     bytes
 }
 
+fn entry(soname: &str, path: &str, special: bool) -> Entry {
+    Entry { soname: soname.into(), path: path.into(), special }
+}
+
+#[test]
+fn only_directories_are_named_to_ldconfig() {
+    for (path, special, folder) in [
+        ("/opt/mpich/lib/libmpi.so.12", false, Some("/opt/mpich/lib")),
+        ("/usr/lib/glibc-hwcaps/x86-64-v3/libm.so.6", true, None),
+        ("-r/etc/libc.so.6", false, None),
+        ("libc.so.6", false, None),
+        ("/libc.so.6", false, None),
+        ("/opt/a=libc5/libc.so.6", false, None),
+    ] {
+        assert_eq!(entry("libm.so.6", path, special).folder(), folder, "{path}");
+    }
+    let mut bytes = new_format();
+    bytes[48 + 22] = 4;
+    assert!(read(&bytes).unwrap()[0].special && !read(&bytes).unwrap()[1].special);
+}
+
 #[test]
 fn both_formats_tell_of_the_same_libraries() {
-    let expected: Vec<_> = [0, 2]
-        .map(|at| Entry { soname: LIBRARIES[at].0.into(), path: LIBRARIES[at].1.into() })
-        .into();
+    let expected: Vec<_> = [0, 2].map(|at| entry(LIBRARIES[at].0, LIBRARIES[at].1, false)).into();
     for bytes in [new_format(), old_format(), both_formats()] {
         assert_eq!(read(&bytes).unwrap(), expected);
     }
@@ -75,7 +94,7 @@ fn the_machines_own_cache_is_read_as_ldconfig_reads_it() {
         .map(|line| {
             let (soname, rest) = line.trim().split_once(' ').unwrap();
             let path = rest.split_once("=> ").unwrap().1;
-            Entry { soname: soname.into(), path: path.into() }
+            entry(soname, path, line.contains("hwcap"))
         })
         .collect();
     assert!(!ours.is_empty());

@@ -20,6 +20,7 @@ fn planned(
     let steps = plan.steps.iter().map(|step| match step {
         Step::Replace { source, target } => format!("{} > {}", name(source), name(target)),
         Step::Add { name, aliases, .. } => format!("+ {name} {}", aliases.join(" ")),
+        Step::Link { target, name } => format!("{name} -> {}", target.display()),
     });
     Ok((steps.collect(), plan.warnings.len()))
 }
@@ -103,6 +104,37 @@ fn what_the_image_lacks_is_added_with_all_its_names() {
             "+ libmpi_cray.so.12.0.1 libmpi_cray.so libmpi_cray.so.12 libmpi_cray.so.12.0",
         ]
     );
+}
+
+#[test]
+fn a_library_of_another_name_is_found_by_both() {
+    let named = |names: &[&str], soname: &str| {
+        let mut library = library(names);
+        library.elf.soname = Some(soname.to_owned());
+        library
+    };
+    let cray = named(&["libmpi.so.12", "libmpich_gnu.so.3.0.1"], "libmpich_gnu.so.3");
+    let theirs = named(&["libmpi.so.12", "libmpi.so.12.1.1"], "libmpi.so.12");
+    let links = |plan: Plan| -> Vec<_> {
+        let links = plan.steps.into_iter().filter_map(|step| match step {
+            Step::Link { target, name } => Some(format!("{name} {}", target.display())),
+            _ => None,
+        });
+        links.collect()
+    };
+    let replaced = plan(std::slice::from_ref(&cray), &[], std::slice::from_ref(&theirs)).unwrap();
+    let target = "/lib/libmpi.so.12.1.1";
+    let names = ["libmpi.so.12", "libmpi.so.12.1.1", "libmpich_gnu.so.3"];
+    assert_eq!(links(replaced), names.map(|name| format!("{name} {target}")));
+    let host = named(&["libmpi.so.12", "libmpi.so.12.1.8"], "libmpi.so.12");
+    let added = plan(&[host], &[cray], std::slice::from_ref(&theirs)).unwrap();
+    let target = "/usr/lib/libmpich_gnu.so.3.0.1";
+    let names = ["libmpi.so.12", "libmpich_gnu.so.3.0.1", "libmpich_gnu.so.3"];
+    assert_eq!(links(added), names.map(|name| format!("{name} {target}")));
+    // The image says of its library what it likes.
+    let theirs = named(&["libmpi.so.12"], "../../etc/passwd");
+    let host = named(&["libmpi.so.12.1.8"], "libmpi.so.12");
+    assert_eq!(links(plan(&[host], &[], &[theirs]).unwrap()), [""; 0]);
 }
 
 #[test]

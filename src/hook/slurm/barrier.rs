@@ -10,6 +10,7 @@
 //! hold anybody up: the leader believes no arrival of another round, and the others no verdict
 //! without their token. Whoever sees its own file gone or outdated writes it again.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -18,11 +19,16 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::Task;
+use super::{SUBSYSTEM, Task};
 use crate::error::{Because, Error, Result};
+use crate::log;
+use crate::sys::random;
 
 /// How often each process looks. Manual: every 0.1 seconds.
 const INTERVAL: Duration = Duration::from_millis(100);
+
+/// After this time the user learns who is waited for: without a time-out nobody else would tell.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// How long the leader leaves a verdict that ends the others: they look ten times meanwhile.
 const GRACE: Duration = Duration::from_secs(1);
@@ -53,8 +59,7 @@ impl Barrier {
     /// When the kernel gives no random bytes.
     pub fn new(directory: PathBuf, task: &Task) -> Result<Self> {
         let mut bytes = [0; 8];
-        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-            .because(|| "cannot get random bytes".into())?;
+        random::fill(&mut bytes)?;
         let token = format!("{:016x}", u64::from_ne_bytes(bytes));
         let step = task.directory();
         Ok(Self { directory, step, rank: task.rank, tasks: task.tasks, token })
@@ -65,7 +70,7 @@ impl Barrier {
     /// # Errors
     /// When the directory cannot be used, or not all come before `timeout` is over.
     pub fn pass(&self, timeout: Option<Duration>) -> Result<()> {
-        let patience = Patience { start: Instant::now(), timeout };
+        let patience = Patience { start: Instant::now(), timeout, told: Cell::new(false) };
         let passed = match self.rank {
             0 => self.lead(&patience),
             _ => self.follow(&patience),
@@ -99,6 +104,9 @@ impl Barrier {
                 self.remove();
                 return Err(patience.error(STAGES[0], &ranges(&absent)));
             }
+            if patience.is_long() {
+                self.tell(STAGES[0], &absent);
+            }
             sleep(INTERVAL);
         }
         self.write("verdict", &verdict("go", &tokens))?;
@@ -117,6 +125,9 @@ impl Barrier {
                 let left: Vec<_> = tokens.into_keys().collect();
                 self.remove();
                 return Err(patience.error(STAGES[1], &ranges(&left)));
+            }
+            if patience.is_long() && !tokens.is_empty() {
+                self.tell(STAGES[1], &tokens.keys().copied().collect::<Vec<_>>());
             }
             if !tokens.is_empty() {
                 sleep(INTERVAL);
@@ -137,23 +148,48 @@ impl Barrier {
                 None => {}
             }
             if patience.is_over() {
-                return Err(patience.error(STAGES[0], &self.absent(&round)?));
+                return Err(patience.error(STAGES[0], &ranges(&self.absent(&round)?)));
+            }
+            if patience.is_long() && self.is_first(&round)? {
+                self.tell(STAGES[0], &self.absent(&round)?);
             }
             sleep(INTERVAL);
         }
     }
 
     /// The ranks that are not in this round, as far as one can see who does not lead it.
-    fn absent(&self, round: &str) -> Result<String> {
+    fn absent(&self, round: &str) -> Result<Vec<u32>> {
         let mut absent = Vec::new();
         for rank in 0..self.tasks {
-            let card = self.read(&arrival(rank))?.unwrap_or_default();
-            if card.split_once(' ').is_none_or(|(seen, _)| seen != round) {
+            if !self.is_here(rank, round)? {
                 absent.push(rank);
             }
         }
         // Then the round itself is an old one.
-        Ok(ranges(if absent.is_empty() { &[0] } else { &absent }))
+        Ok(if absent.is_empty() { vec![0] } else { absent })
+    }
+
+    fn is_here(&self, rank: u32, round: &str) -> Result<bool> {
+        let card = self.read(&arrival(rank))?.unwrap_or_default();
+        Ok(card.split_once(' ').is_some_and(|(seen, _)| seen == round))
+    }
+
+    /// Whether this is the lowest rank that has come: one warning is enough for all.
+    fn is_first(&self, round: &str) -> Result<bool> {
+        for rank in 0..self.rank {
+            if self.is_here(rank, round)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn tell(&self, stage: &str, ranks: &[u32]) {
+        let (step, seconds, ranks) = (&self.step, SILENCE.as_secs(), ranges(ranks));
+        log::warn(
+            SUBSYSTEM,
+            &format!("{step} waits: after {seconds} s these ranks have not {stage}: {ranks}"),
+        );
     }
 
     /// What stands in a file, if there is one that is complete.
@@ -240,11 +276,17 @@ fn judge<'a>(text: &'a str, rank: u32, token: &str) -> Option<&'a str> {
 struct Patience {
     start: Instant,
     timeout: Option<Duration>,
+    told: Cell<bool>,
 }
 
 impl Patience {
     fn is_over(&self) -> bool {
         self.timeout.is_some_and(|timeout| self.start.elapsed() >= timeout)
+    }
+
+    /// Whether it is time to say so; only once.
+    fn is_long(&self) -> bool {
+        self.start.elapsed() >= SILENCE && !self.told.replace(true)
     }
 
     fn error(&self, stage: &str, ranks: &str) -> Error {

@@ -10,22 +10,27 @@ fn spec(env: &[(&str, &str)]) -> Spec {
     Spec::parse(&text, Path::new("/b")).unwrap()
 }
 
-const TASK: [(&str, &str); 3] =
-    [("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "16"), ("SLURM_PROCID", "3")];
+const TASK: [(&str, &str); 4] =
+    [("SLURM_JOB_ID", "7"), ("SLURM_NTASKS", "16"), ("SLURM_PROCID", "3"), ("SLURM_STEPID", "2")];
 
 #[test]
 fn a_task_is_read_from_the_environment() {
     let task = Task::of(&spec(&TASK)).unwrap().unwrap();
-    assert_eq!(task, Task { job: 7, step: None, tasks: 16, rank: 3 });
-    assert_eq!(task.directory(), "jobid-7");
-    for (name, value) in [("SLURM_STEP_ID", "4294967290"), ("SLURM_STEPID", "2")] {
-        let task = Task::of(&spec(&[&TASK[..], &[(name, value)]].concat())).unwrap().unwrap();
-        assert_eq!(task.directory(), format!("jobid-7-stepid-{value}"));
-    }
-    for absent in 0..3 {
+    assert_eq!(task, Task { job: 7, step: 2, tasks: 16, rank: 3 });
+    assert_eq!(task.directory(), "jobid-7-stepid-2");
+    for absent in 0..4 {
         let mut env = TASK.to_vec();
         env.remove(absent);
         assert_eq!(Task::of(&spec(&env)).unwrap(), None);
+    }
+    // The number has two names. Batch scripts, shells of salloc and others are no steps.
+    for (step, is_one) in [("0", true), ("4294967279", true), ("4294967280", false)]
+        .into_iter()
+        .chain(["4294967290", "4294967291", "4294967292"].map(|step| (step, false)))
+    {
+        let env = [&[("SLURM_STEP_ID", step)], &TASK[..]].concat();
+        let task = Task::of(&spec(&env)).unwrap();
+        assert_eq!(task.map(|task| task.step.to_string()), is_one.then(|| step.to_owned()));
     }
 }
 

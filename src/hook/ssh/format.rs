@@ -4,7 +4,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Error, Result};
+use crate::sys::random;
 
 const ALGORITHM: &[u8] = b"ssh-ed25519";
 
@@ -29,10 +30,7 @@ pub struct Pair {
 pub fn generate(comment: &str) -> Result<Pair> {
     let (mut seed, mut check) = ([0; 32], [0; 4]);
     for bytes in [seed.as_mut_slice(), check.as_mut_slice()] {
-        let got = rustix::rand::getrandom(&mut *bytes, rustix::rand::GetRandomFlags::empty());
-        if got.because(|| "cannot get random bytes".into())? != bytes.len() {
-            return Err(Error::new("cannot get random bytes"));
-        }
+        random::fill(bytes)?;
     }
     write(&seed, check, comment)
 }

@@ -12,7 +12,7 @@ impl Place {
     }
 
     fn barrier(&self, rank: u32, tasks: u32) -> Barrier {
-        let task = Task { job: 1, step: Some(0), tasks, rank };
+        let task = Task { job: 1, step: 0, tasks, rank };
         Barrier::new(self.0.join(task.directory()), &task).unwrap()
     }
 }

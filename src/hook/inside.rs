@@ -168,7 +168,7 @@ impl Inside {
             rustix::fs::symlinkat(target, place, name)
                 .because(|| format!("cannot create {}", path.display()))
         };
-        self.create_by(place, link).map(|()| true)
+        self.create_by(place, &link).map(|()| true)
     }
 
     /// Takes a link away, where that is the container's own affair.
@@ -188,7 +188,7 @@ impl Inside {
                 rustix::fs::unlinkat(place, name, AtFlags::empty())
                     .because(|| format!("cannot replace {}", path.display()))
             };
-            self.create_by(place, unlink)?;
+            self.create_by(place, &unlink)?;
         }
         Ok(())
     }
@@ -256,7 +256,7 @@ impl Inside {
     }
 
     fn create(&self, parent: &OwnedFd, name: &OsStr, kind: FileType) -> Result<()> {
-        self.create_by(parent, || {
+        self.create_by(parent, &|| {
             let cannot = || format!("cannot create {}", name.to_string_lossy());
             if kind == FileType::Directory {
                 let mode = Mode::from_raw_mode(0o755);
@@ -270,7 +270,7 @@ impl Inside {
     }
 
     /// Changes the directory `parent`: as root on what is the container's alone, else as its user.
-    fn create_by(&self, parent: &OwnedFd, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    fn create_by(&self, parent: &OwnedFd, work: &dyn Fn() -> Result<()>) -> Result<()> {
         if self.own.contains(&mount::id_of(parent)?) {
             work()
         } else {

@@ -193,8 +193,10 @@ impl Bundle {
             ("com.hooks.slurm-global-sync.enabled", options.ssh),
         ];
         let asked: Vec<_> = asked.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
+        // --mpi asks for glibc only where the host's MPI needs it.
+        let for_itself = options.glibc && !options.mpi;
         for (option, is_asked, hook) in
-            [("--mpi", options.mpi, "mpi_hook"), ("--glibc", options.glibc, "glibc_hook")]
+            [("--mpi", options.mpi, "mpi_hook"), ("--glibc", for_itself, "glibc_hook")]
         {
             if is_asked && !config.hooks.list.iter().any(|one| one.is(hook)) {
                 let why = format!("{option} may have no effect: this site configured no {hook}");

@@ -55,6 +55,7 @@ impl Scene {
         ];
         settings
             .push(format!("MPI_DEPENDENCY_LIBS={}", installation.path("libnew.so.3.0").display()));
+        settings.push(format!("BIND_MOUNTS={}", treasure.display()));
         let hook = installation.prefix().join("bin/mpi_hook");
         let script = "cat /etc/motd; ls -l /lib/ /usr/lib/";
         let place = installation.path("bundle");
@@ -221,6 +222,16 @@ fn directories_that_lead_elsewhere_lead_nowhere() {
         elsewhere("etc", target);
         scene.refused("the image has no /etc/ld.so.cache");
     }
+    // Nor to where the runtime goes on to work as root.
+    scene.lay_out();
+    let shared = scene.path(scene.treasure.strip_prefix("/").unwrap().to_str().unwrap());
+    fs::create_dir_all(shared.parent().unwrap()).unwrap();
+    for target in ["/", "/dev", "/proc", "/sys"] {
+        fs::remove_dir(&shared).or_else(|_| fs::remove_file(&shared)).ok();
+        symlink(target, &shared).unwrap();
+        scene.refused(&format!("leads to {target} there"));
+    }
+    fs::remove_file(&shared).unwrap();
     // Where links stay inside, all is well: `/lib` as an absolute link.
     elsewhere("usr/lib", Path::new("/lib"));
     scene.run(|output| drop(output.clone().succeeds()));

@@ -229,10 +229,30 @@ impl Inside {
             _ => FileType::RegularFile,
         };
         let target = self.place(path, kind).because(cannot)?;
+        self.spare_runtime(path, &target).because(cannot)?;
         if (kind_of(&target)? == FileType::Directory) != (kind == FileType::Directory) {
             return Err("only one of host and container has a directory there").because(cannot);
         }
         self.bind(source, &target, restrictions).because(cannot)
+    }
+
+    /// Insists that no link of the image leads `path`, which is at `target`, to where the runtime goes
+    /// on to work as root.
+    fn spare_runtime(&self, path: &Path, target: &OwnedFd) -> Result<()> {
+        let identity = |file: &OwnedFd| {
+            let status = open::status(file).because(|| "cannot look at it".into())?;
+            Ok::<_, Error>((status.st_dev, status.st_ino))
+        };
+        for reserved in ["/", "/dev", "/proc", "/sys"].map(Path::new) {
+            let found = self.container.find(reserved, OFlags::PATH)?;
+            if found.is_some_and(|found| identity(&found).ok() == identity(target).ok())
+                && path != reserved
+            {
+                let text = format!("{} leads to {} there", path.display(), reserved.display());
+                return Err(Error::new(text));
+            }
+        }
+        Ok(())
     }
 
     /// Finds `path` in the container, and creates what is missing of it.

@@ -138,8 +138,12 @@ impl Inside {
 
     /// Whether `path` is a link to a library of another major number than `wanted`.
     fn leads_elsewhere(&self, path: &Path, wanted: Option<u32>) -> Result<bool> {
+        // A name without a number is no library's, or of any.
+        if wanted.is_none() {
+            return Ok(false);
+        }
         let Some((_, names)) = self.container.follow(path)? else { return Ok(false) };
-        let end = names.last().filter(|_| names.len() > 1 && wanted.is_some());
+        let end = names.last().filter(|_| names.len() > 1);
         Ok(end.is_some_and(|name| major(name) != wanted))
     }
 

@@ -1,30 +1,25 @@
-//! `launch SOCKET STREAMS DIRECTORY PROGRAM [ARG...]`: the last step of `sarus run`, the first in the
-//! container. It makes sure that the image is confined, takes stdin, stdout and stderr from the three
-//! descriptors from STREAMS on (`-`: they are a terminal of the container's own), goes into the
-//! directory, tells the engine on the descriptor SOCKET that the program starts, and becomes it.
+//! `launch OPTION... -- PROGRAM [ARG...]`: the last step of `sarus run`, the first in the container;
+//! [`Handoff`] has the options. It makes sure that the image is confined, takes over the caller's
+//! stdin, stdout and stderr, goes into the working directory, tells the engine that the program
+//! starts, and becomes it.
 //!
 //! An OCI runtime would go there as root, and the way may lead through directories of the host that
 //! the user can change at any moment: through a link of theirs root would go where they may not,
 //! and they would start there. This applet goes with the user's rights and no others.
 
+use sarus::bundle::handoff::Handoff;
 use sarus::error::{Because, Error, Result};
 use sarus::sys::{announce, descriptors, mount, process};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-/// As all that fails before the program starts.
+/// The exit status of all that fails before the program starts.
 const FAILED: u8 = 125;
 
 pub fn main(args: &[OsString]) -> Result<u8> {
-    let [socket, streams, directory, program, args @ ..] = args else {
-        return Err(Error::new("nothing to launch")
-            .hint("usage: launch SOCKET STREAMS DIRECTORY PROGRAM [ARG...]")
-            .exit(FAILED));
-    };
-    take_streams(streams)
-        .and_then(|()| start_in(directory))
-        .and_then(|()| announce::announce(number(socket)?, streams == "-"))
-        .map_err(|error| error.exit(FAILED))?;
+    let failed = |error: Error| error.exit(FAILED);
+    let (handoff, program, args) = Handoff::parse(args).map_err(failed)?;
+    prepare(&handoff).map_err(failed)?;
     let error = process::become_program(program, args);
     Err(match error.code() {
         127 if program.as_encoded_bytes().starts_with(b"-") => {
@@ -35,29 +30,25 @@ pub fn main(args: &[OsString]) -> Result<u8> {
     })
 }
 
-/// What a runtime made of stdin, stdout and stderr gives way to what the caller had: runc puts pipes
-/// in between, which are neither terminals nor files, and read ahead.
-fn take_streams(first: &OsString) -> Result<()> {
-    if first == "-" {
+fn prepare(handoff: &Handoff) -> Result<()> {
+    // runc puts pipes in between, which are neither terminals nor files, and reads ahead.
+    handoff.streams.map_or(Ok(()), descriptors::take_streams)?;
+    check_root()?;
+    enter(&handoff.directory)?;
+    announce::announce(handoff.socket, handoff.streams.is_none())
+}
+
+/// Looks once more that the root is confined: device files of an image of the user's own would open
+/// every disk of the machine.
+fn check_root() -> Result<()> {
+    if mount::is_confined(Path::new("/")).because(|| "cannot look at the root".into())? {
         return Ok(());
     }
-    descriptors::take_streams(number(first)?)
+    Err(Error::new("cannot start: the root file system is not mounted nosuid and nodev")
+        .hint("the OCI runtime of sarus.json lifts what the engine restricts: use another one"))
 }
 
-fn number(word: &OsString) -> Result<i32> {
-    let number = word.to_str().and_then(|text| text.parse().ok()).filter(|fd| *fd > 2);
-    number
-        .ok_or_else(|| Error::new(format!("'{}' is no descriptor above 2", word.to_string_lossy())))
-}
-
-fn start_in(directory: &OsString) -> Result<()> {
-    // Device files of an image of the user's own would open every disk of the machine.
-    if !mount::is_confined(Path::new("/")).because(|| "cannot look at the root".into())? {
-        return Err(Error::new(
-            "cannot start: the root file system is not mounted nosuid and nodev",
-        )
-        .hint("the OCI runtime of sarus.json lifts what the engine restricts: use another one"));
-    }
+fn enter(directory: &OsStr) -> Result<()> {
     std::env::set_current_dir(directory)
         .because(|| format!("cannot start in {}", directory.to_string_lossy()))
 }

@@ -5,6 +5,7 @@
 
 pub mod command;
 pub mod environment;
+pub mod handoff;
 pub mod mounts;
 pub mod pid;
 pub mod spec;
@@ -17,6 +18,7 @@ use crate::sys::terminal::Size;
 use crate::user::User;
 use command::Entrypoint;
 use environment::Variables;
+use handoff::{Handoff, PMI_FD};
 use miniserde::json::{Object, Value};
 use mounts::MountRequest;
 use pid::PidNamespace;
@@ -126,22 +128,6 @@ pub const HOOKS_OUTPUT: &str = "hooks.log";
 
 /// Where the program lies in the container that becomes the one to run.
 pub const LAUNCH: &str = "/dev/launch";
-
-/// The descriptor that `PMI_FD` is moved to: the lowest that a container can inherit.
-pub const PMI_FD: i32 = 3;
-
-/// The descriptor on which [`LAUNCH`] tells the engine that the program starts.
-#[must_use]
-pub fn socket(pmi: bool) -> i32 {
-    PMI_FD + i32::from(pmi)
-}
-
-/// The first of three descriptors that are the caller's stdin, stdout and stderr, on their way past
-/// the OCI runtime: some put pipes of their own in between.
-#[must_use]
-pub fn first_stream(pmi: bool) -> i32 {
-    socket(pmi) + 1
-}
 
 /// The kernel's limit of an argument or a variable, `=` and the final NUL left out: execve(2).
 const LONGEST: usize = (128 << 10) - 2;
@@ -256,11 +242,22 @@ impl Bundle {
         u32::from(self.pmi) + 1 + if self.terminal.is_some() { 0 } else { 3 }
     }
 
+    /// The last step of the start, inside the container.
+    fn handoff(&self) -> Handoff {
+        Handoff {
+            socket: handoff::socket(self.pmi),
+            streams: self.terminal.is_none().then(|| handoff::first_stream(self.pmi)),
+            directory: self.directory.clone().into(),
+            sshd: false,
+        }
+    }
+
     /// What hooks are told beside the state: what to log, and where. They find the engine's stdout
     /// and stderr at the OCI runtime, which is process `runtime` for them.
     fn annotations(&self, runtime: Pid) -> BTreeMap<&'static str, String> {
         let runtime = runtime.as_raw_nonzero();
-        let stream = |number| format!("/proc/{runtime}/fd/{}", first_stream(self.pmi) + number);
+        let stream =
+            |number| format!("/proc/{runtime}/fd/{}", handoff::first_stream(self.pmi) + number);
         let asked = self.asked.iter().map(|name| (*name, "true".to_owned()));
         let engine = [
             ("com.hooks.logging.level", log::threshold().to_string()),

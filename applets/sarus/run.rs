@@ -4,6 +4,7 @@ use super::Command;
 use argh::{ArgsInfo, FromArgs};
 use sarus::args::Words;
 use sarus::bundle::command::Entrypoint;
+use sarus::bundle::handoff;
 use sarus::bundle::mounts::MountRequest;
 use sarus::bundle::pid::PidNamespace;
 use sarus::bundle::{self, Bundle, Caller, Options};
@@ -135,11 +136,11 @@ fn take_from_caller() -> Result<(Environment, bool, Listener)> {
         .filter(|fd| *fd > 2 && descriptors::is_open(*fd));
     descriptors::close_descriptors(pmi_fd)?;
     if let Some(fd) = pmi_fd {
-        descriptors::move_descriptor(fd, bundle::PMI_FD)?;
+        descriptors::move_descriptor(fd, handoff::PMI_FD)?;
     }
     let pmi = pmi_fd.is_some();
-    let listener = Listener::new(bundle::socket(pmi))?;
-    descriptors::copy_streams(bundle::first_stream(pmi))?;
+    let listener = Listener::new(handoff::socket(pmi))?;
+    descriptors::copy_streams(handoff::first_stream(pmi))?;
     Ok((environment, pmi, listener))
 }
 

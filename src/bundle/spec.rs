@@ -2,7 +2,7 @@
 //! fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 
 use super::pid::PidNamespace;
-use super::{Bundle, LAUNCH, first_stream, socket};
+use super::{Bundle, LAUNCH};
 use crate::log;
 use crate::sys::terminal::Size;
 use miniserde::Serialize;
@@ -182,15 +182,8 @@ fn devices(list: &str) -> Vec<Device> {
 
 fn process(bundle: &Bundle) -> Process<'_> {
     let user = &bundle.user;
-    // Which looks at what the runtime made, takes the caller's streams, goes to the directory, and
-    // tells the engine of it: see the applet.
-    let streams = match bundle.terminal {
-        Some(_) => "-".to_owned(),
-        None => first_stream(bundle.pmi).to_string(),
-    };
     let Size { rows, columns } = bundle.terminal.unwrap_or_default();
-    let socket = socket(bundle.pmi).to_string();
-    let launch = [LAUNCH, &socket, &streams, &bundle.directory].map(str::to_owned);
+    let launch = std::iter::once(LAUNCH.to_owned()).chain(bundle.handoff().to_words());
     Process {
         terminal: bundle.terminal.is_some(),
         // Without a terminal nobody looks at it.
@@ -201,7 +194,7 @@ fn process(bundle: &Bundle) -> Process<'_> {
             umask: bundle.umask,
             groups: user.groups.iter().map(|group| group.as_raw()).collect(),
         },
-        args: launch.into_iter().chain(bundle.args.iter().cloned()).collect(),
+        args: launch.chain(bundle.args.iter().cloned()).collect(),
         env: bundle.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         cwd: "/",
         capabilities: Capabilities::default(),

@@ -55,9 +55,9 @@ fn everything_but_run_has_no_privilege_and_no_way_back() {
         "confine_hook /",
         "confine_hook /nonsense x",
         "sarusbox confine_hook /tmp",
-        "launch - /nonsense true",
-        "launch 3 / true",
-        "launch -1 / true",
+        "launch --socket=3 --directory=/nonsense -- true",
+        "launch --socket=3 --streams=4 --sshd -- true",
+        "launch --socket=-1 -- true",
     ];
     for line in lines {
         let (program, args) = line.split_once(' ').unwrap_or((line, ""));

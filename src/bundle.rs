@@ -6,6 +6,7 @@
 pub mod command;
 pub mod environment;
 pub mod handoff;
+pub mod hooks;
 pub mod mounts;
 pub mod pid;
 pub mod spec;
@@ -19,13 +20,11 @@ use crate::user::User;
 use command::Entrypoint;
 use environment::Variables;
 use handoff::{Handoff, PMI_FD};
-use miniserde::json::{Object, Value};
 use mounts::MountRequest;
 use pid::PidNamespace;
 use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
 
 /// What the command line asks for, typed.
 #[derive(Debug)]
@@ -103,8 +102,6 @@ pub struct Bundle {
     pub devices: Option<String>,
     /// The number of the site's group `tty`.
     pub tty_group: Option<u32>,
-    /// `OCIHooks` of sarus.json, as it stands there; else an empty object.
-    pub hooks: Value,
     /// What hooks shall do that act only when they are asked to.
     pub asked: Vec<&'static str>,
     /// Whether [`PMI_FD`] is handed on.
@@ -204,35 +201,10 @@ impl Bundle {
             cpus: caller.cpus,
             devices: caller.devices,
             tty_group: group_id(group_database, "tty"),
-            hooks: config.hooks.verbatim.clone().unwrap_or_else(|| Value::Object(Object::new())),
             asked,
             pmi: caller.pmi,
             user: caller.user,
         })
-    }
-
-    /// Has `program`, which is this program, confine the root file system at `rootfs` once more
-    /// when the OCI runtime has made the container, before the site's own hooks of that stage.
-    ///
-    /// # Errors
-    /// When a path cannot be said in config.json.
-    pub fn confine(&mut self, program: &Path, rootfs: &Path) -> Result<()> {
-        let text = |path: &Path| {
-            let text = path.to_str().map(|text| Value::String(text.to_owned()));
-            text.ok_or_else(|| Error::new(format!("the path {} is not UTF-8", path.display())))
-        };
-        let list = |items: Vec<Value>| Value::Array(items.into_iter().collect());
-        let args = list(vec![Value::String("confine_hook".into()), text(rootfs)?]);
-        let hook = [("path".to_owned(), text(program)?), ("args".to_owned(), args)];
-        let hook = Value::Object(hook.into_iter().collect());
-        if let Value::Object(stages) = &mut self.hooks {
-            match stages.get_mut("createContainer") {
-                Some(Value::Array(hooks)) => hooks.insert(0, hook),
-                _ => drop(stages.insert("createContainer".into(), list(vec![hook]))),
-            }
-            return Ok(());
-        }
-        Err(Error::new("cannot confine the container: OCIHooks is no object"))
     }
 
     /// How many descriptors above 2 enter the container, from 3 on. With a terminal of its own, a

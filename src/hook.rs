@@ -6,6 +6,7 @@
 //! configuration says is the user's or the image's word, and is checked where it is used. See
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state>.
 
+pub mod confine;
 pub mod elf;
 pub mod files;
 pub mod glibc;
@@ -25,9 +26,10 @@ use std::path::{Path, PathBuf};
 use crate::error::{Because, Error, Result};
 use crate::log::{self, Level};
 use crate::sys::parent::Voice;
-use crate::sys::{descriptors, open};
+use crate::sys::{descriptors, mount, open};
 use files::Tree;
 use library::Library;
+use rustix::fs::{Mode, OFlags};
 use state::{Spec, State};
 
 /// States hold the annotations, which some engines fill with whole documents.
@@ -71,6 +73,14 @@ pub fn run(work: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
 
 impl Container {
     fn receive() -> Result<Self> {
+        let state = Self::receive_state()?;
+        let path = state.bundle.join("config.json");
+        let spec =
+            read_spec(&path, &state.bundle).because(|| format!("cannot use {}", path.display()))?;
+        Ok(Self { state, spec })
+    }
+
+    fn receive_state() -> Result<State> {
         let stdin = std::io::stdin();
         let cannot = || "cannot read the container's state from stdin".to_owned();
         let hint = "this is an OCI hook: an OCI runtime runs it, as sarus.json or a hooks \
@@ -79,11 +89,7 @@ impl Container {
             return Err(Error::caused_by(cannot(), "it is a terminal").hint(hint));
         }
         let text = read_text(stdin.lock(), MAX_STATE).because(cannot)?;
-        let state = State::parse(&text).because(cannot).map_err(|error| error.hint(hint))?;
-        let path = state.bundle.join("config.json");
-        let spec =
-            read_spec(&path, &state.bundle).because(|| format!("cannot use {}", path.display()))?;
-        Ok(Self { state, spec })
+        State::parse(&text).because(cannot).map_err(|error| error.hint(hint))
     }
 
     /// The value of an annotation; what the state says goes before config.json.
@@ -128,6 +134,27 @@ fn read_bytes(source: impl Read, max: u64) -> Result<Vec<u8>> {
 /// At most `max` bytes of text.
 fn read_text(source: impl Read, max: u64) -> Result<String> {
     String::from_utf8(read_bytes(source, max)?).map_err(|_| Error::new("it is no text in UTF-8"))
+}
+
+/// Enters the mount namespace of the container of `state`, in which the root is still the host's.
+///
+/// # Errors
+/// When there is no such namespace, or the container's root has changed already.
+fn enter_mount_namespace(state: &State) -> Result<()> {
+    let cannot = || format!("cannot enter the container {}", state.id);
+    let pid = state.pid.ok_or("it has no process").because(cannot)?;
+    let root = files::directory(Path::new("/"))?;
+    let theirs = rustix::fs::stat(format!("/proc/{}/root/", pid.as_raw_nonzero()));
+    let ours = open::status(&root).because(cannot)?;
+    let theirs = theirs.because(cannot)?;
+    if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
+        return Err(Error::caused_by(cannot(), "it has left the host's root already")
+            .hint("the hook belongs into the stage prestart or createRuntime"));
+    }
+    let namespace = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let namespace = rustix::fs::open(namespace, flags, Mode::empty()).because(cannot)?;
+    mount::enter_namespace(&namespace).because(cannot)
 }
 
 /// A variable of the hook's own environment, which the site sets; empty counts as absent.

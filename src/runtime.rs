@@ -12,14 +12,16 @@ mod mountpoint;
 mod rootfs;
 mod supervise;
 
+use crate::bundle::hooks::{self, Confinement, StagedHook};
 use crate::bundle::{Bundle, INIT, LAUNCH, Mount};
 use crate::config::{Config, RamFilesystem};
 use crate::error::{Because, Error, Result};
 use crate::log;
 use crate::sys::announce::Listener;
 use crate::sys::mount::{self, Restrictions};
+use crate::sys::open::FileId;
 use crate::sys::{guardian, ids, open};
-use crate::trust;
+use crate::trust::{self, Trusted};
 use crate::user::User;
 pub use cgroups::allowed_devices;
 pub use execute::OciRuntime;
@@ -84,7 +86,29 @@ pub fn run(
     mountpoint::directory(&rootfs, &bundle.user, Path::new(&bundle.directory))
         .because(|| format!("cannot create the working directory {}", bundle.directory))?;
     log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
-    execute::run(config, bundle, &place, listener, host)
+    let hooks = arrange_hooks(config, bundle, &trusted, program, &ours, &rootfs)?;
+    execute::run(config, bundle, &hooks, &place, listener, host)
+}
+
+/// The hooks of the container. Those of sarus.json that are this program are known by their file.
+fn arrange_hooks(
+    config: &Config,
+    bundle: &Bundle,
+    trusted: &Trusted,
+    program: &Path,
+    ours: &OwnedFd,
+    rootfs: &rootfs::Rootfs,
+) -> Result<Vec<StagedHook>> {
+    let own = FileId::of(ours)?;
+    let hooks = trusted.hooks.iter().map(FileId::of).collect::<Result<Vec<_>>>()?;
+    let confinement = Confinement {
+        program,
+        rootfs: &config.bundle_dir.join(&config.rootfs_folder),
+        root: FileId::of(&rootfs.root)?,
+        dev: FileId::of(&rootfs.dev)?,
+    };
+    let is_ours = |at| hooks.get(at) == Some(&own);
+    Ok(hooks::arrange(&config.hooks.list, is_ours, &bundle.asked, confinement))
 }
 
 /// The text of the site's copy of the group database.

@@ -45,6 +45,8 @@ pub struct Trusted {
     pub init: Option<OwnedFd>,
     /// The directory over which bundles are mounted.
     pub bundle_dir: OwnedFd,
+    /// The hooks, in the order of the configuration.
+    pub hooks: Vec<OwnedFd>,
 }
 
 /// Checks all that the configuration names and root uses; sarus.json itself was checked when it
@@ -55,14 +57,13 @@ pub struct Trusted {
 pub fn check_installation(config: &Config) -> Result<Trusted> {
     let judge = Judge::of_root(config.checks)?;
     judge.open(&config.prefix_dir, OFlags::PATH | OFlags::DIRECTORY)?;
+    let hooks = config.hooks.list.iter().map(|hook| judge.program(&hook.path));
     let trusted = Trusted {
+        hooks: hooks.collect::<Result<_>>()?,
         runtime: judge.program(&config.runc_path)?,
         init: config.init_path.as_deref().map(|path| judge.program(path)).transpose()?,
         bundle_dir: judge.tree(&config.bundle_dir)?,
     };
-    for hook in &config.hooks.list {
-        judge.program(&hook.path)?;
-    }
     for openssh in config.hooks.list.iter().filter_map(|hook| hook.openssh(&config.prefix_dir)) {
         // Without it, only runs with --ssh fail.
         if judge.find(&openssh)?.is_some() {

@@ -111,11 +111,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
         PidNamespace::Private => Vec::new(),
     };
     let caller = Caller { user, environment, umask, cpus, devices, proc_options, pmi };
-    let mut bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
-    if !runtime.keeps_restrictions() {
-        let rootfs = config.bundle_dir.join(&config.rootfs_folder);
-        bundle.confine(&installation.program, &rootfs)?;
-    }
+    let bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
     log::info("cli", || {
         format!("command line processed in {:.6} s", start.elapsed().as_secs_f64())
     });

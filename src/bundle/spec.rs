@@ -1,6 +1,7 @@
 //! config.json of a bundle: plain structs of the OCI runtime specification, and one function that
 //! fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 
+use super::hooks::{self, StagedHook};
 use super::pid::PidNamespace;
 use super::{Bundle, LAUNCH};
 use crate::log;
@@ -18,7 +19,7 @@ struct Spec<'a> {
     process: Process<'a>,
     root: Root<'a>,
     mounts: Vec<Mount>,
-    hooks: &'a Value,
+    hooks: Value,
     linux: Linux,
     annotations: BTreeMap<&'static str, String>,
 }
@@ -128,14 +129,14 @@ struct Device {
     access: String,
 }
 
-/// The text of config.json, for the OCI runtime that is the process `runtime`. Nothing in it is
-/// optional, so that no null is written, which the specification does not know.
+/// The text of config.json with `hooks`, for the OCI runtime that is the process `runtime`. Nothing in
+/// it is optional, so that no null is written, which the specification does not know.
 #[must_use]
-pub fn config_json(bundle: &Bundle, runtime: Pid) -> String {
-    json::to_string(&spec(bundle, runtime))
+pub fn config_json(bundle: &Bundle, hooks: &[StagedHook], runtime: Pid) -> String {
+    json::to_string(&spec(bundle, hooks, runtime))
 }
 
-fn spec(bundle: &Bundle, runtime: Pid) -> Spec<'_> {
+fn spec<'a>(bundle: &'a Bundle, hooks: &[StagedHook], runtime: Pid) -> Spec<'a> {
     let namespaces: &[_] = match bundle.pid {
         PidNamespace::Private => &["pid", "mount"],
         PidNamespace::Host => &["mount"],
@@ -146,7 +147,7 @@ fn spec(bundle: &Bundle, runtime: Pid) -> Spec<'_> {
         process: process(bundle),
         root: Root { path: &bundle.rootfs, readonly: false },
         mounts: mounts(bundle),
-        hooks: &bundle.hooks,
+        hooks: hooks::to_json(hooks),
         linux: Linux {
             namespaces: namespaces.iter().map(|kind| Namespace { kind }).collect(),
             resources: resources(bundle),
@@ -221,9 +222,12 @@ fn mounts(bundle: &Bundle) -> Vec<Mount> {
         Some(group) => pts.push(format!("gid={group}")),
         None => log::warn("bundle", "no group 'tty' in the site's copy of the group database"),
     }
+    // One more mount of the same file systems has no restriction that the host's has.
+    let closed = ["nosuid", "noexec", "nodev"];
+    let proc = options(&closed).into_iter().chain(bundle.proc_options.iter().cloned());
     let mount = |destination, kind, source, options| Mount { destination, kind, source, options };
     vec![
-        mount("/proc", "proc", "proc", bundle.proc_options.clone()),
+        mount("/proc", "proc", "proc", proc.collect()),
         mount("/dev/pts", "devpts", "devpts", pts),
         // The host's: ranks of one node share memory across their containers.
         mount(
@@ -232,7 +236,7 @@ fn mounts(bundle: &Bundle) -> Vec<Mount> {
             "/dev/shm",
             options(&["nosuid", "noexec", "nodev", "rbind", "slave", "rw"]),
         ),
-        mount("/dev/mqueue", "mqueue", "mqueue", options(&["nosuid", "noexec", "nodev"])),
+        mount("/dev/mqueue", "mqueue", "mqueue", options(&closed)),
         mount("/sys", "sysfs", "sysfs", options(&["nosuid", "noexec", "nodev", "ro"])),
     ]
 }

@@ -52,14 +52,12 @@ pub struct UserMounts {
 /// The hooks of the site.
 #[derive(Debug, Clone, Default)]
 pub struct Hooks {
-    /// For the bundle, as it stands in the file.
-    pub verbatim: Option<miniserde::json::Value>,
-    /// What of it we look at.
+    /// Stage by stage, in the order of the specification.
     pub list: Vec<Hook>,
 }
 
 /// A program that the OCI runtime runs at some stage of a container's life.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone)]
 pub struct Hook {
     /// One of `prestart`, `poststop` and so on.
     pub stage: &'static str,
@@ -69,6 +67,15 @@ pub struct Hook {
     pub args: Vec<String>,
     /// Its environment, as `NAME=value`.
     pub env: Vec<String>,
+    /// The object as it stands in the file, for config.json.
+    pub verbatim: miniserde::json::Value,
+}
+
+impl Default for Hook {
+    fn default() -> Self {
+        let verbatim = miniserde::json::Value::Null;
+        Self { stage: "", path: PathBuf::new(), args: vec![], env: vec![], verbatim }
+    }
 }
 
 impl Hook {
@@ -234,7 +241,7 @@ pub(super) fn hooks(value: &Value<'_>) -> Hooks {
         }
         list.concat()
     });
-    Hooks { verbatim: Some(value.verbatim()), list }
+    Hooks { list }
 }
 
 fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
@@ -248,6 +255,7 @@ fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
             path: keys.required("path", Value::absolute_path),
             args: keys.optional("args", |args| args.list(Value::text)).unwrap_or_default(),
             env: keys.optional("env", |env| env.list(variable)).unwrap_or_default(),
+            verbatim: value.verbatim(),
         }
     })
 }

@@ -19,7 +19,7 @@ fn a_minimal_file_gets_the_defaults() {
     assert_eq!(config.bundle_dir, Path::new("/var/b"));
     assert_eq!(config.checks, Checks::On);
     assert_eq!(config.compression, Compression { name: "zstd", level: None });
-    assert!(config.site_mounts.is_empty() && config.hooks.verbatim.is_none());
+    assert!(config.site_mounts.is_empty() && config.hooks.list.is_empty());
 }
 
 #[test]
@@ -36,10 +36,21 @@ fn hooks_are_kept_as_they_stand_and_listed() {
     let hooks =
         r#"{"poststop":[{"path":"/b","site":"own"}],"prestart":[{"path":"/a","timeout":1}]}"#;
     let config = config(&format!(r#", "OCIHooks": {hooks}"#));
-    assert_eq!(miniserde::json::to_string(&config.hooks.verbatim.unwrap()), hooks);
-    let list: Vec<_> =
-        config.hooks.list.iter().map(|hook| (hook.stage, hook.path.as_path())).collect();
-    assert_eq!(list, [("prestart", Path::new("/a")), ("poststop", Path::new("/b"))]);
+    let list: Vec<_> = config
+        .hooks
+        .list
+        .iter()
+        .map(|hook| {
+            (hook.stage, hook.path.to_str().unwrap(), miniserde::json::to_string(&hook.verbatim))
+        })
+        .collect();
+    assert_eq!(
+        list,
+        [
+            ("prestart", "/a", r#"{"path":"/a","timeout":1}"#.to_owned()),
+            ("poststop", "/b", r#"{"path":"/b","site":"own"}"#.to_owned()),
+        ]
+    );
 }
 
 #[test]

@@ -50,19 +50,7 @@ impl Inside {
     /// When there is no such namespace, or the container's root has changed already.
     pub fn enter(container: &Container) -> Result<Self> {
         let cannot = || format!("cannot enter the container {}", container.state.id);
-        let pid = container.state.pid.ok_or("it has no process").because(cannot)?;
-        let root = directory(Path::new("/"))?;
-        let theirs = rustix::fs::stat(format!("/proc/{}/root/", pid.as_raw_nonzero()));
-        let ours = open::status(&root).because(cannot)?;
-        let theirs = theirs.because(cannot)?;
-        if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
-            return Err(Error::caused_by(cannot(), "it has left the host's root already")
-                .hint("the hook belongs into the stage prestart or createRuntime"));
-        }
-        let namespace = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let namespace = rustix::fs::open(namespace, flags, Mode::empty()).because(cannot)?;
-        mount::enter_namespace(&namespace).because(cannot)?;
+        super::enter_mount_namespace(&container.state)?;
         let (host, root) = (directory(Path::new("/"))?, directory(&container.spec.rootfs)?);
         let mut own = vec![mount::id_of(&root)?];
         if own.contains(&mount::id_of(&host)?) {

@@ -3,8 +3,8 @@
 //! A runtime's exit status tells its own failure from one of the program no better than a shell's;
 //! its log does. runc logs as `time="…" level=error msg="…"`, crun in plain text.
 
+use crate::bundle::hooks::StagedHook;
 use crate::bundle::{Bundle, HOOKS_OUTPUT};
-use crate::config::Hooks;
 use crate::error::Error;
 use crate::log;
 use rustix::fd::OwnedFd;
@@ -24,7 +24,7 @@ const MAX_SIZE: u64 = 1 << 20;
 const SHOWN: usize = 500;
 
 /// The error, if the runtime failed and not the program. Exit status 125.
-pub fn explain(bundle: &Bundle, place: &OwnedFd, hooks: &Hooks) -> Option<Error> {
+pub fn explain(bundle: &Bundle, place: &OwnedFd, hooks: &[StagedHook]) -> Option<Error> {
     let text = read(place, LOG)?;
     for line in text.lines() {
         log::debug("runtime", || line.to_owned());
@@ -89,15 +89,17 @@ fn in_one_line(text: &str) -> String {
 }
 
 /// runc calls a hook by its number in its stage, which no user can know.
-fn hook_named_in(why: &str, hooks: &Hooks) -> Option<String> {
+fn hook_named_in(why: &str, hooks: &[StagedHook]) -> Option<String> {
     let (_, rest) = why.split_once("hook #")?;
     let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
     let number: usize = rest.get(..digits)?.parse().ok()?;
-    let mut stages: Vec<_> = hooks.list.iter().map(|hook| hook.stage).collect();
+    let mut stages: Vec<_> = hooks.iter().map(|hook| hook.stage).collect();
+    stages.sort_unstable();
     stages.dedup();
     let found = stages.iter().filter_map(|stage| {
-        let hook = hooks.list.iter().filter(|hook| hook.stage == *stage).nth(number)?;
-        Some(format!("{} ({stage})", hook.path.display()))
+        let hook = hooks.iter().filter(|hook| hook.stage == *stage).nth(number)?;
+        // The engine's own say themselves what is wrong.
+        (!hook.is_engines).then(|| format!("{} ({stage})", hook.path.display()))
     });
     let found = found.collect::<Vec<_>>().join(" or ");
     (!found.is_empty()).then(|| format!("hook #{number} is {found}"))
@@ -106,7 +108,9 @@ fn hook_named_in(why: &str, hooks: &Hooks) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::hooks::{Confinement, arrange};
     use crate::config::Hook;
+    use std::path::Path;
 
     #[test]
     fn the_cause_is_found_in_the_logs_of_both_runtimes() {
@@ -133,12 +137,15 @@ mod tests {
     #[test]
     fn a_number_becomes_the_name_of_a_hook() {
         let hook = |stage, path: &str| Hook { stage, path: path.into(), ..Hook::default() };
-        let list = vec![hook("prestart", "/a"), hook("prestart", "/b"), hook("poststop", "/c")];
-        let hooks = Hooks { verbatim: None, list };
+        let list = [hook("prestart", "/a"), hook("prestart", "/b"), hook("poststop", "/c")];
+        let id = "1:2".parse().unwrap();
+        let (program, rootfs) = (Path::new("/p"), Path::new("/r"));
+        let confinement = Confinement { program, rootfs, root: id, dev: id };
+        let hooks = arrange(&list, |_| false, &[], confinement);
         let name = |why| hook_named_in(why, &hooks);
-        assert_eq!(name("error running hook #1: x").unwrap(), "hook #1 is /b (prestart)");
-        assert_eq!(name("hook #0").unwrap(), "hook #0 is /a (prestart) or /c (poststop)");
-        assert_eq!(name("hook #2: x"), None);
+        assert_eq!(name("error running hook #2: x").unwrap(), "hook #2 is /b (prestart)");
+        assert_eq!(name("hook #0").unwrap(), "hook #0 is /c (poststop)");
+        assert_eq!(name("hook #3: x"), None);
         assert_eq!(name("no such file"), None);
     }
 }

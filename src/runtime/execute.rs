@@ -6,6 +6,7 @@
 use super::cgroups::{self, Janitor};
 use super::supervise::{End, Watch};
 use super::{diagnosis, files};
+use crate::bundle::hooks::StagedHook;
 use crate::bundle::pid::PidNamespace;
 use crate::bundle::{Bundle, spec};
 use crate::config::Config;
@@ -52,19 +53,13 @@ impl OciRuntime {
     pub fn makes_cgroups(self) -> bool {
         self != Self::Crun
     }
-
-    /// Whether the root file system keeps its restrictions when the runtime binds it: runc's bind
-    /// copies them. What is not known to is not trusted with it.
-    #[must_use]
-    pub fn keeps_restrictions(self) -> bool {
-        self == Self::Runc
-    }
 }
 
 /// Runs the bundle at `place` to its end.
 pub fn run(
     config: &Config,
     bundle: &Bundle,
+    hooks: &[StagedHook],
     place: &OwnedFd,
     listener: &Listener,
     host: Option<PathBuf>,
@@ -92,7 +87,7 @@ pub fn run(
         stderr,
         takes_stdio: runtime != OciRuntime::Runc,
         prepare: &|pid| {
-            let text = spec::config_json(bundle, pid);
+            let text = spec::config_json(bundle, hooks, pid);
             files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
         },
     };
@@ -118,7 +113,7 @@ pub fn run(
     }
     match end?.exit_status() {
         0 => Ok(0),
-        status => diagnosis::explain(bundle, place, &config.hooks).map_or(Ok(status), Err),
+        status => diagnosis::explain(bundle, place, hooks).map_or(Ok(status), Err),
     }
 }
 

@@ -118,6 +118,14 @@ pub fn is_confined(directory: &Path) -> Result<bool, Errno> {
     Ok(rustix::fs::statvfs(directory)?.f_flag.contains(confined))
 }
 
+/// The flags of the mount that `file` is on.
+///
+/// # Errors
+/// With the kernel's reason.
+pub fn flags(file: impl AsFd) -> Result<StatVfsMountFlags, Errno> {
+    Ok(rustix::fs::fstatvfs(file)?.f_flag)
+}
+
 /// Shows `source` and everything mounted below it at `target` too: recursive, private, `nosuid`.
 /// The restrictions hold for every mount below as well; those that a mount has already stay.
 ///

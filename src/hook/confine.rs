@@ -1,0 +1,118 @@
+//! The engine's own hook: it confines the root file system of a container before anybody else has a
+//! turn, and makes sure of the mounts that root relies on after everybody had one. Start at [`run`].
+//!
+//! Some OCI runtimes bind the root file system anew and lift its restrictions with that, as crun
+//! does: device files of an image of the user's own making would be devices of the host. And a mount
+//! vanishes with all below it when somebody removes its mount point elsewhere (`detach_mounts` of
+//! the kernel): then root would open, as `/dev/null`, whatever a user has put there.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::str::FromStr;
+
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+
+use super::Container;
+use super::files::directory;
+use super::state::State;
+use crate::error::{Because, Error, Result};
+use crate::sys::mount;
+use crate::sys::open::FileId;
+
+/// The name of the file in the bundle that says that the last step has been done.
+pub const VERIFIED: &str = "verified";
+
+/// One part of the hook's work, by stage and place among the other hooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// `prestart` or `createRuntime`: enters the container's mount namespace and confines its root.
+    Enter,
+    /// `createContainer`, where the runtime runs hooks in that namespace: confines the root.
+    Confine,
+    /// `createContainer`, last of all: confines the root and verifies the mounts.
+    Verify,
+}
+
+impl FromStr for Step {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "enter" => Ok(Self::Enter),
+            "confine" => Ok(Self::Confine),
+            "verify" => Ok(Self::Verify),
+            _ => Err(Error::new(format!("invalid step '{text}' of confine_hook"))),
+        }
+    }
+}
+
+/// The container's tree as the engine made it.
+#[derive(Debug)]
+pub struct Expected<'a> {
+    /// The root directory.
+    pub rootfs: &'a Path,
+    /// Its identity.
+    pub root: FileId,
+    /// The identity of its `/dev`.
+    pub dev: FileId,
+}
+
+/// Does `step` for the container of `state`.
+///
+/// # Errors
+/// When the root cannot be confined, or a mount is not as the engine and the runtime made it: then
+/// the container must not start.
+pub fn run(step: Step, state: &State, expected: &Expected<'_>) -> Result<()> {
+    if step == Step::Enter {
+        super::enter_mount_namespace(state)?;
+    }
+    mount::confine(expected.rootfs)?;
+    if step == Step::Verify {
+        verify(expected).because(|| "cannot start in this container".into())?;
+        let path = state.bundle.join(VERIFIED);
+        std::fs::write(&path, b"").because(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// `PROC_SUPER_MAGIC` and `SYSFS_MAGIC` of `linux/magic.h`.
+const PROC: u64 = 0x9fa0;
+const SYSFS: u64 = 0x6265_6572;
+
+/// Compares the mounts at `/`, `/dev`, `/proc` and `/sys` with what they must be.
+fn verify(expected: &Expected<'_>) -> Result<()> {
+    let root = directory(expected.rootfs)?;
+    expect(FileId::of(&root)? == expected.root, "/")?;
+    let dev = below(&root, "dev")?;
+    expect(FileId::of(&dev)? == expected.dev, "/dev")?;
+    for (name, magic) in [("proc", PROC), ("sys", SYSFS)] {
+        let mounted = below(&root, name)?;
+        let path = format!("/{name}");
+        let found = rustix::fs::fstatfs(&mounted).because(|| format!("cannot look at {path}"))?;
+        let flags = mount::flags(&mounted).because(|| format!("cannot look at {path}"))?;
+        expect(found.f_type as u64 == magic && flags.contains(StatVfsMountFlags::NOSUID), &path)?;
+    }
+    Ok(())
+}
+
+fn below(root: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(root, name, flags, Mode::empty())
+        .because(|| format!("cannot open the container's /{name}"))
+}
+
+fn expect(is_right: bool, path: &str) -> Result<()> {
+    if is_right {
+        return Ok(());
+    }
+    Err(Error::new(format!("the mount on {path} is not the one that was made"))
+        .hint("a hook of sarus.json lets users into the container, or changes its mounts"))
+}
+
+/// Reads the container's state from stdin, as each hook must.
+///
+/// # Errors
+/// When there is none.
+pub fn receive() -> Result<State> {
+    Container::receive_state()
+}

@@ -1,7 +1,7 @@
 //! `launch OPTION... -- PROGRAM [ARG...]`: the last step of `sarus run`, the first in the container;
 //! [`Handoff`] has the options. It makes sure that the image is confined, takes over the caller's
-//! stdin, stdout and stderr, goes into the working directory, tells the engine that the program
-//! starts, and becomes it.
+//! stdin, stdout and stderr, starts the SSH daemon if it was asked for, goes into the working directory,
+//! tells the engine that the program starts, and becomes it.
 //!
 //! An OCI runtime would go there as root, and the way may lead through directories of the host that
 //! the user can change at any moment: through a link of theirs root would go where they may not,
@@ -9,6 +9,8 @@
 
 use sarus::bundle::handoff::Handoff;
 use sarus::error::{Because, Error, Result};
+use sarus::hook::ssh::daemon;
+use sarus::log;
 use sarus::sys::{announce, descriptors, mount, process};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -33,7 +35,11 @@ pub fn main(args: &[OsString]) -> Result<u8> {
 fn prepare(handoff: &Handoff) -> Result<()> {
     // runc puts pipes in between, which are neither terminals nor files, and reads ahead.
     handoff.streams.map_or(Ok(()), descriptors::take_streams)?;
+    log::set_threshold(handoff.level);
     check_root()?;
+    if handoff.sshd {
+        daemon::start()?;
+    }
     enter(&handoff.directory)?;
     announce::announce(handoff.socket, handoff.streams.is_none())
 }

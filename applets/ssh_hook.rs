@@ -11,7 +11,7 @@ use std::ffi::OsString;
 pub fn main(args: &[OsString]) -> Result<u8> {
     let words: Vec<_> = args.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     match words.as_slice() {
-        ["start-sshd"] => hook::run(hook::ssh::start_sshd),
+        ["start-sshd"] => hook::run(hook::ssh::prepare),
         ["check-user-has-sshkeys"] => own_keys()?.check().map(|()| 0),
         ["keygen"] => keygen(&own_keys()?, false),
         ["keygen", "--overwrite"] => keygen(&own_keys()?, true),

@@ -120,6 +120,9 @@ pub struct Mount {
 /// Where the init process lies in the container.
 pub const INIT: &str = "/dev/init";
 
+/// The annotation that asks `ssh_hook` to prepare the container for an SSH daemon.
+const SSH: &str = "com.hooks.ssh.enabled";
+
 /// Where crun shall put what hooks print, in the bundle.
 pub const HOOKS_OUTPUT: &str = "hooks.log";
 
@@ -171,7 +174,7 @@ impl Bundle {
         let asked = [
             ("com.hooks.glibc.enabled", options.glibc),
             ("com.hooks.mpi.enabled", options.mpi),
-            ("com.hooks.ssh.enabled", options.ssh),
+            (SSH, options.ssh),
             // Nobody shall look for a container that is still to come.
             ("com.hooks.slurm-global-sync.enabled", options.ssh),
         ];
@@ -220,7 +223,8 @@ impl Bundle {
             socket: handoff::socket(self.pmi),
             streams: self.terminal.is_none().then(|| handoff::first_stream(self.pmi)),
             directory: self.directory.clone().into(),
-            sshd: false,
+            sshd: self.asked.contains(&SSH),
+            level: log::Level::from_number(Some(log::threshold())),
         }
     }
 

@@ -106,13 +106,8 @@ impl Container {
     }
 
     fn set_log_level(&self) {
-        let level = match self.annotation(LEVEL).and_then(|number| number.parse().ok()) {
-            Some(0u8) => Level::Debug,
-            Some(1) => Level::Info,
-            Some(3 | 4) => Level::Error,
-            _ => Level::Warn,
-        };
-        log::set_threshold(level);
+        let number = self.annotation(LEVEL).and_then(|number| number.parse().ok());
+        log::set_threshold(Level::from_number(number));
     }
 }
 

@@ -23,6 +23,20 @@ pub enum Level {
     Error = 3,
 }
 
+impl Level {
+    /// The level of a number that hooks and `launch` are told; [`Level::Warn`] for any other.
+    #[must_use]
+    pub fn from_number(number: Option<u8>) -> Self {
+        match number {
+            Some(0) => Self::Debug,
+            Some(1) => Self::Info,
+            // 4 is the FATAL of the C++ engine (1.x).
+            Some(3 | 4) => Self::Error,
+            _ => Self::Warn,
+        }
+    }
+}
+
 static THRESHOLD: AtomicU8 = AtomicU8::new(Level::Warn as u8);
 
 /// Shows messages of `level` and above from now on.

@@ -6,7 +6,7 @@
 mod common;
 
 use common::hostile::wait_until;
-use common::ssh::{Site, WAIT};
+use common::ssh::{SSHD, Site, WAIT};
 use common::{IMAGE, Installation, Output, Runtime, mpi};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -129,7 +129,7 @@ fn podmans_containers_and_the_engines_log_in_to_each_other() {
             command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
             network.on(1, &command)
         };
-        let blue = site.start_command(1, command(&[&user], WAIT));
+        let blue = site.start_command(1, command(&[&user], &format!("{SSHD}{WAIT}")));
         let output = site.run(0, &[IMAGE, "ssh", "blue", "hostname; id -u; ssh red hostname"]);
         let expected = format!("blue\n{}\nred\n", alice.uid);
         assert_eq!(output.clone().succeeds(), expected, "{runtime:?} {output}");

@@ -228,7 +228,6 @@ fn openssh_is_installed_unless_the_administrator_leaves_it_out() {
     let mut sshd = installation.as_user(alice, prefix.join("openssh/sbin/sshd"), args);
     let settings = Output::of(&mut sshd).succeeds();
     for setting in [
-        "port 15263",
         "authenticationmethods publickey",
         "passwordauthentication no",
         "kbdinteractiveauthentication no",

@@ -221,9 +221,12 @@ fn the_second_container_on_a_node_says_so_and_goes_on() {
         let _blue = site.start(1, IMAGE);
         let output = site.run(0, &[IMAGE, "ssh", "blue", "hostname"]);
         assert_eq!(output.clone().succeeds(), "blue\n", "{output}");
-        let said = "[SSH hook] [WARN] no sshd in this container: another one of yours has port \
-                    15263 of this node, and logins to this node lead there";
-        assert!(output.stderr.contains(said), "{output}");
+        let port = site.port(&site.installation.alice);
+        let said = format!(
+            "[SSH hook] [WARN] no sshd in this container: another one of yours has port {port} of \
+             this node, and logins to this node lead there"
+        );
+        assert!(output.stderr.contains(&said), "{output}");
     }
 }
 
@@ -246,6 +249,19 @@ fn of_many_containers_that_start_at_once_one_has_the_daemon() {
             without += usize::from(text.contains("no sshd in this container"));
         }
         assert_eq!(without, 5, "{runtime:?}");
+    }
+}
+
+#[test]
+fn the_program_is_not_the_parent_of_the_daemon() {
+    for runtime in Runtime::ALL {
+        let site = Site::new(runtime);
+        // A program that waits for all of its children would wait for ever.
+        let script =
+            "sleep 0.1 & wait; echo $(cat /proc/self/task/$$/children); ps -o comm | head -2";
+        let seen = site.run(0, &[IMAGE, "sh", "-c", script]).succeeds();
+        assert!(seen.contains("init\n"), "{runtime:?} {seen}");
+        assert!(!seen.lines().next().unwrap().contains(' '), "{runtime:?} {seen}");
     }
 }
 
@@ -337,13 +353,14 @@ fn any_recent_ssh_can_log_in_with_the_users_key() {
     fs::copy(keys.join("id_ed25519"), &copy).unwrap();
     let known = site.installation.path("known");
     let public = fs::read_to_string(keys.join("ssh_host_ed25519_key.pub")).unwrap();
-    fs::write(&known, format!("[blue]:15263 {public}")).unwrap();
+    let number = site.port(alice).to_string();
+    fs::write(&known, format!("[blue]:{number} {public}")).unwrap();
     let file = site.installation.path("tmp/file");
     let client = |program: &str, port: &str, args: &[&str]| {
         let mut command = Command::new(program);
         command.args(["-F", "none", "-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"]);
         command.arg(format!("-oUserKnownHostsFile={}", known.display()));
-        command.arg("-i").arg(&copy).args([port, "15263"]).args(args).env("PATH", "/usr/bin:/bin");
+        command.arg("-i").arg(&copy).args([port, &number]).args(args).env("PATH", "/usr/bin:/bin");
         Output::of(&mut site.network.on(0, &command))
     };
     let shown = client("ssh", "-p", &["alice@blue", "id -u; cat >/tmp/it; wc -c </tmp/it"]);

@@ -185,7 +185,8 @@ fn typed(given: Given, args: &[OsString], environment: &Environment) -> Result<(
         mounts: mounts.collect::<Result<_>>()?,
         workdir: given.workdir,
         terminal: given.tty.then(|| Ok(Terminal::of_stdin()?.size())).transpose()?,
-        init: given.init,
+        // sshd and what logins leave behind need a first process that reaps them.
+        init: given.init || given.ssh,
         pid,
         mpi: given.mpi,
         glibc: given.glibc || given.mpi,

@@ -2,6 +2,7 @@
 //! the descriptors that pass the OCI runtime, and the words of `launch`. Both ends read this module.
 
 use crate::error::{Error, Result};
+use crate::log::Level;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 
@@ -22,7 +23,7 @@ pub fn first_stream(pmi: bool) -> RawFd {
 }
 
 /// The options of `launch`: how the last step is done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handoff {
     /// The descriptor for [`announce`](crate::sys::announce::announce).
     pub socket: RawFd,
@@ -32,12 +33,22 @@ pub struct Handoff {
     pub directory: OsString,
     /// Whether the SSH daemon that `ssh_hook` prepared is started before the program.
     pub sshd: bool,
+    /// The lowest level of messages that are shown.
+    pub level: Level,
 }
 
 const SOCKET: &str = "--socket=";
 const STREAMS: &str = "--streams=";
 const DIRECTORY: &str = "--directory=";
 const SSHD: &str = "--sshd";
+const LEVEL: &str = "--level=";
+
+impl Default for Handoff {
+    fn default() -> Self {
+        let (directory, level) = ("/".into(), Level::Warn);
+        Self { socket: 0, streams: None, directory, sshd: false, level }
+    }
+}
 
 impl Handoff {
     /// The words of the command line, up to the program.
@@ -47,6 +58,7 @@ impl Handoff {
         words.extend(self.streams.map(|first| format!("{STREAMS}{first}")));
         words.push(format!("{DIRECTORY}{}", self.directory.to_string_lossy()));
         words.extend(self.sshd.then(|| SSHD.to_owned()));
+        words.push(format!("{LEVEL}{}", self.level as u8));
         words.push("--".into());
         words
     }
@@ -61,10 +73,10 @@ impl Handoff {
         let Some(([_], [program, args @ ..])) = rest.split_at_checked(1) else {
             return Err(Error::new("nothing to launch").hint(
                 "'sarus run' calls this applet: launch --socket=FD [--streams=FD] \
-                 --directory=PATH [--sshd] -- PROGRAM [ARG...]",
+                 --directory=PATH [--sshd] [--level=N] -- PROGRAM [ARG...]",
             ));
         };
-        let mut handoff = Self { directory: "/".into(), ..Self::default() };
+        let mut handoff = Self::default();
         options.iter().try_for_each(|word| handoff.take(word))?;
         if handoff.socket == 0 {
             return Err(Error::new("launch needs --socket"));
@@ -81,6 +93,8 @@ impl Handoff {
         } else if let Some(path) = text.strip_prefix(DIRECTORY) {
             // config.json, and with it all that the engine says, is in UTF-8.
             self.directory = path.into();
+        } else if let Some(number) = text.strip_prefix(LEVEL) {
+            self.level = Level::from_number(number.parse().ok());
         } else if text == SSHD {
             self.sshd = true;
         } else {
@@ -107,8 +121,14 @@ mod tests {
     #[test]
     fn both_ends_agree() {
         for handoff in [
-            Handoff { socket: 3, directory: "/".into(), ..Handoff::default() },
-            Handoff { socket: 4, streams: Some(5), directory: "/a --sshd".into(), sshd: true },
+            Handoff { socket: 3, ..Handoff::default() },
+            Handoff {
+                socket: 4,
+                streams: Some(5),
+                directory: "/a --sshd".into(),
+                sshd: true,
+                level: Level::Debug,
+            },
         ] {
             let words = words(&handoff);
             let (read, program, args) = Handoff::parse(&words).unwrap();

@@ -37,6 +37,9 @@ pub struct Confinement<'a> {
     pub dev: FileId,
 }
 
+/// The file in the bundle that `confine_hook` makes when it has verified the container.
+pub const VERIFIED: &str = "verified";
+
 /// Stages in which hooks run before root has ended its work in the container.
 const EARLY: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
 

@@ -15,12 +15,10 @@ use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use super::Container;
 use super::files::directory;
 use super::state::State;
+use crate::bundle::hooks::VERIFIED;
 use crate::error::{Because, Error, Result};
 use crate::sys::mount;
 use crate::sys::open::FileId;
-
-/// The name of the file in the bundle that says that the last step has been done.
-pub const VERIFIED: &str = "verified";
 
 /// One part of the hook's work, by stage and place among the other hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,12 +3,16 @@
 //!
 //! Everything is shown in the container at [`HOME`]: the site's OpenSSH, read-only, and on one of its
 //! directories a file system in memory with the keys, which no other user can reach: it is mounted in
-//! the container alone, and is closed to all but its owner. sshd runs there as the user, with no
-//! right that the container's program has not got, in its PID namespace: they end together.
+//! the container alone, and is closed to all but its owner.
+//!
+//! The hook only mounts and writes: a process of the user's in the container, while root still works
+//! there, would be a door for the user. `launch` starts sshd ([`daemon`]) when root has finished, with
+//! the rights of the container's program and in its PID namespace: they end together.
 
-mod daemon;
+pub mod daemon;
 mod format;
 pub mod keys;
+mod port;
 mod session;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,14 +20,13 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::files::{directory, kind_of};
+use super::files::{Tree, directory, kind_of};
 use super::inside::Inside;
 use super::{Container, elf, home, setting};
 use crate::error::{Because, Error, Result};
 use crate::log;
-use crate::sys::keeper::Keeper;
 use crate::sys::mount::{self, Restrictions};
-use crate::sys::{confined, ids, namespace, open};
+use crate::sys::{ids, open};
 use crate::user::User;
 use keys::{Keys, Texts};
 use session::Shell;
@@ -44,12 +47,11 @@ const HINT: &str = "'make openssh' builds it, and 'make install' puts it there";
 /// What of it holds keys and all else that is the user's.
 const KEYS: &str = "userkeys";
 
-/// Sets SSH up in the container: programs, keys, a login shell, the daemon, and the client in the
-/// search path.
+/// Prepares the container for sshd: programs, keys, a login shell, and the client in the search path.
 ///
 /// # Errors
-/// When a step fails. That a container of the same user has the port already is no failure.
-pub fn start_sshd(container: &Container) -> Result<()> {
+/// When a step fails.
+pub fn prepare(container: &Container) -> Result<()> {
     if !container.asks_for(ENABLED) {
         return Ok(());
     }
@@ -61,11 +63,8 @@ pub fn start_sshd(container: &Container) -> Result<()> {
     let openssh = openssh()?;
     let home = home::of(user)?;
     let keys = ids::as_other(user, || Keys::of(&home).read())?;
-    let program = sshd(&openssh)?;
-    let process = container.state.pid.ok_or_else(|| Error::new("the container has no process"))?;
-    // What is started in the namespace of PIDs needs a parent outside of it.
-    let keeper = Keeper::go_on().because(|| "cannot go on in a child".into())?;
-    namespace::join(process)?;
+    let port = port::of_user(&keys.host)?;
+    check_sshd(&openssh)?;
     let inside = Inside::enter(container)?;
     let place = Place { directory: show(&inside, &openssh, user)?, user };
     place.write_keys(&keys)?;
@@ -73,12 +72,10 @@ pub fn start_sshd(container: &Container) -> Result<()> {
         log::warn(SUBSYSTEM, "the environment is too large: logins do not get it");
         String::new()
     });
-    place.write("environment", 0o600, &environment)?;
+    place.write("sshd_config", 0o600, &format!("Port {port}\n{environment}"))?;
+    place.write("ssh_config", 0o600, &format!("Port {port}\n"))?;
     provide_shell(&inside, &place)?;
-    inside.cover(&openssh.join("bin/ssh"), Path::new("/usr/bin"), "ssh")?;
-    let daemon = daemon::start(&program, &inside, &place, container.spec.umask)
-        .because(|| "cannot start sshd in the container".into())?;
-    keeper.stay(daemon)
+    inside.cover(&openssh.join("bin/ssh"), Path::new("/usr/bin"), "ssh")
 }
 
 /// `OPENSSH_DIR`
@@ -90,16 +87,18 @@ fn openssh() -> Result<PathBuf> {
     })
 }
 
-/// The daemon. The container's root becomes its own: nothing there shall decide what it does.
-fn sshd(openssh: &Path) -> Result<OwnedFd> {
+/// Makes sure that the daemon is a static program: in the container, another one would load what the
+/// image has.
+fn check_sshd(openssh: &Path) -> Result<()> {
     let path = openssh.join("sbin/sshd");
     let cannot = || format!("cannot use {}", path.display());
-    let root = directory(Path::new("/"))?;
-    let program = confined::open(&root, &path).map_err(|error| error.hint(HINT))?;
+    let host = Tree { root: directory(Path::new("/"))?, user: None };
+    let program = host.open_file(&path)?.ok_or("it is not there").because(cannot);
+    let program = program.map_err(|error| error.hint(HINT))?;
     if elf::read(&program).because(cannot)?.interpreter.is_some() {
-        return Err(Error::caused_by(cannot(), "it is no statically linked program").hint(HINT));
+        return Err(Error::caused_by(cannot(), "it is not statically linked").hint(HINT));
     }
-    Ok(program)
+    Ok(())
 }
 
 /// Shows OpenSSH in the container, with a new file system for keys; its directory.

@@ -6,18 +6,18 @@
 use super::cgroups::{self, Janitor};
 use super::supervise::{End, Watch};
 use super::{diagnosis, files};
-use crate::bundle::hooks::StagedHook;
+use crate::bundle::hooks::{StagedHook, VERIFIED};
 use crate::bundle::pid::PidNamespace;
 use crate::bundle::{Bundle, spec};
 use crate::config::Config;
-use crate::error::{Because, Result};
-use crate::sys::announce::Listener;
+use crate::error::{Because, Error, Result};
+use crate::sys::announce::{Listener, Started};
 use crate::sys::contained::{self, Program};
 use crate::sys::signal::Signals;
 use crate::sys::terminal::Terminal;
 use crate::sys::{guardian, random};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, Mode};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -101,7 +101,8 @@ pub fn run(
     }
     let end = child.and_then(|child| {
         let (terminal, janitor) = (terminal.as_ref(), janitor.as_ref());
-        let watch = Watch::new(&child, terminal, janitor, listener, bundle.user.uid);
+        let accept = |_: &Started| expect_verified(place);
+        let watch = Watch::new(&child, terminal, janitor, listener, &accept, bundle.user.uid);
         let end = watch.wait(&signals);
         if end.as_ref().map_or(true, End::is_violent) {
             child.end_all_but(janitor.map(Janitor::pid));
@@ -115,6 +116,16 @@ pub fn run(
         0 => Ok(0),
         status => diagnosis::explain(bundle, place, hooks).map_or(Ok(status), Err),
     }
+}
+
+/// Makes sure that the OCI runtime ran the last of the engine's hooks before the program.
+fn expect_verified(place: &OwnedFd) -> Result<()> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::statat(place, VERIFIED, flags).map(drop).map_err(|_| {
+        Error::new("cannot start: the OCI runtime did not run the hook that verifies the container")
+            .hint("let runcPath name a runtime that knows hooks of the stage createContainer")
+            .exit(FAILED)
+    })
 }
 
 fn arguments(config: &Config, bundle: &Bundle, runtime: OciRuntime, id: &str) -> Vec<OsString> {

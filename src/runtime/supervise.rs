@@ -28,7 +28,6 @@ const MOMENT: Duration = Duration::from_millis(5);
 const NOTICE: Duration = Duration::from_millis(20);
 
 /// A container, and what its watch needs to know of it.
-#[derive(Debug)]
 pub struct Watch<'a> {
     /// The OCI runtime.
     runtime: &'a Contained,
@@ -38,6 +37,8 @@ pub struct Watch<'a> {
     janitor: Option<&'a Janitor>,
     /// What tells of the start.
     listener: &'a Listener,
+    /// Judges a program that is about to start: an error ends the run.
+    accept: &'a dyn Fn(&Started) -> Result<()>,
     /// Whose container it is.
     user: Uid,
     /// The program, from its start on.
@@ -55,6 +56,7 @@ impl<'a> Watch<'a> {
         terminal: Option<&'a Terminal>,
         janitor: Option<&'a Janitor>,
         listener: &'a Listener,
+        accept: &'a dyn Fn(&Started) -> Result<()>,
         user: Uid,
     ) -> Self {
         Self {
@@ -62,6 +64,7 @@ impl<'a> Watch<'a> {
             terminal,
             janitor,
             listener,
+            accept,
             user,
             started: None,
             moment: MOMENT,
@@ -74,10 +77,7 @@ impl<'a> Watch<'a> {
         let mut given_up = None;
         loop {
             let arrived = self.next(signals)?;
-            self.started = self
-                .started
-                .take()
-                .or_else(|| self.listener.hear(self.user, self.runtime.number()));
+            self.hear()?;
             let Some(arrived) = arrived else { continue };
             match arrived.number {
                 libc::SIGCHLD => {
@@ -98,11 +98,21 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Takes notice of the start of the program, and ends it if it must not be.
+    fn hear(&mut self) -> Result<()> {
+        if self.started.is_none() {
+            self.started = self.listener.hear(self.user, self.runtime.number());
+            let accept = self.started.as_ref().map_or(Ok(()), self.accept);
+            return accept.inspect_err(|_| self.runtime.send(libc::SIGKILL));
+        }
+        Ok(())
+    }
+
     /// The next signal, or none when there may be something else to do.
     fn next(&mut self, signals: &Signals) -> Result<Option<Arrived>> {
         match &self.started {
-            _ if !self.runtime.is_guarded() => signals.next(None),
             None => signals.next_unless(self.listener),
+            _ if !self.runtime.is_guarded() => signals.next(None),
             Some(Started { program, .. }) if !program.has_ended() => match program.handle() {
                 Some(handle) => signals.next_unless(handle),
                 None => signals.next(Some(GLANCE)),

@@ -193,7 +193,7 @@ fn privileged_files_of_an_image_are_inert() {
 }
 
 #[test]
-fn a_runtime_that_lifts_the_confinement_is_found_out() {
+fn what_a_runtime_lifts_is_restricted_before_the_program_starts() {
     let installation = Installation::with_busybox(Runtime::Runc);
     let source = r#"
         #define _GNU_SOURCE
@@ -207,15 +207,29 @@ fn a_runtime_that_lifts_the_confinement_is_found_out() {
             return execv(RUNC, argv);
         }"#;
     let runc = format!("#define RUNC \"{}\"\n", Runtime::Runc.path().display());
-    // Under a name that is trusted to keep it.
     let loose = installation.compile("runc-loose", &(runc + source));
     let installation = installation.set("runcPath", &format!("\"{}\"", loose.display()));
-    for directory in ["/", "/tmp"] {
-        let output = run(&installation, &["-w", directory, IMAGE, "echo", "started"]);
-        assert_eq!(output.stdout, "", "{output}");
-        let text = output.fails(125);
-        assert!(text.contains("not mounted nosuid and nodev"), "{text}");
-    }
+    let flags = "grep -E '^[^ ]+ / ' /proc/mounts";
+    let output = run(&installation, &[IMAGE, "sh", "-c", flags]);
+    assert!(output.clone().succeeds().contains("nosuid,nodev"), "{output}");
+}
+
+/// Nobody but the runtime can run the engine's hook in time.
+#[test]
+fn a_runtime_that_runs_no_hooks_is_refused() {
+    let installation = Installation::with_busybox(Runtime::Runc);
+    let script = format!(
+        "#!/bin/sh\nsed -i 's/\"createContainer\":/\"poststop\":/' config.json\nexec {} \"$@\"\n",
+        Runtime::Runc.path().display()
+    );
+    let careless = installation.path("careless");
+    fs::write(&careless, script).unwrap();
+    fs::set_permissions(&careless, PermissionsExt::from_mode(0o755)).unwrap();
+    let installation = installation.set("runcPath", &format!("\"{}\"", careless.display()));
+    let output = run(&installation, &[IMAGE, "sh", "-c", "sleep 1; echo started"]);
+    assert_eq!(output.stdout, "", "{output}");
+    let text = output.fails(125);
+    assert!(text.contains("did not run the hook"), "{text}");
 }
 
 fn set_attribute(path: &Path, name: &str, value: &[u8]) {

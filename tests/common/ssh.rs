@@ -13,6 +13,9 @@ use super::{IMAGE, Installation, Output, Runtime, User, binary};
 /// that it does not handle.
 pub const WAIT: &str = "trap 'exit 0' TERM; echo up; sleep 1000 & wait";
 
+/// What a container's own command does where no engine starts the daemon that the hook prepared.
+pub const SSHD: &str = "/opt/sarus/openssh/sbin/sshd; ";
+
 /// Two hosts, and an installation that both see.
 #[derive(Debug)]
 pub struct Site {
@@ -46,6 +49,20 @@ impl Site {
         let installation = self.installation.runtime(runtime);
         let hooks = installation.ssh_hooks();
         Self { installation: installation.set("OCIHooks", &hooks), ..self }
+    }
+
+    /// The same site with one port for all users.
+    pub fn with_port(self, port: u16) -> Self {
+        let setting = format!("\"SERVER_PORT={port}\",\"PASSWD_FILE=");
+        let hooks = self.installation.ssh_hooks().replace("\"PASSWD_FILE=", &setting);
+        Self { installation: self.installation.set("OCIHooks", &hooks), ..self }
+    }
+
+    /// The port of the daemons of `user`, as their containers tell it.
+    pub fn port(&self, user: &User) -> u16 {
+        let file = "/opt/sarus/openssh/etc/userkeys/ssh_config";
+        let text = Output::of(&mut self.command(0, user, &[IMAGE, "cat", file])).succeeds();
+        text.trim().strip_prefix("Port ").unwrap().parse().unwrap()
     }
 
     /// Makes an image of alice's own: a root file system of busybox, changed by `change`.

@@ -1,56 +1,56 @@
-//! sshd: started, and watched until it listens.
+//! sshd: started in the container by `launch`, as the container's user, and watched until it listens.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
-
-use super::{HOME, KEYS, Place, SUBSYSTEM};
+use super::{HOME, KEYS, SUBSYSTEM};
 use crate::error::{Because, Error, Result};
-use crate::hook::inside::Inside;
 use crate::log;
-use crate::sys::confined;
+use crate::sys::daemon;
 
 /// sshd listens within milliseconds, but a node may be busy with the start of a hundred ranks.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// Who had the port may just have ended, or be about to listen.
+/// The owner of the port may just have ended, or be about to listen.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What sshd writes when it listens, as sshd_config says, and what it logs to.
+/// Files that sshd writes: one when it listens, as sshd_config says, and its log.
 const PID_FILE: &str = "sshd.pid";
 const LOG: &str = "sshd.log";
 
-/// What is read of its log.
+/// Most that is read of its log, in bytes.
 const MAX_LOG: u64 = 1 << 16;
 
-/// Starts sshd in the container as its user, with `umask`, and comes back when it listens:
-/// its number, or none if a container of the same user listens already.
+/// Starts sshd with what [`prepare`](super::prepare) put into this container, and comes back when it
+/// listens, or a container of the same user on this node does. Called by the container's user, whose
+/// rights sshd has.
 ///
 /// # Errors
-/// When nobody does.
-pub fn start(
-    program: &OwnedFd,
-    inside: &Inside,
-    place: &Place<'_>,
-    umask: u32,
-) -> Result<Option<u32>> {
-    let log = format!("{HOME}/etc/{KEYS}/{LOG}");
+/// When nobody listens.
+pub fn start() -> Result<()> {
+    serve().because(|| "cannot start sshd in the container".into())
+}
+
+fn serve() -> Result<()> {
     // It executes itself anew for each login, by this name.
-    let args = [&format!("{HOME}/sbin/sshd"), "-D", "-E", &log];
-    let root = inside.container.root.as_fd();
-    let mut result = Ok(None);
+    let program = PathBuf::from(HOME).join("sbin/sshd");
+    let log = file(LOG);
+    let args = ["-D", "-E", &log.to_string_lossy()];
+    let mut result = Ok(());
     for _ in 0..TRIES {
-        let mut child = confined::start(program.as_fd(), &args, root, place.user, umask)?;
-        let listens = wait(&mut child, place)?;
-        let log = read_log(place).unwrap_or_default();
+        let mut child = daemon::spawn(&program, &args)?;
+        let listens = wait(&mut child)?;
+        let log = read_log().unwrap_or_default();
         result = match log.lines().find_map(taken_port) {
-            Some(port) => share(port, listens, place).map(|()| None),
-            None if listens => return Ok(Some(child.id())),
+            Some(port) => share(port, listens),
+            None if listens => return Ok(()),
             None => Err(Error::new(log.lines().next_back().unwrap_or("it says nothing"))),
         };
         if result.is_ok() {
@@ -59,19 +59,22 @@ pub fn start(
         // It has ended already, or must.
         child.kill().ok();
         child.wait().ok();
-        for name in [LOG, PID_FILE] {
-            rustix::fs::unlinkat(&place.directory, name, AtFlags::empty()).ok();
-        }
+        [LOG, PID_FILE].iter().for_each(|name| drop(fs::remove_file(file(name))));
         sleep(PAUSE);
     }
     result
 }
 
+/// A file of sshd's, in the directory that is the user's alone.
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(HOME).join("etc").join(KEYS).join(name)
+}
+
 /// Whether sshd listens; else it has ended.
-fn wait(child: &mut Child, place: &Place<'_>) -> Result<bool> {
+fn wait(child: &mut Child) -> Result<bool> {
     let end = Instant::now() + TIMEOUT;
     while Instant::now() < end {
-        if rustix::fs::statat(&place.directory, PID_FILE, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        if file(PID_FILE).exists() {
             return Ok(true);
         }
         if child.try_wait().because(|| "cannot wait for it".into())?.is_some() {
@@ -83,11 +86,13 @@ fn wait(child: &mut Child, place: &Place<'_>) -> Result<bool> {
     Err(Error::new(format!("it does not listen after {} s", TIMEOUT.as_secs())))
 }
 
-fn read_log(place: &Place<'_>) -> Result<String> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&place.directory, LOG, flags, Mode::empty())
-        .because(|| format!("cannot open {LOG}"))?;
-    crate::hook::read_text(std::fs::File::from(file), MAX_LOG)
+fn read_log() -> std::io::Result<String> {
+    let mut options = fs::OpenOptions::new();
+    let log =
+        options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(file(LOG))?;
+    let mut text = String::new();
+    log.take(MAX_LOG).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// The port of `Bind to port 15263 on 0.0.0.0 failed: Address in use.`; C libraries word it
@@ -99,8 +104,8 @@ fn taken_port(line: &str) -> Option<u16> {
 
 /// Several ranks on one node: they share the first one's daemon. Another user's would only look like
 /// it, and one that does not listen is none, so these are errors.
-fn share(port: u16, listens: bool, place: &Place<'_>) -> Result<()> {
-    let user = place.user.uid.as_raw();
+fn share(port: u16, listens: bool) -> Result<()> {
+    let user = rustix::process::getuid().as_raw();
     let mut owners = Vec::new();
     for table in ["tcp", "tcp6"] {
         let table = std::fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();

@@ -109,7 +109,8 @@ pub fn all(server: Option<&str>, tell: &mut dyn FnMut(Finding)) {
     let insecure = match installation::configuration(report, &installation) {
         None => Vec::new(),
         Some(config) => {
-            kernel::configured(report, &config);
+            let runtime = installation::runtime(report, &config);
+            kernel::configured(report, &config, runtime.as_ref());
             installation::named(report, &config);
             installation::storage(report, &config);
             config.pulling.insecure_registries

@@ -9,6 +9,7 @@ mod diagnosis;
 mod execute;
 mod files;
 mod mountpoint;
+pub mod oci_runtime;
 mod rootfs;
 mod supervise;
 
@@ -24,7 +25,7 @@ use crate::sys::{guardian, ids, open};
 use crate::trust::{self, Trusted};
 use crate::user::User;
 pub use cgroups::allowed_devices;
-pub use execute::OciRuntime;
+pub use oci_runtime::OciRuntime;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::Path;
@@ -51,6 +52,7 @@ pub struct Image {
 /// When a step fails: then no program has run and nothing is left. Exit status 125.
 pub fn run(
     config: &Config,
+    runtime: &OciRuntime,
     bundle: &Bundle,
     image: &Image,
     program: &Path,
@@ -87,7 +89,7 @@ pub fn run(
         .because(|| format!("cannot create the working directory {}", bundle.directory))?;
     log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
     let hooks = arrange_hooks(config, bundle, &trusted, program, &ours, &rootfs)?;
-    execute::run(config, bundle, &hooks, &place, listener, host)
+    execute::run(config, runtime, bundle, &hooks, &place, listener, host)
 }
 
 /// The hooks of the container. Those of sarus.json that are this program are known by their file.

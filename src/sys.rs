@@ -19,6 +19,7 @@ pub mod loopdev;
 pub mod mount;
 mod mount_compat;
 pub mod open;
+pub mod output;
 pub mod parent;
 pub mod process;
 pub mod prompt;

@@ -32,7 +32,7 @@ fn assert_found(output: &Output, status: &str, words: &str) {
 
 #[test]
 fn a_good_installation_has_neither_errors_nor_warnings() {
-    let installation = Installation::new();
+    let installation = Installation::new().runtime(Runtime::Crun);
     set_mode(installation.path("central"), 0o755);
     for user in [&installation.alice, &User::root()] {
         let output = installation.sarus(user, &["check"]);
@@ -40,6 +40,30 @@ fn a_good_installation_has_neither_errors_nor_warnings() {
         for line in output.clone().succeeds().lines() {
             assert!(line.starts_with("ok  "), "{output}");
         }
+    }
+}
+
+#[test]
+fn runtimes_are_known_by_what_they_say_and_old_ones_are_named() {
+    let installation = Installation::new();
+    let program = installation.path("runc");
+    let installation = installation.set("runcPath", &format!("\"{}\"", program.display()));
+    for (answer, status, words) in [
+        ("runc version 1.1.5", "warning", "older than the fixes of CVE-2025-31133"),
+        ("runc version 1.3.2", "warning", "says that it is runc 1.3.2"),
+        ("runc version 1.3.3", "ok", "is runc 1.3.3"),
+        ("crun version 1.8.1", "ok", "is crun 1.8.1"),
+        ("youki version 0.5.0", "warning", "neither runc nor crun"),
+    ] {
+        fs::write(&program, format!("#!/bin/sh\necho {answer}\n")).unwrap();
+        set_mode(program.clone(), 0o755);
+        for user in [&installation.alice, &User::root()] {
+            assert_found(&installation.sarus(user, &["check"]), status, words);
+        }
+    }
+    for (script, why) in [("exit 3", "it ended with"), ("yes", "longer than 4096 bytes")] {
+        fs::write(&program, format!("#!/bin/sh\nPATH=/bin:/usr/bin\n{script}\n")).unwrap();
+        assert_found(&installation.sarus(&installation.alice, &["check"]), "error", why);
     }
 }
 

@@ -100,7 +100,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     }
     let (image, metadata) =
         ids::as_user(&user, || find_image(&config, &user, centralized, &reference))?;
-    let runtime = OciRuntime::of(&config.runc_path);
+    let runtime = OciRuntime::identify(&config)?;
     let (cpus, devices) = match runtime.makes_cgroups() {
         true => (limited_cpus(), Some(runtime::allowed_devices())),
         false => (None, None),
@@ -115,7 +115,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     log::info("cli", || {
         format!("command line processed in {:.6} s", start.elapsed().as_secs_f64())
     });
-    runtime::run(&config, &bundle, &image, &installation.program, &listener)
+    runtime::run(&config, &runtime, &bundle, &image, &installation.program, &listener)
 }
 
 type Environment = Vec<(OsString, OsString)>;

@@ -6,6 +6,8 @@ use crate::error::Result;
 use crate::log::Level;
 use crate::reference::Reference;
 use crate::registry::{Login, Registry, Settings};
+use crate::runtime::OciRuntime;
+use crate::runtime::oci_runtime::Kind;
 use crate::store::{self, Repository};
 use crate::sys::ids;
 use crate::temp::Space;
@@ -94,6 +96,42 @@ pub(super) fn configuration(
     Some(config)
 }
 
+/// The OCI runtime: whether root may execute it, and whether its release has known holes.
+pub(super) fn runtime(report: &mut Report<'_>, config: &Config) -> Option<OciRuntime> {
+    const SUBJECT: &str = "runcPath";
+    let runtime = match OciRuntime::identify(config) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            report.failure(SUBJECT, &error);
+            return None;
+        }
+    };
+    let (path, version) = (config.runc_path.display(), &runtime.version);
+    match (runtime.kind, runtime.has_known_holes()) {
+        (Kind::Other, _) => report.warning(
+            SUBJECT,
+            format!("{path} is neither runc nor crun, as it says itself"),
+            "containers run only if it takes the command line of runc and runs all hooks",
+        ),
+        (_, true) => report.warning(
+            SUBJECT,
+            format!(
+                "{path} says that it is runc {version}, older than the fixes of CVE-2025-31133, \
+                 CVE-2025-52565 and CVE-2025-52881"
+            ),
+            FIXED,
+        ),
+        (Kind::Runc, false) => report.ok(SUBJECT, format!("{path} is runc {version}")),
+        (Kind::Crun, false) => report.ok(SUBJECT, format!("{path} is crun {version}")),
+    }
+    Some(runtime)
+}
+
+/// Releases and packages of runc with the fixes. A package of an older release may have them too.
+const FIXED: &str = "install runc 1.2.8, 1.3.3 or later (Ubuntu: 1.3.3, by USN-7851-1), or crun; a \
+    package of an older release has the fixes if its changelog names these numbers (apt changelog \
+    runc, rpm -q --changelog runc): Debian 12's 1.1.5+ds1-1+deb12u1 has not";
+
 /// What sarus.json names and root uses.
 pub(super) fn named(report: &mut Report<'_>, config: &Config) {
     let checks = config.checks;
@@ -105,8 +143,6 @@ pub(super) fn named(report: &mut Report<'_>, config: &Config) {
     report.result("prefixDir", safe(prefix, trust::directory(prefix, checks)));
     let bundles = &config.bundle_dir;
     report.result("OCIBundleDir", safe(bundles, trust::tree(bundles, checks)));
-    let runtime = &config.runc_path;
-    report.result("runcPath", safe(runtime, trust::program(runtime, checks)));
     if let Some(init) = &config.init_path {
         report.result("initPath", safe(init, trust::program(init, checks)));
     }

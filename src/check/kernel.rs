@@ -3,6 +3,7 @@
 use super::Report;
 use crate::config::{Config, RamFilesystem};
 use crate::runtime::OciRuntime;
+use crate::runtime::oci_runtime::Kind;
 use flate2::bufread::GzDecoder;
 use std::io::Read;
 use std::path::Path;
@@ -39,7 +40,7 @@ pub(super) fn always(report: &mut Report<'_>) {
 }
 
 /// What this site's choices need.
-pub(super) fn configured(report: &mut Report<'_>, config: &Config) {
+pub(super) fn configured(report: &mut Report<'_>, config: &Config, runtime: Option<&OciRuntime>) {
     file_system(
         report,
         match config.ram_filesystem {
@@ -48,11 +49,13 @@ pub(super) fn configured(report: &mut Report<'_>, config: &Config) {
         },
     );
     compression(report, config.compression.name);
-    cgroups(report, OciRuntime::of(&config.runc_path));
+    if let Some(runtime) = runtime {
+        cgroups(report, runtime);
+    }
 }
 
 /// Each OCI runtime has something against some way to mount them.
-fn cgroups(report: &mut Report<'_>, runtime: OciRuntime) {
+fn cgroups(report: &mut Report<'_>, runtime: &OciRuntime) {
     let mounted = std::fs::read_dir("/sys/fs/cgroup").is_ok_and(|mut list| list.next().is_some());
     let hybrid = read("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
     if runtime.makes_cgroups() && !mounted {
@@ -61,7 +64,7 @@ fn cgroups(report: &mut Report<'_>, runtime: OciRuntime) {
             "no cgroups are mounted at /sys/fs/cgroup, where the OCI runtime wants them",
             "mount them, or let runcPath name crun, which needs none",
         );
-    } else if runtime == OciRuntime::Crun && !hybrid.trim().is_empty() {
+    } else if runtime.kind == Kind::Crun && !hybrid.trim().is_empty() {
         report.error(
             "kernel",
             "cgroups of both versions have controllers, which crun refuses",

@@ -4,6 +4,7 @@
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md>.
 
 use super::cgroups::{self, Janitor};
+use super::oci_runtime::{Kind, OciRuntime};
 use super::supervise::{End, Watch};
 use super::{diagnosis, files};
 use crate::bundle::hooks::{StagedHook, VERIFIED};
@@ -19,45 +20,15 @@ use crate::sys::{guardian, random};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The exit status when the engine or the OCI runtime failed before the program started.
 pub(super) const FAILED: u8 = 125;
 
-/// The runtimes that differ in what they are told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OciRuntime {
-    /// The reference.
-    Runc,
-    /// It can leave the processes in the cgroup that the workload manager put them into.
-    Crun,
-    /// What takes runc's command line.
-    Other,
-}
-
-impl OciRuntime {
-    /// From the name of the program.
-    #[must_use]
-    pub fn of(path: &Path) -> Self {
-        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-        match name {
-            name if name.starts_with("crun") => Self::Crun,
-            name if name.starts_with("runc") => Self::Runc,
-            _ => Self::Other,
-        }
-    }
-
-    /// Whether the processors of the container are confined by a cgroup: then the list must be in
-    /// the bundle. Else they are inherited, as everything that the workload manager set.
-    #[must_use]
-    pub fn makes_cgroups(self) -> bool {
-        self != Self::Crun
-    }
-}
-
 /// Runs the bundle at `place` to its end.
 pub fn run(
     config: &Config,
+    runtime: &OciRuntime,
     bundle: &Bundle,
     hooks: &[StagedHook],
     place: &OwnedFd,
@@ -69,12 +40,11 @@ pub fn run(
     let terminal = bundle.terminal.map(|_| Terminal::of_stdin()).transpose()?;
     let signals = Signals::take_over(&[])?;
     let id = format!("{}{}", cgroups::PREFIX, random_letters()?);
-    let runtime = OciRuntime::of(&config.runc_path);
     let needs_janitor = runtime.makes_cgroups() || bundle.terminal.is_some();
-    let args = arguments(config, bundle, runtime, &id);
+    let args = arguments(config, bundle, runtime.kind, &id);
     // Of others it is not known that they log.
-    let stderr = match runtime {
-        OciRuntime::Other => None,
+    let stderr = match runtime.kind {
+        Kind::Other => None,
         _ => Some(files::create(place, diagnosis::STDERR, b"", 0o600, None)?.into()),
     };
     let program = Program {
@@ -85,7 +55,7 @@ pub fn run(
         signals: &signals,
         takes_stdin: bundle.terminal.is_some(),
         stderr,
-        takes_stdio: runtime != OciRuntime::Runc,
+        takes_stdio: runtime.kind != Kind::Runc,
         prepare: &|pid| {
             let text = spec::config_json(bundle, hooks, pid);
             files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
@@ -128,11 +98,11 @@ fn expect_verified(place: &OwnedFd) -> Result<()> {
     })
 }
 
-fn arguments(config: &Config, bundle: &Bundle, runtime: OciRuntime, id: &str) -> Vec<OsString> {
+fn arguments(config: &Config, bundle: &Bundle, runtime: Kind, id: &str) -> Vec<OsString> {
     let mut args: Vec<OsString> = Vec::new();
     args.extend(["--root".into(), config.bundle_dir.join("state").into()]);
     args.extend(["--log".into(), config.bundle_dir.join(diagnosis::LOG).into()]);
-    if runtime == OciRuntime::Crun {
+    if runtime == Kind::Crun {
         args.push("--cgroup-manager=disabled".into());
     }
     args.push("run".into());

@@ -213,7 +213,7 @@ fn variables(value: &Value<'_>) -> Vec<(String, String)> {
 
 fn variable(name: &str, value: &Value<'_>) -> (String, String) {
     if !is_variable(name) {
-        value.fault(format!("{name:?} is not the name of a variable"));
+        value.expected_key(name, "the name of a variable");
     }
     (name.to_owned(), value.text())
 }
@@ -259,7 +259,7 @@ pub(super) fn compression(keys: &mut Object<'_>) -> Compression {
     let (name, highest) = known.unwrap_or(("zstd", 22));
     let level = keys.optional("squashfsCompressionLevel", |level| match highest {
         0 => {
-            level.fault(format!("{name} has no levels"));
+            level.fault("this kind of compression has no levels");
             0
         }
         _ => level.number(1..=highest),

@@ -16,6 +16,7 @@ use crate::bundle::{Bundle, INIT, LAUNCH, Mount};
 use crate::config::{Config, RamFilesystem};
 use crate::error::{Because, Error, Result};
 use crate::log;
+use crate::reserved;
 use crate::sys::announce::Listener;
 use crate::sys::mount::{self, Restrictions};
 use crate::sys::{guardian, ids, open};
@@ -81,7 +82,7 @@ pub fn run(
         attach(&rootfs, config, bundle, mount, source)?;
     }
     drop(sources);
-    mountpoint::directory(&rootfs, &bundle.user, Path::new(&bundle.directory))
+    mountpoint::create_directory(&rootfs, &bundle.user, Path::new(&bundle.directory))
         .because(|| format!("cannot create the working directory {}", bundle.directory))?;
     log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
     execute::run(config, bundle, &place, listener, host)
@@ -172,6 +173,7 @@ fn attach(
     source: &OwnedFd,
 ) -> Result<()> {
     let find = || mountpoint::find(rootfs, &mount.request.destination);
+    reserved::check(&mount.request.destination).because(|| cannot_mount(mount))?;
     // The way may lead through the host's directories: what a user may not see there, the engine
     // must not tell.
     let place = if mount.by_user { ids::as_user(&bundle.user, find) } else { find() };
@@ -179,7 +181,7 @@ fn attach(
     if mount.by_user {
         place.judge(&config.user_mounts, &bundle.user)
     } else {
-        place.judge_for_site(&mount.request.destination)
+        place.judge_for_site()
     }
     .because(|| cannot_mount(mount))?;
     let target = place.create_like(source, &bundle.user).because(|| cannot_mount(mount))?;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::json::{Object, Value};
 use crate::log::Level;
+use crate::reserved;
 use crate::trust::Checks;
 
 /// The file system that a container's bundle lies on.
@@ -159,7 +160,7 @@ pub(super) fn site_mounts(value: &Value<'_>) -> Vec<SiteMount> {
             keys.required("type", |kind| kind.one_of(&[("bind", ())]));
             SiteMount {
                 source: keys.required("source", Value::absolute_path),
-                destination: keys.required("destination", Value::absolute_path),
+                destination: keys.required("destination", destination),
                 readonly: keys.optional("flags", mount_flags).unwrap_or_default(),
             }
         })
@@ -173,6 +174,15 @@ fn mount_flags(value: &Value<'_>) -> bool {
             keys.optional(ignored, |flag| {
                 flag.text();
                 flag.note(Level::Warn, "ignored: bind mounts are always recursive and private");
+fn destination(value: &Value<'_>) -> PathBuf {
+    let path = value.absolute_path();
+    // An empty one was noted already.
+    if path.is_absolute() && reserved::check(&path).is_err() {
+        value.expected("a path that is not reserved for the container itself");
+    }
+    path
+}
+
             });
         }
         keys.optional("readonly", |flag| flag.one_of(&[("", true)])).unwrap_or_default()

@@ -76,6 +76,7 @@ fn with_site_mount(runtime: Runtime) -> (Installation, PathBuf) {
         ("out", "../../../../../.."),
         ("proclink", "/proc"),
         ("alias", "/aliased"),
+        ("todev", "/dev"),
     ] {
         symlink(target, root.join(name)).unwrap();
     }

@@ -228,9 +228,12 @@ fn mounts(bundle: &Bundle) -> Vec<Mount> {
         Some(group) => pts.push(format!("gid={group}")),
         None => log::warn("bundle", "no group 'tty' in the site's copy of the group database"),
     }
+    // One more mount of the same file systems has no restriction that the host's has.
+    let closed = ["nosuid", "noexec", "nodev"];
+    let proc = options(&closed).into_iter().chain(bundle.proc_options.iter().cloned());
     let mount = |destination, kind, source, options| Mount { destination, kind, source, options };
     vec![
-        mount("/proc", "proc", "proc", bundle.proc_options.clone()),
+        mount("/proc", "proc", "proc", proc.collect()),
         mount("/dev/pts", "devpts", "devpts", pts),
         // The host's: ranks of one node share memory across their containers.
         mount(
@@ -239,7 +242,7 @@ fn mounts(bundle: &Bundle) -> Vec<Mount> {
             "/dev/shm",
             options(&["nosuid", "noexec", "nodev", "rbind", "slave", "rw"]),
         ),
-        mount("/dev/mqueue", "mqueue", "mqueue", options(&["nosuid", "noexec", "nodev"])),
+        mount("/dev/mqueue", "mqueue", "mqueue", options(&closed)),
         mount("/sys", "sysfs", "sysfs", options(&["nosuid", "noexec", "nodev", "ro"])),
     ]
 }

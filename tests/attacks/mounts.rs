@@ -255,3 +255,32 @@ fn no_mount_of_the_site_covers_what_is_the_containers_own() {
         }
     }
 }
+
+#[test]
+fn file_systems_of_the_kernel_are_as_closed_as_the_hosts() {
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        for pid in ["--pid=private", "--pid=host"] {
+            let table = run(&installation, &[pid, IMAGE, "cat", "/proc/self/mountinfo"]).succeeds();
+            for (place, flags) in [
+                ("/proc", &["nosuid", "nodev", "noexec"][..]),
+                ("/proc/sys", &["ro"]),
+                ("/sys", &["nosuid", "nodev", "noexec", "ro"]),
+                ("/dev", &["nosuid"]),
+                ("/dev/pts", &["nosuid", "noexec"]),
+                ("/dev/shm", &["nosuid", "nodev", "noexec"]),
+                ("/dev/mqueue", &["nosuid", "nodev", "noexec"]),
+                ("/", &["nosuid", "nodev"]),
+            ] {
+                let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+                let mount = table.lines().map(fields).rfind(|fields| fields[4] == place);
+                let mount =
+                    mount.unwrap_or_else(|| panic!("{runtime:?} {pid}: no {place}: {table}"));
+                for flag in flags {
+                    let has = mount[5].split(',').any(|found| found == *flag);
+                    assert!(has, "{runtime:?} {pid}: {place} is not {flag}: {}", mount[5]);
+                }
+            }
+        }
+    }
+}

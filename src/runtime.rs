@@ -23,7 +23,7 @@ use crate::sys::{guardian, ids, open};
 use crate::trust;
 use crate::user::User;
 pub use cgroups::allowed_devices;
-pub use execute::OciRuntime;
+pub use execute::{OciRuntime, check_start_hooks};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::Path;
@@ -61,6 +61,7 @@ pub fn run(
     let host = guardian::mount_namespace(std::process::id());
     mount::private_namespace()?;
     let trusted = trust::check_installation(config)?;
+    check_start_hooks(config)?;
     let ours = this_program(config, program)?;
     let root = open_directory(Path::new("/"))?;
     // Before anything of ours is mounted: no source can lie in our own bundle.
@@ -172,8 +173,8 @@ fn attach(
     mount: &Mount,
     source: &OwnedFd,
 ) -> Result<()> {
-    let find = || mountpoint::find(rootfs, &mount.request.destination);
     reserved::check(&mount.request.destination).because(|| cannot_mount(mount))?;
+    let find = || mountpoint::find(rootfs, &mount.request.destination);
     // The way may lead through the host's directories: what a user may not see there, the engine
     // must not tell.
     let place = if mount.by_user { ids::as_user(&bundle.user, find) } else { find() };

@@ -60,7 +60,7 @@ pub fn check_installation(config: &Config) -> Result<Trusted> {
         init: config.init_path.as_deref().map(|path| judge.program(path)).transpose()?,
         bundle_dir: judge.tree(&config.bundle_dir)?,
     };
-    for hook in &config.hooks.list {
+    for hook in config.hooks.list.iter().filter(|hook| hook.is_of_host()) {
         judge.program(&hook.path)?;
     }
     for openssh in config.hooks.list.iter().filter_map(|hook| hook.openssh(&config.prefix_dir)) {

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::log::Level;
 use crate::reference::Reference;
 use crate::registry::{Login, Registry, Settings};
+use crate::runtime;
 use crate::store::{self, Repository};
 use crate::sys::ids;
 use crate::temp::Space;
@@ -111,7 +112,15 @@ pub(super) fn named(report: &mut Report<'_>, config: &Config) {
         report.result("initPath", safe(init, trust::program(init, checks)));
     }
     for hook in &config.hooks.list {
-        report.result(hook.stage, safe(&hook.path, trust::program(&hook.path, checks)));
+        let path = &hook.path;
+        if hook.is_of_host() {
+            report.result(hook.stage, safe(path, trust::program(path, checks)));
+        } else if let Err(error) = runtime::check_start_hooks(config) {
+            report.failure(hook.stage, &error);
+        } else {
+            let text = format!("{} is each image's own, and runs as the user", path.display());
+            report.ok(hook.stage, text);
+        }
     }
     for openssh in config.hooks.list.iter().filter_map(|hook| hook.openssh(prefix)) {
         match openssh.exists() {

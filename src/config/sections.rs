@@ -64,7 +64,7 @@ pub struct Hooks {
 pub struct Hook {
     /// One of `prestart`, `poststop` and so on.
     pub stage: &'static str,
-    /// The program.
+    /// The program: on the host if [`Hook::is_of_host`], else in the image.
     pub path: PathBuf,
     /// Its arguments, with the name that it is called by first.
     pub args: Vec<String>,
@@ -73,6 +73,13 @@ pub struct Hook {
 }
 
 impl Hook {
+    /// Whether its path is one of the host, and root executes it. Programs of the stage
+    /// `startContainer` are the image's, and run as the container's user.
+    #[must_use]
+    pub fn is_of_host(&self) -> bool {
+        self.stage != "startContainer"
+    }
+
     /// Whether it is the applet `name`, by its path or by what it is called.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
@@ -167,13 +174,6 @@ pub(super) fn site_mounts(value: &Value<'_>) -> Vec<SiteMount> {
     })
 }
 
-/// The flags of a site mount: whether it is read-only.
-fn mount_flags(value: &Value<'_>) -> bool {
-    value.object(|keys| {
-        for ignored in ["bind-propagation", "size", "bs"] {
-            keys.optional(ignored, |flag| {
-                flag.text();
-                flag.note(Level::Warn, "ignored: bind mounts are always recursive and private");
 fn destination(value: &Value<'_>) -> PathBuf {
     let path = value.absolute_path();
     // An empty one was noted already.
@@ -183,6 +183,13 @@ fn destination(value: &Value<'_>) -> PathBuf {
     path
 }
 
+/// The flags of a site mount: whether it is read-only.
+fn mount_flags(value: &Value<'_>) -> bool {
+    value.object(|keys| {
+        for ignored in ["bind-propagation", "size", "bs"] {
+            keys.optional(ignored, |flag| {
+                flag.text();
+                flag.note(Level::Warn, "ignored: bind mounts are always recursive and private");
             });
         }
         keys.optional("readonly", |flag| flag.one_of(&[("", true)])).unwrap_or_default()

@@ -61,6 +61,23 @@ impl OciRuntime {
     }
 }
 
+/// Refuses hooks of the stage `startContainer`, which are programs of the image, where the OCI
+/// runtime is not known to execute them as the container's user.
+///
+/// # Errors
+/// When sarus.json has such hooks, and neither runc nor crun.
+pub fn check_start_hooks(config: &Config) -> Result<()> {
+    let hook = config.hooks.list.iter().find(|hook| !hook.is_of_host());
+    match (hook, OciRuntime::of(&config.runc_path)) {
+        (Some(hook), OciRuntime::Other) => {
+            let cannot = || format!("cannot use the startContainer hook {}", hook.path.display());
+            let runtime = config.runc_path.display();
+            Err(format!("{runtime} may execute it as root")).because(cannot)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Runs the bundle at `place` to its end.
 pub fn run(
     config: &Config,
@@ -116,9 +133,14 @@ pub fn run(
     if let Some(janitor) = janitor {
         janitor.dismiss();
     }
-    match end?.exit_status() {
+    let end = end?;
+    let error = || {
+        let logged = diagnosis::explain(bundle, place, &config.hooks);
+        logged.or_else(|| diagnosis::explain_start(bundle, place, &config.hooks, &end))
+    };
+    match end.exit_status() {
         0 => Ok(0),
-        status => diagnosis::explain(bundle, place, &config.hooks).map_or(Ok(status), Err),
+        status => error().map_or(Ok(status), Err),
     }
 }
 

@@ -10,6 +10,7 @@ mod common;
 
 mod images;
 mod kernels;
+mod locks;
 mod mounts;
 mod processes;
 mod races;
@@ -75,8 +76,8 @@ fn with_site_mount(runtime: Runtime) -> (Installation, PathBuf) {
         ("tobob", "/site/bob"),
         ("out", "../../../../../.."),
         ("proclink", "/proc"),
-        ("alias", "/aliased"),
         ("todev", "/dev"),
+        ("alias", "/aliased"),
     ] {
         symlink(target, root.join(name)).unwrap();
     }

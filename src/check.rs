@@ -111,7 +111,7 @@ pub fn all(server: Option<&str>, tell: &mut dyn FnMut(Finding)) {
         Some(config) => {
             let runtime = installation::runtime(report, &config);
             kernel::configured(report, &config, runtime.as_ref());
-            installation::named(report, &config);
+            installation::named(report, &config, runtime.as_ref());
             installation::storage(report, &config);
             config.pulling.insecure_registries
         }

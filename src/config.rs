@@ -133,22 +133,23 @@ impl Config {
         Ok(Self::parse(&path.display().to_string(), &text, readable))
     }
 
-    /// Reads `text`, the content of the file that messages call `file`; with `excerpts`, messages
-    /// show the lines that they are about.
+    /// Reads `text`, the content of the file that messages call `file`. Only if the file is
+    /// `readable` for the caller, messages show the values and lines that they are about.
     #[must_use]
-    pub fn parse(file: &str, text: &str, excerpts: bool) -> Parsed {
+    pub fn parse(file: &str, text: &str, readable: bool) -> Parsed {
         let reading = json::read(text, |root| root.object(Self::take));
         let config = reading.value.map_err(|faults| {
             let mut lines = Vec::new();
             for fault in faults {
-                lines.push(fault.describe(file));
-                if excerpts {
+                lines.push(fault.describe(file, readable));
+                if readable {
                     lines.push(fault.excerpt());
                 }
             }
             Error::of_lines(&lines)
         });
-        let notes = reading.notes.iter().map(|(level, note)| (*level, note.describe(file)));
+        let notes =
+            reading.notes.iter().map(|(level, note)| (*level, note.describe(file, readable)));
         Parsed { config, notes: notes.collect() }
     }
 

@@ -21,6 +21,8 @@ pub struct Remark {
     column: usize,
     path: String,
     what: String,
+    /// The part of the file that was found instead of what was expected.
+    found: Option<String>,
     /// The line itself, and how many characters of it are meant.
     source: String,
     width: usize,
@@ -38,17 +40,21 @@ impl Remark {
             column: before.get(start..).unwrap_or_default().chars().count() + 1,
             path,
             what,
+            found: None,
             source: source.to_owned(),
             width: meant.chars().count().max(1),
         }
     }
 
-    /// `file:line:column: path.to.key: what`.
+    /// `file:line:column: path.to.key: what, found value`; the value only with `values`, for those
+    /// who may read the file.
     #[must_use]
-    pub fn describe(&self, file: &str) -> String {
+    pub fn describe(&self, file: &str, values: bool) -> String {
         let Self { line, column, path, what, .. } = self;
         let colon = if path.is_empty() { "" } else { ": " };
-        format!("{file}:{line}:{column}: {path}{colon}{what}")
+        let found = self.found.as_ref().filter(|_| values);
+        let found = found.map(|found| format!(", found {found}")).unwrap_or_default();
+        format!("{file}:{line}:{column}: {path}{colon}{what}{found}")
     }
 
     /// The line that is meant, with `^~~~` under the place. Only for those who may read the file.
@@ -75,12 +81,12 @@ pub fn read<T>(text: &str, take: impl FnOnce(&Value<'_>) -> T) -> Reading<T> {
     let notebook = Notebook { text, faults: RefCell::default(), notes: RefCell::default() };
     let value = match parse::parse(text) {
         Err(fault) => {
-            notebook.fault(&fault.at, String::new(), fault.what);
+            notebook.fault(&fault.at, String::new(), fault.what, fault.found);
             None
         }
         Ok((node, doubled)) => {
             for (key, at) in doubled {
-                notebook.fault(&at, key, "given twice".into());
+                notebook.fault(&at, key, "given twice".into(), None);
             }
             Some(take(&Value { node: &node, path: String::new(), notebook: &notebook }))
         }
@@ -102,8 +108,9 @@ struct Notebook<'a> {
 }
 
 impl Notebook<'_> {
-    fn fault(&self, at: &Range<usize>, path: String, what: String) {
-        self.faults.borrow_mut().push(Remark::new(self.text, at, path, what));
+    fn fault(&self, at: &Range<usize>, path: String, what: String, found: Option<String>) {
+        let remark = Remark { found, ..Remark::new(self.text, at, path, what) };
+        self.faults.borrow_mut().push(remark);
     }
 
     fn note(&self, level: Level, at: &Range<usize>, path: String, what: String) {
@@ -120,9 +127,10 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// Notes that this value cannot be used.
-    pub fn fault(&self, what: impl Into<String>) {
-        self.notebook.fault(&self.node.at, self.path.clone(), what.into());
+    /// Notes that this value cannot be used. `what` must not quote the file, which not everyone who
+    /// reads the message may read: see [`Value::expected`].
+    pub fn fault(&self, what: &str) {
+        self.notebook.fault(&self.node.at, self.path.clone(), what.into(), None);
     }
 
     /// Notes something that the reader of the file should know.
@@ -132,7 +140,15 @@ impl<'a> Value<'a> {
 
     /// Notes that something else was expected here.
     pub fn expected(&self, what: &str) {
-        self.fault(format!("expected {what}, found {}", self.found()));
+        let (path, what) = (self.path.clone(), format!("expected {what}"));
+        self.notebook.fault(&self.node.at, path, what, Some(self.found()));
+    }
+
+    /// Notes that `key`, under which this value stands, should have been something else.
+    pub fn expected_key(&self, key: &str, what: &str) {
+        let path = self.path.strip_suffix(key).unwrap_or_default().trim_end_matches('.');
+        let (what, found) = (format!("expected {what}"), Some(format!("{key:?}")));
+        self.notebook.fault(&self.node.at, path.to_owned(), what, found);
     }
 
     fn found(&self) -> String {
@@ -301,7 +317,7 @@ impl<'a> Object<'a> {
     pub fn required<T: Default>(&mut self, key: &str, take: impl FnOnce(&Value<'a>) -> T) -> T {
         self.optional(key, take).unwrap_or_else(|| {
             let what = format!("missing key \"{key}\"");
-            self.notebook.fault(&(self.at..self.at + 1), self.path.clone(), what);
+            self.notebook.fault(&(self.at..self.at + 1), self.path.clone(), what, None);
             T::default()
         })
     }

@@ -21,6 +21,7 @@ pub mod sys;
 // What the site says, and what of it root may believe.
 pub mod config;
 pub mod json;
+pub mod reserved;
 pub mod trust;
 
 // Who calls, how, and with which rights.

@@ -18,6 +18,7 @@ use crate::bundle::{Bundle, INIT, LAUNCH, Mount};
 use crate::config::{Config, RamFilesystem};
 use crate::error::{Because, Error, Result};
 use crate::log;
+use crate::reserved;
 use crate::sys::announce::Listener;
 use crate::sys::mount::{self, Restrictions};
 use crate::sys::open::FileId;
@@ -64,6 +65,7 @@ pub fn run(
     let host = guardian::mount_namespace(std::process::id());
     mount::private_namespace()?;
     let trusted = trust::check_installation(config)?;
+    runtime.check_start_hooks(config)?;
     let ours = this_program(config, program)?;
     let root = open_directory(Path::new("/"))?;
     // Before anything of ours is mounted: no source can lie in our own bundle.
@@ -85,7 +87,7 @@ pub fn run(
         attach(&rootfs, config, bundle, mount, source)?;
     }
     drop(sources);
-    mountpoint::directory(&rootfs, &bundle.user, Path::new(&bundle.directory))
+    mountpoint::create_directory(&rootfs, &bundle.user, Path::new(&bundle.directory))
         .because(|| format!("cannot create the working directory {}", bundle.directory))?;
     log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
     let hooks = arrange_hooks(config, bundle, &trusted, program, &ours, &rootfs)?;
@@ -102,14 +104,15 @@ fn arrange_hooks(
     rootfs: &rootfs::Rootfs,
 ) -> Result<Vec<StagedHook>> {
     let own = FileId::of(ours)?;
-    let hooks = trusted.hooks.iter().map(FileId::of).collect::<Result<Vec<_>>>()?;
+    let id = |hook: &Option<OwnedFd>| hook.as_ref().map(FileId::of).transpose();
+    let hooks = trusted.hooks.iter().map(id).collect::<Result<Vec<_>>>()?;
     let confinement = Confinement {
         program,
         rootfs: &config.bundle_dir.join(&config.rootfs_folder),
         root: FileId::of(&rootfs.root)?,
         dev: FileId::of(&rootfs.dev)?,
     };
-    let is_ours = |at| hooks.get(at) == Some(&own);
+    let is_ours = |at| hooks.get(at) == Some(&Some(own));
     Ok(hooks::arrange(&config.hooks.list, is_ours, &bundle.asked, confinement))
 }
 
@@ -197,6 +200,7 @@ fn attach(
     mount: &Mount,
     source: &OwnedFd,
 ) -> Result<()> {
+    reserved::check(&mount.request.destination).because(|| cannot_mount(mount))?;
     let find = || mountpoint::find(rootfs, &mount.request.destination);
     // The way may lead through the host's directories: what a user may not see there, the engine
     // must not tell.
@@ -205,7 +209,7 @@ fn attach(
     if mount.by_user {
         place.judge(&config.user_mounts, &bundle.user)
     } else {
-        place.judge_for_site(&mount.request.destination)
+        place.judge_for_site()
     }
     .because(|| cannot_mount(mount))?;
     let target = place.create_like(source, &bundle.user).because(|| cannot_mount(mount))?;

@@ -14,6 +14,7 @@ mod cache;
 mod claim;
 mod index;
 pub mod lock;
+mod lockfile;
 mod owner;
 mod pending;
 mod table;

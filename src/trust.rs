@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::config::Config;
+use crate::config::{Config, Hook};
 use crate::error::{Because, Error, Result};
 use crate::sys::open::{self, Walk};
 
@@ -45,8 +45,8 @@ pub struct Trusted {
     pub init: Option<OwnedFd>,
     /// The directory over which bundles are mounted.
     pub bundle_dir: OwnedFd,
-    /// The hooks, in the order of the configuration.
-    pub hooks: Vec<OwnedFd>,
+    /// The hooks, in the order of the configuration; none for those that are the image's programs.
+    pub hooks: Vec<Option<OwnedFd>>,
 }
 
 /// Checks all that the configuration names and root uses; sarus.json itself was checked when it
@@ -57,9 +57,9 @@ pub struct Trusted {
 pub fn check_installation(config: &Config) -> Result<Trusted> {
     let judge = Judge::of_root(config.checks)?;
     judge.open(&config.prefix_dir, OFlags::PATH | OFlags::DIRECTORY)?;
-    let hooks = config.hooks.list.iter().map(|hook| judge.program(&hook.path));
+    let program = |hook: &Hook| hook.is_of_host().then(|| judge.program(&hook.path)).transpose();
     let trusted = Trusted {
-        hooks: hooks.collect::<Result<_>>()?,
+        hooks: config.hooks.list.iter().map(program).collect::<Result<_>>()?,
         runtime: judge.program(&config.runc_path)?,
         init: config.init_path.as_deref().map(|path| judge.program(path)).transpose()?,
         bundle_dir: judge.tree(&config.bundle_dir)?,

@@ -16,7 +16,7 @@ const MINIMAL: &str = r#"{"securityChecks": true, "OCIBundleDir": "/var/b", "roo
     "runcPath": "/usr/bin/runc", "ramFilesystemType": "tmpfs"}"#;
 
 /// What takes the place of a key in the minimal file, or is added to it.
-const GOOD: [(&str, &str); 44] = [
+const GOOD: [(&str, &str); 45] = [
     ("$schema", r#""sarus.schema.json""#),
     ("securityChecks", "false"),
     ("OCIBundleDir", r#""/""#),
@@ -36,6 +36,13 @@ const GOOD: [(&str, &str); 44] = [
     (
         "siteMounts",
         r#"[{"type": "bind", "source": "/a", "destination": "/b", "flags": {"bind-propagation": "slave", "size": "1k", "bs": "2"}}]"#,
+    ),
+    (
+        "siteMounts",
+        r#"[{"type": "bind", "source": "/dev/infiniband", "destination": "/dev/infiniband"},
+            {"type": "bind", "source": "/dev/shm", "destination": "/dev/shmem/shm"},
+            {"type": "bind", "source": "/opt/sarus", "destination": "/opt/sarus/"},
+            {"type": "bind", "source": "/a", "destination": "/processes/dev/null"}]"#,
     ),
     ("environment", "{}"),
     ("environment", r#"{"set": [{"A": ""}], "prepend": [], "append": {}, "unset": ["A"]}"#),
@@ -158,6 +165,47 @@ fn incomplete() -> Vec<String> {
     entries.iter().copied().map(without).collect()
 }
 
+/// What engine and runtime make themselves, in several spellings.
+const RESERVED: [&str; 37] = [
+    "/",
+    "//",
+    "/./.",
+    "/dev",
+    "/dev/",
+    "//dev",
+    "/./dev/.",
+    "/proc",
+    "/proc/",
+    "/proc/sys/x",
+    "/sys",
+    "/.//sys/fs",
+    "/dev/null",
+    "/dev/null/",
+    "/dev/null/x",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/console",
+    "/dev/./ptmx",
+    "/dev/pts",
+    "/dev//pts/0",
+    "/dev/shm",
+    "/dev/shm/x",
+    "/dev/mqueue",
+    "/dev/core",
+    "/dev/fd/0",
+    "/dev/stdin",
+    "/dev/stdout",
+    "/dev/stderr",
+    "/dev/init",
+    "/dev/launch",
+    "/opt/sarus/openssh",
+    "/opt//sarus/./openssh/",
+    "/opt/sarus/openssh/etc/userkeys",
+];
+
 /// What the reader and the schema have against `text`.
 fn judge(text: &str) -> (Result<(), String>, Result<(), String>) {
     let ours = Config::parse("sarus.json", text, true).config;
@@ -187,7 +235,11 @@ fn good_files_are_good_for_reader_and_schema() {
 #[test]
 fn bad_files_are_bad_for_reader_and_schema() {
     let files = BAD.iter().map(|(key, value)| with(key, value));
-    for text in files.chain(incomplete()) {
+    let reserved = RESERVED.iter().map(|path| {
+        let mount = format!(r#"[{{"type": "bind", "source": "/a", "destination": "{path}"}}]"#);
+        with("siteMounts", &mount)
+    });
+    for text in files.chain(reserved).chain(incomplete()) {
         let (ours, theirs) = judge(&text);
         assert!(ours.is_err(), "the reader takes {text}");
         assert!(theirs.is_err(), "the schema takes {text}");

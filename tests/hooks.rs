@@ -8,7 +8,7 @@ mod common;
 
 use common::{IMAGE, Installation, Output, Runtime};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -219,4 +219,64 @@ fn the_nvidia_toolkit_gives_the_chosen_devices() {
             assert!(with(none).stdout.starts_with("\n\n"), "{runtime:?} {none:?}");
         }
     }
+}
+
+/// The OCI specification has them found and executed in the container. The image is the user's, so
+/// root must have no part in it.
+#[test]
+fn start_container_hooks_are_programs_of_the_image_and_run_as_the_user() {
+    for runtime in Runtime::ALL {
+        // A program of the host at the same path must not be looked at, nor run.
+        let installation = Installation::with_busybox(runtime);
+        let own = script(&installation, "own", "touch $0.ran");
+        chown(&own, Some(installation.alice.uid), None).unwrap();
+        let root = installation.rootfs("rootfs");
+        let inside = root.join(own.strip_prefix("/").unwrap());
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::write(&inside, "#!/bin/sh\nid -u >/tmp/id; grep Cap /proc/self/status >>/tmp/id\n")
+            .unwrap();
+        fs::set_permissions(&inside, PermissionsExt::from_mode(0o755)).unwrap();
+        installation.forge(&installation.alice, &root, "with", "{}");
+        let hooks = |path: &str, args: &str| {
+            format!(r#"{{"startContainer": [{{"path": "{path}", "args": {args}, "timeout": 1}}]}}"#)
+        };
+        let own = own.to_str().unwrap();
+        let installation = installation.set("OCIHooks", &hooks(own, "[]"));
+        let shown = run(&installation, &["load/library/with", "cat", "/tmp/id"]).succeeds();
+        let mut lines = shown.lines();
+        assert_eq!(lines.next(), Some(installation.alice.uid.to_string().as_str()), "{runtime:?}");
+        assert_eq!(lines.clone().count(), 5, "{shown}");
+        assert!(lines.all(|line| line.ends_with("\t0000000000000000")), "{shown}");
+        let checked = installation.sarus(&installation.alice, &["check"]).stdout;
+        assert!(
+            checked.contains("startContainer: ") && checked.contains("runs as the user"),
+            "{checked}"
+        );
+        // One that is missing, fails, or takes too long.
+        let mut installation = installation;
+        for (path, args) in [
+            (own, "[]"),
+            ("/bin/sh", r#"["sh", "-c", "echo said this >&2; exit 7"]"#),
+            ("/bin/sleep", r#"["sleep", "30"]"#),
+        ] {
+            installation = installation.set("OCIHooks", &hooks(path, args));
+            let output = run(&installation, &[IMAGE, "echo", "started"]);
+            assert_eq!(output.stdout, "", "{runtime:?} {path}");
+            let text = output.fails(125);
+            assert!(text.contains("cannot start 'echo' in the container"), "{runtime:?} {text}");
+            assert!(text.contains("startContainer") && text.contains(path), "{runtime:?} {text}");
+            assert_eq!(text.lines().count(), 2, "{text}");
+        }
+        assert!(!std::path::Path::new(&format!("{own}.ran")).exists());
+    }
+    // What another runtime does is not known.
+    let installation = Installation::with_busybox(Runtime::Runc);
+    let other = installation.path("other");
+    fs::copy(Runtime::Runc.path(), &other).unwrap();
+    let hooks = r#"{"startContainer": [{"path": "/bin/true"}]}"#;
+    let installation = installation.set("runcPath", &format!("{other:?}")).set("OCIHooks", hooks);
+    let text = run(&installation, &[IMAGE, "true"]).fails(125);
+    assert!(text.contains("cannot use the startContainer hook /bin/true"), "{text}");
+    let checked = installation.sarus(&installation.alice, &["check"]).fails(1);
+    drop(checked);
 }

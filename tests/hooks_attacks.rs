@@ -226,7 +226,7 @@ fn directories_that_lead_elsewhere_lead_nowhere() {
     scene.lay_out();
     let shared = scene.path(scene.treasure.strip_prefix("/").unwrap().to_str().unwrap());
     fs::create_dir_all(shared.parent().unwrap()).unwrap();
-    for target in ["/", "/dev", "/proc", "/sys"] {
+    for target in ["/", "/dev", "/dev/null", "/proc", "/sys"] {
         fs::remove_dir(&shared).or_else(|_| fs::remove_file(&shared)).ok();
         symlink(target, &shared).unwrap();
         scene.refused(&format!("leads to {target} there"));
@@ -357,5 +357,19 @@ fn users_who_call_hooks_change_nothing() {
                 assert!(output.clone().fails(1).starts_with("sarus: cannot "), "{output}");
             }
         }
+    }
+}
+
+/// A directory of the host in place of what the runtime goes on to work on as root.
+#[test]
+fn nothing_is_shared_where_the_runtime_works() {
+    for path in
+        ["/", "/dev", "/dev/./null/", "/dev/null/x", "/dev/shm", "/dev/ptmx", "/proc", "/sys"]
+    {
+        let mut scene = Scene::new();
+        let env = scene.bundle.config["hooks"]["prestart"][0]["env"].as_array_mut().unwrap();
+        env.retain(|variable| !variable.as_str().unwrap().starts_with("BIND_MOUNTS="));
+        env.push(format!("BIND_MOUNTS={path}").into());
+        scene.refused("is reserved for the container itself");
     }
 }

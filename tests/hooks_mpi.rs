@@ -183,7 +183,7 @@ fn what_the_image_lacks_is_put_into_usr_lib_and_found() {
         // A library by a link, whose own name is another; and a device.
         let real = fs::canonicalize("/lib/x86_64-linux-gnu/libslurm.so.38").unwrap();
         settings[2] += ":/lib/x86_64-linux-gnu/libslurm.so.38";
-        settings.push(format!("BIND_MOUNTS={}:/dev/full:/dev/loop-control", shared.display()));
+        settings.push(format!("BIND_MOUNTS={}:/dev/loop-control", shared.display()));
         let hooks = mpi::hooks(&installation, false, &settings);
         let installation = installation.set("OCIHooks", &hooks);
         let script = format!(

@@ -133,7 +133,7 @@ const FIXED: &str = "install runc 1.2.8, 1.3.3 or later (Ubuntu: 1.3.3, by USN-7
     runc, rpm -q --changelog runc): Debian 12's 1.1.5+ds1-1+deb12u1 has not";
 
 /// What sarus.json names and root uses.
-pub(super) fn named(report: &mut Report<'_>, config: &Config) {
+pub(super) fn named(report: &mut Report<'_>, config: &Config, runtime: Option<&OciRuntime>) {
     let checks = config.checks;
     let judged = if checks == Checks::On { ", and safe from others" } else { "" };
     let safe = |path: &Path, opened: Result<_>| {
@@ -147,7 +147,15 @@ pub(super) fn named(report: &mut Report<'_>, config: &Config) {
         report.result("initPath", safe(init, trust::program(init, checks)));
     }
     for hook in &config.hooks.list {
-        report.result(hook.stage, safe(&hook.path, trust::program(&hook.path, checks)));
+        let path = &hook.path;
+        if hook.is_of_host() {
+            report.result(hook.stage, safe(path, trust::program(path, checks)));
+        } else if let Some(Err(error)) = runtime.map(|one| one.check_start_hooks(config)) {
+            report.failure(hook.stage, &error);
+        } else {
+            let text = format!("{} is each image's own, and runs as the user", path.display());
+            report.ok(hook.stage, text);
+        }
     }
     for openssh in config.hooks.list.iter().filter_map(|hook| hook.openssh(prefix)) {
         match openssh.exists() {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::json::{Object, Value};
 use crate::log::Level;
+use crate::reserved;
 use crate::trust::Checks;
 
 /// The file system that a container's bundle lies on.
@@ -61,7 +62,7 @@ pub struct Hooks {
 pub struct Hook {
     /// One of `prestart`, `poststop` and so on.
     pub stage: &'static str,
-    /// The program.
+    /// The program: on the host if [`Hook::is_of_host`], else in the image.
     pub path: PathBuf,
     /// Its arguments, with the name that it is called by first.
     pub args: Vec<String>,
@@ -79,6 +80,13 @@ impl Default for Hook {
 }
 
 impl Hook {
+    /// Whether its path is one of the host, and root executes it. Programs of the stage
+    /// `startContainer` are the image's, and run as the container's user.
+    #[must_use]
+    pub fn is_of_host(&self) -> bool {
+        self.stage != "startContainer"
+    }
+
     /// Whether it is the applet `name`, by its path or by what it is called.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
@@ -166,11 +174,20 @@ pub(super) fn site_mounts(value: &Value<'_>) -> Vec<SiteMount> {
             keys.required("type", |kind| kind.one_of(&[("bind", ())]));
             SiteMount {
                 source: keys.required("source", Value::absolute_path),
-                destination: keys.required("destination", Value::absolute_path),
+                destination: keys.required("destination", destination),
                 readonly: keys.optional("flags", mount_flags).unwrap_or_default(),
             }
         })
     })
+}
+
+fn destination(value: &Value<'_>) -> PathBuf {
+    let path = value.absolute_path();
+    // An empty one was noted already.
+    if path.is_absolute() && reserved::check(&path).is_err() {
+        value.expected("a path that is not reserved for the container itself");
+    }
+    path
 }
 
 /// The flags of a site mount: whether it is read-only.
@@ -220,7 +237,7 @@ fn variables(value: &Value<'_>) -> Vec<(String, String)> {
 
 fn variable(name: &str, value: &Value<'_>) -> (String, String) {
     if !is_variable(name) {
-        value.fault(format!("{name:?} is not the name of a variable"));
+        value.expected_key(name, "the name of a variable");
     }
     (name.to_owned(), value.text())
 }
@@ -267,7 +284,7 @@ pub(super) fn compression(keys: &mut Object<'_>) -> Compression {
     let (name, highest) = known.unwrap_or(("zstd", 22));
     let level = keys.optional("squashfsCompressionLevel", |level| match highest {
         0 => {
-            level.fault(format!("{name} has no levels"));
+            level.fault("this kind of compression has no levels");
             0
         }
         _ => level.number(1..=highest),

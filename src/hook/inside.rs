@@ -19,6 +19,7 @@ use super::ldcache::Entry;
 use super::library::major;
 use super::{elf, setting};
 use crate::error::{Because, Error, Result};
+use crate::reserved;
 use crate::sys::confined::{self, Identity};
 use crate::sys::mount::{self, Restrictions};
 use crate::sys::{ids, open};
@@ -204,8 +205,9 @@ impl Inside {
     /// Shows a file, directory or device of the host at the same path.
     ///
     /// # Errors
-    /// When it is not there, or the path is something else in the container.
+    /// When it is not there, or the path is reserved, or something else in the container.
     pub fn share(&self, path: &Path) -> Result<()> {
+        reserved::check(path)?;
         self.show(path, path, Restrictions::default())
     }
 
@@ -220,31 +222,34 @@ impl Inside {
             FileType::Directory => FileType::Directory,
             _ => FileType::RegularFile,
         };
+        self.spare_runtime(path).because(cannot)?;
         let target = self.place(path, kind).because(cannot)?;
-        self.spare_runtime(path, &target).because(cannot)?;
         if (kind_of(&target)? == FileType::Directory) != (kind == FileType::Directory) {
             return Err("only one of host and container has a directory there").because(cannot);
         }
         self.bind(source, &target, restrictions).because(cannot)
     }
 
-    /// Insists that no link of the image leads `path`, which is at `target`, to where the runtime goes
-    /// on to work as root.
-    fn spare_runtime(&self, path: &Path, target: &OwnedFd) -> Result<()> {
-        let identity = |file: &OwnedFd| {
-            let status = open::status(file).because(|| "cannot look at it".into())?;
-            Ok::<_, Error>((status.st_dev, status.st_ino))
-        };
-        for reserved in ["/", "/dev", "/proc", "/sys"].map(Path::new) {
-            let found = self.container.find(reserved, OFlags::PATH)?;
-            if found.is_some_and(|found| identity(&found).ok() == identity(target).ok())
-                && path != reserved
-            {
-                let text = format!("{} leads to {} there", path.display(), reserved.display());
-                return Err(Error::new(text));
-            }
+    /// Insists that no link of the image leads `path` to where the runtime works as root.
+    fn spare_runtime(&self, path: &Path) -> Result<()> {
+        let deepest = path.ancestors().find_map(|known| {
+            let found = self.container.find(known, OFlags::PATH).transpose()?;
+            Some(found.map(|found| (found, path.strip_prefix(known).unwrap_or(path))))
+        });
+        let Some((found, missing)) = deepest.transpose()? else { return Ok(()) };
+        let name = |file: &OwnedFd| std::fs::read_link(mount::proc_path(file.as_fd()));
+        let cannot = || format!("cannot name {}", path.display());
+        let (found, root) = (name(&found).because(cannot)?, name(&self.container.root));
+        let inside = found.strip_prefix(root.because(cannot)?).map_err(|_| "it is outside");
+        let real = Path::new("/").join(inside.because(cannot)?).join(missing);
+        // Without the slash that joining an empty path adds.
+        let real: PathBuf = real.components().collect();
+        if real == path {
+            return Ok(());
         }
-        Ok(())
+        reserved::check(&real).map_err(|_| {
+            Error::new(format!("{} leads to {} there", path.display(), real.display()))
+        })
     }
 
     /// Finds `path` in the container, and creates what is missing of it.

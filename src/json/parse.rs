@@ -7,6 +7,8 @@ use std::ops::Range;
 pub struct Fault {
     pub at: Range<usize>,
     pub what: String,
+    /// The text of the file that was found instead, kept apart: not every reader may see it.
+    pub found: Option<String>,
 }
 
 /// A value and the bytes that it is written in.
@@ -74,14 +76,12 @@ impl<'a> Reader<'a> {
     }
 
     fn fault(&self, what: impl Into<String>) -> Fault {
-        Fault { at: self.at..self.at + 1, what: what.into() }
+        Fault { at: self.at..self.at + 1, what: what.into(), found: None }
     }
 
     fn expected(&self, what: &str) -> Fault {
-        match self.peek() {
-            Some(found) => self.fault(format!("expected {what}, found {found:?}")),
-            None => self.fault(format!("expected {what}, found the end of the file")),
-        }
+        let found = self.peek().map_or_else(|| "the end of the file".into(), |c| format!("{c:?}"));
+        Fault { found: Some(found), ..self.fault(format!("expected {what}")) }
     }
 
     /// Skips `wanted` if it comes next.
@@ -117,10 +117,7 @@ impl<'a> Reader<'a> {
             "false" => Ok(Kind::Bool(false)),
             "null" => Ok(Kind::Null),
             "" => Err(self.expected("a value")),
-            word => {
-                let what = format!("expected a value, found {word}");
-                Err(Fault { at: start..self.at, what })
-            }
+            word => Err(self.expected_since(start, "a value", word)),
         }
     }
 
@@ -131,8 +128,14 @@ impl<'a> Reader<'a> {
         // What a number looks like is left to miniserde.
         match miniserde::json::from_str::<miniserde::json::Value>(digits) {
             Ok(_) => Ok(Kind::Number(digits.parse().ok())),
-            Err(_) => Err(Fault { at: start..self.at, what: format!("{digits} is no number") }),
+            Err(_) => Err(self.expected_since(start, "a number", digits)),
         }
+    }
+
+    /// The fault that `found`, which was read from `start` on, is not `what` has to be there.
+    fn expected_since(&self, start: usize, what: &str, found: &str) -> Fault {
+        let (what, found) = (format!("expected {what}"), Some(found.to_owned()));
+        Fault { at: start..self.at, what, found }
     }
 
     fn string(&mut self) -> Result<String> {
@@ -147,6 +150,7 @@ impl<'a> Reader<'a> {
                     return miniserde::json::from_str(quoted).map_err(|_| Fault {
                         at: start..self.at,
                         what: "malformed string".into(),
+                        found: None,
                     });
                 }
                 '\0'..='\x1f' => break,

@@ -14,7 +14,7 @@ fn faults(text: &str) -> Vec<String> {
         });
     });
     let faults = reading.value.err().unwrap_or_default();
-    faults.iter().map(|fault| fault.describe("f")).collect()
+    faults.iter().map(|fault| fault.describe("f", true)).collect()
 }
 
 #[test]
@@ -60,8 +60,8 @@ fn faults_tell_place_path_expectation_and_finding() {
         ("{\"flag\":true\n  \"kind\": 1}", &["f:2:3: expected ',' or '}', found '\"'"]),
         (r#"{"flag":true,}"#, &["f:1:14: expected a key in double quotes, found '}'"]),
         (r#"{"flag":tru}"#, &["f:1:9: expected a value, found tru"]),
-        (r#"{"flag":012}"#, &["f:1:9: 012 is no number"]),
-        (r#"{"flag":1-1}"#, &["f:1:9: 1-1 is no number"]),
+        (r#"{"flag":012}"#, &["f:1:9: expected a number, found 012"]),
+        (r#"{"flag":1-1}"#, &["f:1:9: expected a number, found 1-1"]),
         ("{\"flag\":\"a\n\"}", &["f:1:9: string is not closed on its line"]),
         (r#"{"flag":"\x"}"#, &["f:1:9: malformed string"]),
         (r#"{"flag":true} x"#, &["f:1:15: expected the end of the file, found 'x'"]),
@@ -81,7 +81,7 @@ fn unknown_keys_are_notes() {
         });
     });
     assert!(reading.value.is_ok());
-    let notes: Vec<_> = reading.notes.iter().map(|(_, note)| note.describe("f")).collect();
+    let notes: Vec<_> = reading.notes.iter().map(|(_, note)| note.describe("f", true)).collect();
     assert_eq!(notes, ["f:1:13: a.b: unknown key, ignored", "f:1:22: c: unknown key, ignored"]);
 }
 
@@ -130,7 +130,7 @@ fn no_input_makes_it_panic() {
             }
         });
         for fault in reading.value.err().unwrap_or_default() {
-            assert!(!fault.describe("f").is_empty() && fault.excerpt().contains('^'));
+            assert!(!fault.describe("f", true).is_empty() && fault.excerpt().contains('^'));
         }
     }
 }

@@ -3,6 +3,7 @@
 //! A runtime's exit status tells its own failure from one of the program no better than a shell's;
 //! its log does. runc logs as `time="…" level=error msg="…"`, crun in plain text.
 
+use super::supervise::End;
 use crate::bundle::hooks::StagedHook;
 use crate::bundle::{Bundle, HOOKS_OUTPUT};
 use crate::error::Error;
@@ -42,6 +43,26 @@ pub fn explain(bundle: &Bundle, place: &OwnedFd, hooks: &[StagedHook]) -> Option
     }
     let hint = hints.into_iter().flatten().collect::<Vec<_>>().join("; ");
     Some(if hint.is_empty() { error } else { error.hint(hint) }.exit(super::execute::FAILED))
+}
+
+/// The error, if the program was never reached: runtimes do not log a failed hook of the stage
+/// `startContainer`, the last one before it. `launch`, which comes between them, tells its own
+/// failure, by exit status 125.
+pub fn explain_start(
+    bundle: &Bundle,
+    place: &OwnedFd,
+    hooks: &[StagedHook],
+    end: &End,
+) -> Option<Error> {
+    end.status_before_start().filter(|status| *status != super::execute::FAILED)?;
+    let hooks = hooks.iter().filter(|hook| hook.stage == "startContainer");
+    let paths = hooks.map(|hook| hook.path.display().to_string()).collect::<Vec<_>>();
+    let program = bundle.args.first().filter(|_| !paths.is_empty())?;
+    let text = format!("cannot start '{program}' in the container: a startContainer hook failed");
+    let printed = in_one_line(&read(place, HOOKS_OUTPUT).unwrap_or_default());
+    let printed = if printed.is_empty() { printed } else { format!("; it printed: {printed}") };
+    let hint = format!("the image must have a working {}{printed}", paths.join(" and "));
+    Some(Error::new(text).hint(hint).exit(super::execute::FAILED))
 }
 
 fn read(place: &OwnedFd, name: &str) -> Option<String> {

@@ -82,9 +82,14 @@ pub fn run(
     if let Some(janitor) = janitor {
         janitor.dismiss();
     }
-    match end?.exit_status() {
+    let end = end?;
+    let error = || {
+        let logged = diagnosis::explain(bundle, place, hooks);
+        logged.or_else(|| diagnosis::explain_start(bundle, place, hooks, &end))
+    };
+    match end.exit_status() {
         0 => Ok(0),
-        status => diagnosis::explain(bundle, place, hooks).map_or(Ok(status), Err),
+        status => error().map_or(Ok(status), Err),
     }
 }
 

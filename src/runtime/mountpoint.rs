@@ -8,6 +8,7 @@ use super::files;
 use super::rootfs::Rootfs;
 use crate::config::UserMounts;
 use crate::error::{Because, Error, Result};
+use crate::reserved;
 use crate::sys::{ids, mount, open};
 use crate::user::User;
 use rustix::fd::{AsFd, OwnedFd};
@@ -23,40 +24,6 @@ pub struct Place<'a> {
     found: OwnedFd,
     /// The names of the rest.
     missing: Vec<OsString>,
-}
-
-/// What is engine and runtime's own: a mount there would get root's files written into it.
-const RESERVED: [&str; 21] = [
-    "/",
-    "/dev",
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/tty",
-    "/dev/console",
-    "/dev/ptmx",
-    "/dev/pts",
-    "/dev/shm",
-    "/dev/mqueue",
-    "/dev/core",
-    "/dev/stdin",
-    "/dev/stdout",
-    "/dev/stderr",
-    "/dev/init",
-    "/dev/launch",
-    "/proc",
-    "/sys",
-];
-
-fn not_reserved(path: &Path) -> Result<()> {
-    if RESERVED.iter().any(|reserved| path == Path::new(reserved))
-        || ["/proc", "/sys", "/dev/fd"].iter().any(|reserved| path.starts_with(reserved))
-    {
-        return Err(Error::new(format!("{} is reserved for the container itself", path.display())));
-    }
-    Ok(())
 }
 
 /// Follows `destination` inside the container's root as far as it goes.
@@ -82,9 +49,17 @@ pub fn find<'a>(rootfs: &'a Rootfs, destination: &Path) -> Result<Place<'a>> {
     Err(Error::new("the root directory is gone"))
 }
 
-/// The directory `path` in the container, created when it is missing.
-pub fn directory(rootfs: &Rootfs, user: &User, path: &Path) -> Result<OwnedFd> {
-    ids::as_user(user, || find(rootfs, path))?.create(user, FileType::Directory)
+/// Creates the working directory `path` of the container when it is missing; not where engine and
+/// runtime make what is there, which they do later: then `launch` finds it, or ends the run.
+pub fn create_directory(rootfs: &Rootfs, user: &User, path: &Path) -> Result<()> {
+    if reserved::check(path).is_err() {
+        return Ok(());
+    }
+    let place = ids::as_user(user, || find(rootfs, path))?;
+    match reserved::check(&place.resolved()?) {
+        Ok(()) => place.create(user, FileType::Directory).map(drop),
+        Err(_) => Ok(()),
+    }
 }
 
 impl Place<'_> {
@@ -98,14 +73,13 @@ impl Place<'_> {
         Ok(Path::new("/").join(inside).join(self.missing.iter().collect::<PathBuf>()))
     }
 
-    /// Whether the site may mount here, which asked for `destination`: not where a link of the image
-    /// leads to what is engine and runtime's own.
+    /// Whether the site may mount here: not where a link of the image leads to what is engine and
+    /// runtime's own.
     ///
     /// # Errors
     /// When not.
-    pub fn judge_for_site(&self, destination: &Path) -> Result<()> {
-        let path = self.resolved()?;
-        if path == destination { Ok(()) } else { not_reserved(&path) }
+    pub fn judge_for_site(&self) -> Result<()> {
+        reserved::check(&self.resolved()?)
     }
 
     /// Whether `user` may mount here. What the site forbids is compared with the resolved path,
@@ -115,7 +89,7 @@ impl Place<'_> {
     /// When not, with the rule.
     pub fn judge(&self, limits: &UserMounts, user: &User) -> Result<()> {
         let path = self.resolved()?;
-        not_reserved(&path)?;
+        reserved::check(&path)?;
         // Where the user cannot go, no destination of theirs was found either.
         let find = |limit: &Path| ids::as_user(user, || find(self.rootfs, limit)).ok();
         let resolved = |limit: &Path| find(limit)?.resolved().ok();

@@ -80,6 +80,19 @@ impl OciRuntime {
         self.kind != Kind::Crun
     }
 
+    /// Refuses hooks of the stage `startContainer`, which are programs of the image, where the OCI
+    /// runtime is not known to execute them as the container's user.
+    ///
+    /// # Errors
+    /// When sarus.json has such hooks, and this is neither runc nor crun.
+    pub fn check_start_hooks(&self, config: &Config) -> Result<()> {
+        let hook = config.hooks.list.iter().find(|hook| !hook.is_of_host());
+        let Some(hook) = hook.filter(|_| self.kind == Kind::Other) else { return Ok(()) };
+        let cannot = || format!("cannot use the startContainer hook {}", hook.path.display());
+        let runtime = config.runc_path.display();
+        Err(format!("{runtime} may execute it as root")).because(cannot)
+    }
+
     /// Whether this is a release of runc without the fixes of CVE-2025-31133, CVE-2025-52565 and
     /// CVE-2025-52881, which came with 1.2.8, 1.3.3 and 1.4.0-rc.3.
     #[must_use]

@@ -83,7 +83,8 @@ impl<'a> Watch<'a> {
                 libc::SIGCHLD => {
                     while let Some((pid, change)) = process::next_change() {
                         if pid == self.runtime.child {
-                            return Ok(End { change, given_up });
+                            let has_started = self.started.is_some();
+                            return Ok(End { change, given_up, has_started });
                         }
                     }
                 }
@@ -219,12 +220,22 @@ pub struct End {
     change: Change,
     /// The signal for which it was given up: then it ended by our own hand.
     given_up: Option<i32>,
+    /// Whether the applet `launch` announced the program.
+    has_started: bool,
 }
 
 impl End {
     /// Whether the runtime was killed, be it by us.
     pub fn is_violent(&self) -> bool {
         matches!(self.change, Change::Killed(_))
+    }
+
+    /// The exit status of a runtime that ended by itself before the program was announced.
+    pub fn status_before_start(&self) -> Option<u8> {
+        match self.change {
+            Change::Exited(status) if !self.has_started => Some(status),
+            _ => None,
+        }
     }
 
     /// The exit status of the run. The user is told of a runtime that someone else killed.

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Repository;
 use super::claim::Claim;
+use super::lockfile;
 use crate::digest::Digest;
 use crate::error::{Because, Error, Result};
 use crate::log;
@@ -218,6 +219,8 @@ impl Partial {
     pub fn publish(self) -> Result<()> {
         let about = || format!("cannot rename a blob to {}", self.to.display());
         let from = self.claim.path();
+        // Nobody can lock it before it is renamed: it is locked until then, and no lock afterwards.
+        lockfile::publish(self.claim.file(), self.to.parent().unwrap_or(Path::new(".")));
         fs::rename(from, &self.to).because(about)
     }
 }

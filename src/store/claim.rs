@@ -5,9 +5,9 @@
 //! with the process, whatever ends that. Where a file system has no flock, a symbolic link beside
 //! the file tells its owner ([`Link`]).
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::sleep;
@@ -17,6 +17,7 @@ use rustix::fs::{AtFlags, FlockOperation, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::lock::{remove_own, take_away_abandoned};
+use super::lockfile::{self, LockFile};
 use super::owner::Owner;
 use crate::error::{Because, Result};
 
@@ -57,17 +58,21 @@ impl Claim {
     /// As of [`Claim::take`].
     pub fn try_take(path: &Path) -> Result<Option<Self>> {
         let about = || format!("cannot lock {}", path.display());
-        let mut how = OpenOptions::new();
-        how.read(true).write(true).create(true).truncate(false).mode(0o644);
-        let file = match how.custom_flags(libc::O_NOFOLLOW).open(path) {
+        let LockFile { file, exposed } = match lockfile::open(path) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 return wait_for_other_user(path).because(about);
             }
-            file => file.because(about)?,
+            opened => opened.because(about)?,
         };
         let link = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => None,
-            Err(Errno::WOULDBLOCK | Errno::INTR) => return Ok(None),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                // Left by an earlier release, and locked by anybody: the next try makes another.
+                if exposed {
+                    fs::remove_file(path).because(about)?;
+                }
+                return Ok(None);
+            }
             Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => {
                 match Link::make(path).because(about)? {
                     Some(link) => Some(link),
@@ -121,7 +126,9 @@ impl Drop for Claim {
 /// In a repository that several users write: what another one makes is waited for, and what another
 /// one left is removed.
 fn wait_for_other_user(path: &Path) -> Result<Option<Claim>> {
-    let Ok(file) = File::open(path) else { return Err(Errno::ACCESS).because(|| "open".into()) };
+    let Ok(file) = lockfile::open_foreign(path) else {
+        return Err(Errno::ACCESS).because(|| "open".into());
+    };
     if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
         fs::remove_file(path).because(|| "it is another user's, and cannot be removed".into())?;
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::lockfile::{self, LockFile};
 use super::owner::{Owner, is_abandoned};
 use crate::error::{Because, Error, Result};
 use crate::log;
@@ -46,8 +47,27 @@ impl Lock {
     /// When the repository is read-only, or another writer does not end in time.
     pub fn take(root: &Path) -> Result<Self> {
         let mut turn = Turn { root, since: Instant::now(), notices: 0 };
+        replace_exposed(&root.join(".lock"));
         let lock = turn.flock().and_then(|flock| turn.link(flock));
         lock.because(|| format!("cannot lock {}", root.display()))
+    }
+}
+
+/// Removes the lock file of an earlier release, which others may have open, and lock for ever. Should
+/// a writer hold it just now, `metadata.json.lock` still keeps the next one out.
+fn replace_exposed(path: &Path) {
+    if let Ok(LockFile { exposed: true, .. }) = lockfile::open(path) {
+        fs::remove_file(path).ok();
+    }
+}
+
+/// Opens the lock file `path`. Another administrator's may be open to this one for reading alone.
+fn open(path: &Path) -> std::io::Result<fs::File> {
+    match lockfile::open(path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            lockfile::open_foreign(path).map_err(|_| error)
+        }
+        opened => opened.map(|lock| lock.file),
     }
 }
 
@@ -112,12 +132,7 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn flock(&mut self) -> Result<Option<fs::File>> {
         let path = self.root.join(".lock");
-        let mut how = fs::OpenOptions::new();
-        // NFS turns flock into a POSIX lock, for which the file must be open for writing.
-        let file = how.read(true).write(true).create(true).truncate(false).open(&path);
-        // It may be another administrator's.
-        let file = file.or_else(|error| fs::File::open(&path).map_err(|_| error));
-        let file = file.because(|| format!("cannot open {}", path.display()))?;
+        let file = open(&path).because(|| format!("cannot open {}", path.display()))?;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Some(file)),

@@ -3,6 +3,7 @@
 //! Everything here changes the calling thread only, as the kernel does; the program has one thread
 //! whenever it holds privileges. See credentials(7) and setresuid(2).
 
+use super::signal;
 use crate::error::{Because, Error, Result};
 use crate::user::User;
 use rustix::process::{Gid, Uid};
@@ -132,15 +133,22 @@ pub fn as_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
     result
 }
 
-/// Runs `work` while the caller, whose real id this process has, cannot signal it.
+/// Runs `work` while neither the caller, whose real id this process has, can signal it, nor the
+/// caller's terminal, which asks for no permission. What came before takes effect before: a SIGSTOP,
+/// which cannot be blocked, at the end of the call that changes the id.
 ///
 /// # Errors
 /// Those of `work`, or when the kernel refuses the change.
 pub(super) fn unsignalled<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
     let caller = rustix::process::getuid();
-    set_thread_res_uid(Some(Uid::ROOT), None, None)?;
-    let result = work();
-    set_thread_res_uid(Some(caller), None, None)?;
+    let mask = signal::block_all()?;
+    let result =
+        set_thread_res_uid(Some(Uid::ROOT), None, None).map_err(Into::into).and_then(|()| {
+            let result = work();
+            set_thread_res_uid(Some(caller), None, None)?;
+            result
+        });
+    mask.restore();
     result
 }
 

@@ -82,43 +82,92 @@ impl LoopInfo64 {
 /// How long to wait for a device that udev or another start took from under us.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long to wait for other starts on this node. Each holds the lock for less than a millisecond.
-const TURN: Duration = Duration::from_secs(2);
+/// How long to wait for other starts on this node. Each holds the lock for less than a millisecond,
+/// but whoever serves the image from a file system of their own can make it last.
+const TURN: Duration = Duration::from_millis(100);
+
+/// The time between two looks.
+const INTERVAL: Duration = Duration::from_millis(1);
+
+/// What could not be done, and why.
+type Failure = (String, std::io::Error);
 
 /// The read-only loop device of `image`: the one that serves it already, or a new one.
 ///
 /// # Errors
 /// When there is no loop driver, or no device can be had in half a minute.
 pub fn attach(image: impl AsFd) -> Result<LoopDevice> {
-    let control = open("/dev/loop-control", OFlags::RDWR)
-        .because(|| "cannot open /dev/loop-control".into())
-        .map_err(|error| error.hint("the kernel module may be missing: modprobe loop"))?;
-    // Starts of one node take turns, or each of 128 ranks would find no device and make its own.
     let stat = rustix::fs::fstat(&image).because(|| "cannot stat the image file".into())?;
     let name = std::fs::read_link(super::mount::proc_path(image.as_fd()))
         .because(|| "cannot name the image file".into())?;
-    take_turns(&control)?;
-    if let Some(device) = find(&name, stat.st_dev, stat.st_ino) {
+    let find = || find(&name, stat.st_dev, stat.st_ino);
+    // Most starts find one, and need no lock.
+    if let Some(device) = find() {
         return Ok(device);
     }
-    create(&control, &image)
+    let control = open("/dev/loop-control", OFlags::RDWR)
+        .because(|| "cannot open /dev/loop-control".into())
+        .map_err(|error| error.hint("the kernel module may be missing: modprobe loop"))?;
+    make(&control, &image, find)
 }
 
-/// Only root can open this file, but a user can stop an engine of theirs that holds the lock: then
-/// the others go on without, and lose no more than the sharing of a device.
-fn take_turns(control: &OwnedFd) -> Result<()> {
+/// Makes a device when it is this process's turn, unless another start has made one meanwhile: each
+/// of 128 ranks would find no device and make its own.
+fn make(
+    control: &OwnedFd,
+    image: &impl AsFd,
+    find: impl Fn() -> Option<LoopDevice>,
+) -> Result<LoopDevice> {
     let start = Instant::now();
-    while let Err(errno) = rustix::fs::flock(control, FlockOperation::NonBlockingLockExclusive) {
-        if errno != rustix::io::Errno::WOULDBLOCK {
-            return Err(errno).because(|| "cannot take turns at /dev/loop-control".into());
+    let mut waits = true;
+    loop {
+        let made = ids::unsignalled(|| Ok(take_turn(control, image, waits, &find)));
+        match made.because(|| "cannot keep signals off".into())? {
+            Ok(device) => return Ok(device),
+            Err((_, error)) if is_passing(&error) && start.elapsed() < PATIENCE => {}
+            Err((what, error)) => return Err(error).because(|| what),
         }
-        if start.elapsed() > TURN {
+        if waits && start.elapsed() > TURN {
             log::info("loop", || "somebody holds /dev/loop-control: going on without".into());
-            return Ok(());
+            waits = false;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::sleep(INTERVAL);
     }
-    Ok(())
+}
+
+/// Someone else has the lock or was faster (EAGAIN, EBUSY), or udev has not made the node yet (ENOENT,
+/// ENXIO).
+fn is_passing(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::EBUSY | libc::ENOENT | libc::ENXIO | libc::EINTR)
+    )
+}
+
+/// One try, with the lock if it is free. If it is not, and the caller no longer `waits`, a try without:
+/// then no more than the sharing of a device is lost.
+///
+/// Only root can open this file. But a user whose engine stopped with the lock would hold up others,
+/// so no signal of theirs reaches a process that has it.
+fn take_turn(
+    control: &OwnedFd,
+    image: &impl AsFd,
+    waits: bool,
+    find: &impl Fn() -> Option<LoopDevice>,
+) -> Result<LoopDevice, Failure> {
+    // A signal that was permitted before and is still on its way takes effect meanwhile.
+    if let Some(device) = find() {
+        return Ok(device);
+    }
+    match rustix::fs::flock(control, FlockOperation::NonBlockingLockExclusive) {
+        Err(errno) if waits || errno != rustix::io::Errno::WOULDBLOCK => {
+            return Err(("cannot take turns at /dev/loop-control".into(), errno.into()));
+        }
+        _ => {}
+    }
+    let device = find().map_or_else(|| create(control, image), Ok);
+    rustix::fs::flock(control, FlockOperation::Unlock).ok();
+    device
 }
 
 fn open(path: &str, access: OFlags) -> rustix::io::Result<OwnedFd> {
@@ -161,33 +210,17 @@ fn status(device: &OwnedFd) -> Option<LoopInfo64> {
     (answer == 0).then_some(info)
 }
 
-fn create(control: &OwnedFd, image: &impl AsFd) -> Result<LoopDevice> {
-    let start = Instant::now();
-    loop {
-        // SAFETY: takes no argument and gives a number.
-        let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
-        if number < 0 {
-            return Err(last_error()).because(|| "cannot find a free loop device".into());
-        }
-        let path = format!("/dev/loop{number}");
-        let result = open(&path, OFlags::RDONLY).map_err(std::io::Error::from).and_then(|device| {
-            configure(&device, image).map(|()| LoopDevice { _device: device, path: path.clone() })
-        });
-        match result {
-            Ok(device) => return Ok(device),
-            // Someone else was faster (EBUSY), or udev has not made the node yet (ENOENT, ENXIO).
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EBUSY | libc::ENOENT | libc::ENXIO | libc::EAGAIN)
-                ) && start.elapsed() < PATIENCE =>
-            {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            Err(error) => {
-                return Err(error).because(|| format!("cannot attach the image to {path}"));
-            }
-        }
+fn create(control: &OwnedFd, image: &impl AsFd) -> Result<LoopDevice, Failure> {
+    // SAFETY: takes no argument and gives a number.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
+    if number < 0 {
+        return Err(("cannot find a free loop device".into(), last_error()));
+    }
+    let path = format!("/dev/loop{number}");
+    let device = open(&path, OFlags::RDONLY).map_err(std::io::Error::from);
+    match device.and_then(|device| configure(&device, image).map(|()| device)) {
+        Ok(device) => Ok(LoopDevice { _device: device, path }),
+        Err(error) => Err((format!("cannot attach the image to {path}"), error)),
     }
 }
 
@@ -206,21 +239,20 @@ fn configure(device: &OwnedFd, image: &impl AsFd) -> std::io::Result<()> {
     if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY | libc::ENOSYS)) {
         return Err(error);
     }
-    // Killed in between, this process would leave a device behind that nobody detaches.
-    ids::unsignalled(|| {
-        // SAFETY: takes a descriptor by value. Opened read-only, it makes the device read-only too.
-        if unsafe { libc::ioctl(device, LOOP_SET_FD as _, image) } != 0 {
-            return Err(last_error());
-        }
-        // SAFETY: the kernel reads one `loop_info64`, and `info` is one.
-        if unsafe { libc::ioctl(device, LOOP_SET_STATUS64 as _, &raw const info) } != 0 {
-            let error = last_error();
-            // SAFETY: takes no argument. The device is ours since the call above.
-            unsafe { libc::ioctl(device, LOOP_CLR_FD as _) };
-            return Err(error);
-        }
-        Ok(())
-    })
+    // Killed in between, this process would leave a device behind that nobody detaches; but no signal
+    // of its user's comes in now.
+    // SAFETY: takes a descriptor by value. Opened read-only, it makes the device read-only too.
+    if unsafe { libc::ioctl(device, LOOP_SET_FD as _, image) } != 0 {
+        return Err(last_error());
+    }
+    // SAFETY: the kernel reads one `loop_info64`, and `info` is one.
+    if unsafe { libc::ioctl(device, LOOP_SET_STATUS64 as _, &raw const info) } != 0 {
+        let error = last_error();
+        // SAFETY: takes no argument. The device is ours since the call above.
+        unsafe { libc::ioctl(device, LOOP_CLR_FD as _) };
+        return Err(error);
+    }
+    Ok(())
 }
 
 fn last_error() -> std::io::Error {

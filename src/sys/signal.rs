@@ -162,9 +162,23 @@ impl std::fmt::Debug for Mask {
 impl Mask {
     /// Blocks these and no others in this process.
     pub fn restore(&self) {
-        // SAFETY: the set was filled by the kernel in `take_over`.
+        // SAFETY: the kernel filled the set when it was replaced.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
     }
+}
+
+/// Blocks all signals but those that tell of faults of the program; the mask that was there before.
+pub(super) fn block_all() -> std::io::Result<Mask> {
+    let (mut set, mut before) = (empty_set(), empty_set());
+    // SAFETY: the sets are initialised, and the calls write to nothing else.
+    let answer = unsafe {
+        libc::sigfillset(&raw mut set);
+        for signal in FAULTS {
+            libc::sigdelset(&raw mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, &raw mut before)
+    };
+    if answer == 0 { Ok(Mask(before)) } else { Err(std::io::Error::last_os_error()) }
 }
 
 fn is_ignored(number: i32) -> bool {

@@ -10,6 +10,7 @@ mod common;
 
 mod images;
 mod kernels;
+mod locks;
 mod mounts;
 mod processes;
 mod races;
@@ -76,6 +77,7 @@ fn with_site_mount(runtime: Runtime) -> (Installation, PathBuf) {
         ("tobob", "/site/bob"),
         ("out", "../../../../../.."),
         ("proclink", "/proc"),
+        ("todev", "/dev"),
         ("alias", "/aliased"),
     ] {
         symlink(target, root.join(name)).unwrap();

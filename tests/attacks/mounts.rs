@@ -109,6 +109,16 @@ fn a_destination_is_judged_where_it_really_is() {
             ("/dev/pts", "reserved"),
             ("/dev/init", "reserved"),
             ("/dev/launch", "reserved"),
+            ("/dev/null/x", "reserved"),
+            ("/dev/full/x/y", "reserved"),
+            ("/dev/pts/0", "reserved"),
+            ("/dev/shm/x", "reserved"),
+            ("/dev/mqueue/x", "reserved"),
+            ("/dev/launch/x", "reserved"),
+            ("/todev/null", "reserved"),
+            ("/todev/./full//x/", "reserved"),
+            ("/opt/sarus/openssh", "reserved"),
+            ("/opt/sarus/openssh/etc/userkeys", "reserved"),
             ("/dev/fd", "reserved"),
             ("/dev/fd/0", "reserved"),
             ("/dev/stdin", "reserved"),
@@ -155,7 +165,15 @@ fn a_destination_is_judged_where_it_really_is() {
                 assert_eq!(snapshot(&site), before, "{destination}");
             }
         }
-        for allowed in ["/o/below", "/etcetera", "/out/usr", "/site/alice", "/site/roots"] {
+        for allowed in [
+            "/dev/infiniband",
+            "/todev/x",
+            "/o/below",
+            "/etcetera",
+            "/out/usr",
+            "/site/alice",
+            "/site/roots",
+        ] {
             run(&installation, &[&bind(data, allowed), IMAGE, "ls", allowed]).succeeds();
         }
         assert_eq!(snapshot(&site), before);
@@ -165,6 +183,104 @@ fn a_destination_is_judged_where_it_really_is() {
         for made in ["alice/new", "alice/new/deep", "alice/work", "alice/work/deep"] {
             let made = fs::metadata(site.join(made)).unwrap();
             assert_eq!((made.uid(), made.gid()), (installation.alice.uid, installation.alice.gid));
+        }
+    }
+}
+
+/// A directory in place of a device would be what programs find there; below some names, runtimes
+/// would go on to work in it.
+#[test]
+fn a_working_directory_is_not_made_where_the_runtime_works() {
+    for runtime in Runtime::ALL {
+        let (installation, _) = with_site_mount(runtime);
+        for directory in [
+            "/dev/full/x",
+            "/dev/null/x/y",
+            "/dev/null",
+            "/dev/launch",
+            "/dev/launch/x",
+            "/todev/full/x",
+            "/todev/tty",
+            "/dev/shm/nonsense",
+            "/dev/pts/nonsense",
+            "/proc/nonsense",
+            "/sys/nonsense",
+            "/todev/shm/nonsense",
+        ] {
+            let text = run(&installation, &["-w", directory, IMAGE, "true"]).fails(125);
+            assert!(text.contains(&format!("cannot start in {directory}")), "{runtime:?} {text}");
+        }
+        for (directory, found) in [
+            ("/", "/"),
+            ("/dev", "/dev"),
+            ("/dev/shm", "/dev/shm"),
+            ("/dev/pts", "/dev/pts"),
+            ("/proc", "/proc"),
+            ("/proc/sys/", "/proc/sys"),
+            ("/sys/class", "/sys/class"),
+            ("/todev", "/dev"),
+            ("/dev/made/deep", "/dev/made/deep"),
+        ] {
+            let shown = run(&installation, &["-w", directory, IMAGE, "pwd", "-P"]).succeeds();
+            assert_eq!(shown.trim_end(), found, "{runtime:?} {directory}");
+        }
+    }
+}
+
+/// `"source": "/dev", "destination": "/dev"` had the runtime replace the host's `/dev/ptmx`; another
+/// source became full of device files.
+#[test]
+fn no_mount_of_the_site_covers_what_is_the_containers_own() {
+    let installation = Installation::with_busybox(Runtime::Runc);
+    let source = installation.path("source");
+    fs::create_dir(&source).unwrap();
+    let before = snapshot(&source);
+    let mut installation = installation;
+    for destination in ["/", "/dev", "/dev/.", "/dev//null/", "/dev/pts", "/proc", "/sys/fs"] {
+        let mounts = format!(
+            r#"[{{"type": "bind", "source": "{}", "destination": "{destination}"}}]"#,
+            source.display()
+        );
+        installation = installation.set("siteMounts", &mounts);
+        for runtime in Runtime::ALL {
+            installation = installation.runtime(runtime).set("siteMounts", &mounts);
+            let text = run(&installation, &[IMAGE, "true"]).fails(125);
+            let place = format!("{}:11:", installation.config_file().display());
+            let why = "siteMounts[0].destination: expected a path that is not reserved for the \
+                       container itself, found ";
+            assert!(text.contains(&place) && text.contains(why), "{destination}: {text}");
+            let checked = installation.sarus(&installation.alice, &["check"]).stdout;
+            assert!(checked.contains(why), "{destination}: {checked}");
+            assert_eq!(snapshot(&source), before, "{destination}");
+        }
+    }
+}
+
+#[test]
+fn file_systems_of_the_kernel_are_as_closed_as_the_hosts() {
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        for pid in ["--pid=private", "--pid=host"] {
+            let table = run(&installation, &[pid, IMAGE, "cat", "/proc/self/mountinfo"]).succeeds();
+            for (place, flags) in [
+                ("/proc", &["nosuid", "nodev", "noexec"][..]),
+                ("/proc/sys", &["ro"]),
+                ("/sys", &["nosuid", "nodev", "noexec", "ro"]),
+                ("/dev", &["nosuid"]),
+                ("/dev/pts", &["nosuid", "noexec"]),
+                ("/dev/shm", &["nosuid", "nodev", "noexec"]),
+                ("/dev/mqueue", &["nosuid", "nodev", "noexec"]),
+                ("/", &["nosuid", "nodev"]),
+            ] {
+                let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+                let mount = table.lines().map(fields).rfind(|fields| fields[4] == place);
+                let mount =
+                    mount.unwrap_or_else(|| panic!("{runtime:?} {pid}: no {place}: {table}"));
+                for flag in flags {
+                    let has = mount[5].split(',').any(|found| found == *flag);
+                    assert!(has, "{runtime:?} {pid}: {place} is not {flag}: {}", mount[5]);
+                }
+            }
         }
     }
 }

@@ -111,3 +111,38 @@ fn what_root_believes_must_be_safe_from_others() {
     }
     run(&installation, &[IMAGE, "true"]).succeeds();
 }
+
+/// A site may close the file to users, for the passwords that stand in the environment of hooks, say.
+#[test]
+fn no_value_of_a_configuration_is_told_to_who_may_not_read_it() {
+    let installation = Installation::with_busybox(Runtime::Runc);
+    let config = installation.config_file();
+    let good = fs::read_to_string(&config).unwrap();
+    let faulty = good.replace("\"tmpfs\"", "\"SECRET\"").replace("true", "7357, \"TOKEN\": 1");
+    let hooks = r#""OCIHooks": {"prestart": [{"path": "SECRET", "env": ["=SECRET"], "timeout": -7357}]},
+        "siteMounts": [{"type": "SECRET", "source": "SECRET", "destination": "/proc/SECRET"}],
+        "environment": {"set": {"SECRET=": "1"}}, "maxConcurrentDownloads": 7357,
+        "squashfsCompression": "lz4", "squashfsCompressionLevel": 7357,
+        "insecureRegistries": ["SECRET/"], "cacheMaxSize": "7357 SECRET", "userMounts": "SECRET",
+        "rootfsFolder""#;
+    let faulty = faulty.replace("\"rootfsFolder\"", hooks);
+    let word = good.replace("true", "SECRET");
+    let number = good.replace("true", "7357.7357.");
+    let letter = good.replace("true", "SECRET\u{2764}");
+    for (text, places) in [(faulty, 14), (word, 1), (number, 1), (letter, 1)] {
+        fs::write(&config, text).unwrap();
+        for (mode, is_told) in [(0o600, false), (0o644, true)] {
+            fs::set_permissions(&config, PermissionsExt::from_mode(mode)).unwrap();
+            let output = run(&installation, &[IMAGE, "true"]);
+            let shown = output.clone().fails(125);
+            for secret in ["SECRET", "7357"] {
+                assert!(is_told || !shown.contains(secret), "{mode:o}: {output}");
+            }
+            assert!(!is_told || shown.contains("SECRET") || shown.contains("7357"), "{output}");
+            let told = shown.matches("expected ").count() + shown.matches("no levels").count();
+            assert!(told >= places, "{mode:o}: {told} of {places}: {output}");
+            let line = format!("{}:2:", config.display());
+            assert!(shown.contains(&line), "{output}");
+        }
+    }
+}

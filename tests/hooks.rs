@@ -271,8 +271,9 @@ fn start_container_hooks_are_programs_of_the_image_and_run_as_the_user() {
     }
     // What another runtime does is not known.
     let installation = Installation::with_busybox(Runtime::Runc);
-    let other = installation.path("other");
-    fs::copy(Runtime::Runc.path(), &other).unwrap();
+    let runc = Runtime::Runc.path();
+    let text = format!("[ $1 != --version ] || exec echo other; exec {} \"$@\"", runc.display());
+    let other = script(&installation, "other", &text);
     let hooks = r#"{"startContainer": [{"path": "/bin/true"}]}"#;
     let installation = installation.set("runcPath", &format!("{other:?}")).set("OCIHooks", hooks);
     let text = run(&installation, &[IMAGE, "true"]).fails(125);

@@ -6,59 +6,16 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Gid, Uid};
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
-};
 
 use super::ids;
 use crate::error::{Because, Error, Result};
 use crate::user::User;
 
-/// The program is ended after so many seconds: an image may hold files that it waits for.
-const SECONDS: u32 = 60;
-
-/// The largest file that it may write.
-const MAX_FILE: u64 = 64 << 20;
-
-/// Who the program is.
-#[derive(Debug, Clone, Copy)]
-pub struct Identity {
-    /// Its user id.
-    pub uid: Uid,
-    /// Its group id, and only group.
-    pub gid: Gid,
-}
-
-/// Executes `program` with `root` as its root directory, without capabilities, so that it can
-/// neither change its root again nor gain a right, and waits for its end. No other descriptor is
-/// open in it. The first of `words` is what it is called.
-///
-/// It must be linked statically: else it would become what the image holds as its interpreter.
-///
-/// # Errors
-/// When it cannot be executed, or fails.
-pub fn run(
-    program: BorrowedFd<'_>,
-    words: &[&str],
-    root: BorrowedFd<'_>,
-    identity: Identity,
-) -> Result<()> {
-    let mut command = command(program, words, root, move || confine(identity))?;
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = command.output().because(|| "cannot execute it".into())?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    let last = text.lines().next_back().unwrap_or("it says nothing");
-    Err(Error::new(format!("it ended with {}: {last:.300}", output.status)))
-}
-
 /// Starts `program` as `user`, who is not root, with `root` as its root directory, with `umask`, and
 /// in a session of its own: a daemon, which can do no more than the program of a container. The
-/// first of `words` is what it is called. It must be linked statically, as for [`run`].
+/// first of `words` is what it is called. No other descriptor is open in it.
+///
+/// It must be linked statically: else it would become what the image holds as its interpreter.
 ///
 /// # Errors
 /// When it cannot be executed.
@@ -136,27 +93,6 @@ fn leave_session_keyring() -> std::io::Result<()> {
         error if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
         error => Err(error),
     }
-}
-
-/// In the child: gives up all but its root directory, for good.
-fn confine(identity: Identity) -> std::io::Result<()> {
-    set_thread_groups(&[])?;
-    set_thread_res_gid(identity.gid, identity.gid, identity.gid)?;
-    // Root without capabilities gets none by executing a file either.
-    let bits = libc::SECBIT_NOROOT | libc::SECBIT_NOROOT_LOCKED;
-    // SAFETY: passes numbers.
-    if unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) } != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    set_thread_res_uid(identity.uid, identity.uid, identity.uid)?;
-    let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
-    set_no_new_privs(true)?;
-    let limit = rustix::process::Rlimit { current: Some(MAX_FILE), maximum: Some(MAX_FILE) };
-    rustix::process::setrlimit(rustix::process::Resource::Fsize, limit)?;
-    // SAFETY: passes a number. The alarm outlives the exec, where it ends the program.
-    unsafe { libc::alarm(SECONDS) };
-    Ok(())
 }
 
 /// Becomes the program; comes back only with the reason why not.

@@ -321,10 +321,14 @@ impl Inside {
             let path = Path::new(OsStr::from_bytes(path));
             !matches!(self.container.find(path, OFlags::PATH), Ok(None))
         };
-        let root = ldcache::Root { is_merged: self.is_same("/lib", "/usr/lib")?, exists: &exists };
+        let is_merged = self.is_same("/lib", "/usr/lib").because(cannot)?;
+        let root = ldcache::Root { is_merged, exists: &exists };
         let bytes = ldcache::add(old, libraries, root).because(cannot)?;
+        if bytes == old {
+            return Ok(());
+        }
         let path = Path::new(ldcache::PATH);
-        let found = self.container.find(path, OFlags::PATH).because(cannot)?;
+        let found = self.container.find(path, OFlags::PATH | OFlags::NOFOLLOW).because(cannot)?;
         let status = open::status(found.ok_or("it is gone").because(cannot)?).because(cannot)?;
         let folder = path.parent().unwrap_or(path);
         let place =

@@ -320,6 +320,11 @@ fn what_users_mount_is_touched_with_their_rights() {
         run(&good).succeeds();
         // The new cache is in the user's own directory, and the user's.
         assert_eq!(fs::metadata(etc.join("ld.so.cache")).unwrap().uid(), alice.uid);
+        // Once more there is nothing to add.
+        let written = fs::read(etc.join("ld.so.cache")).unwrap();
+        run(&good).succeeds();
+        assert_eq!(fs::read(etc.join("ld.so.cache")).unwrap(), written);
+        assert_eq!(fs::read_dir(&etc).unwrap().count(), 1);
         fs::write(etc.join("ld.so.cache"), cache(&[("libmpi.so.12", "/lib/libmpi.so.12.0.1")]))
             .unwrap();
         let text = run(&[good[0], good[1], (&treasure, "/usr/lib")]).fails(125);

@@ -51,7 +51,8 @@ impl Root<'_> {
 
 /// Writes the cache `file` with `libraries` added, which lie in `/usr/lib`. Each stands where ldconfig
 /// would put it: behind the entries of the same name, but before those of directories that are searched
-/// later. Entries of the same name whose file is gone are left out; all others are kept.
+/// later. Entries of the same name whose file is gone are left out; all others are kept. A cache that
+/// lists all of them already stays as it is.
 ///
 /// # Errors
 /// If `file` is not a cache, or is damaged or too large, or a name cannot stand in a cache.
@@ -63,8 +64,12 @@ pub fn add(file: &[u8], libraries: &[Listing], root: Root<'_>) -> Result<Vec<u8>
     };
     lines.retain(|line| !is_added(line) || (root.exists)(line.path));
     let mut strings = table.data.get(table.strings..).ok_or_else(damaged)?.to_vec();
+    let old = (table.lines().count(), strings.len());
     for library in libraries {
         insert(&mut lines, &mut strings, library, root)?;
+    }
+    if (lines.len(), strings.len()) == old && file.starts_with(NEW) {
+        return Ok(file.to_vec());
     }
     let extension = Extension::of(&table)?;
     let base = HEADER + lines.len() * WIDTH;

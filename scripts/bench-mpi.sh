@@ -20,7 +20,7 @@ library=$(realpath "$(ldconfig -p | sed -n 's/^\tlibmpich\.so\.12 .*=> //p' | he
 needed=$(ldd "$library" | awk '$3 ~ "^/" && $3 !~ "/lib[cm]\\.so" { print $3 }' | paste -sd:)
 hooks=$(jq --null-input --compact-output --arg hook "$BENCH_PREFIX/bin/mpi_hook" \
     --arg mpi "MPI_LIBS=$library" --arg needed "MPI_DEPENDENCY_LIBS=$needed" \
-    '{prestart: [{path: $hook, env: ["LDCONFIG_PATH=/sbin/ldconfig", $mpi, $needed]}]}')
+    '{prestart: [{path: $hook, env: [$mpi, $needed]}]}')
 jq --argjson hooks "$hooks" --arg crun "$(command -v crun)" \
     '.OCIHooks = $hooks | .runcPath = $crun' "$config" >"$config.new"
 mv "$config.new" "$config"

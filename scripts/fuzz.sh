@@ -34,6 +34,15 @@ printf '{"process":{"user":{"uid":1,"gid":2,"additionalGids":[3]},"env":["A=b"]}
 "linux":{"uidMappings":[{"containerID":0,"hostID":1,"size":2}]},"annotations":{"a":"b"}}' | seed spec 1
 seed elf 1 <"$(ldconfig -p | sed -n 's/.* => \(.*libdl\.so\.2\)$/\1/p' | head -n 1)"
 head --bytes 100000 /etc/ld.so.cache | seed ldcache 1
+# Small ones in each format, which are changed faster.
+mkdir -p "$out/root/lib" "$out/root/lib/glibc-hwcaps/x86-64-v2" "$out/root/etc"
+for place in lib lib/glibc-hwcaps/x86-64-v2; do
+    cp "$out/corpus/elf/seed-1" "$out/root/$place/libdl.so.2"
+done
+for format in new compat old; do
+    ldconfig -X -r "$out/root" -f /dev/null -C /etc/cache -c "$format"
+    seed ldcachewrite "$format" <"$out/root/etc/cache"
+done
 tar --create --format=pax --file - scripts/fuzz.sh | seed tar 1
 # Cut off: from a file, for tar itself must not fail of it.
 tar --create --format=gnu --sparse --file "$out/seed.tar" Makefile scripts

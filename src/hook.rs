@@ -35,8 +35,9 @@ use state::{Spec, State};
 /// States hold the annotations, which some engines fill with whole documents.
 const MAX_STATE: u64 = 1 << 20;
 
-/// config.json holds the environment and everything that an engine wants to mount.
-const MAX_CONFIG: u64 = 16 << 20;
+/// config.json holds the environment, of which the kernel takes 6 MiB at most, and everything that an
+/// engine wants to mount.
+const MAX_CONFIG: u64 = 8 << 20;
 
 /// How much is shown of what a hook logs: a number, as in the engine's own log.
 const LEVEL: &str = "com.hooks.logging.level";

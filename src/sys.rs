@@ -7,7 +7,6 @@
 
 pub mod announce;
 pub mod clock;
-pub mod confined;
 pub mod contained;
 pub mod daemon;
 pub mod descriptors;

@@ -4,6 +4,7 @@
 //! every size bounded, and only what is needed is read, whatever the size of the file. 64-bit
 //! little-endian only, as the machines that containers run on. See elf(5).
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -23,8 +24,14 @@ const MAX_NAME: u64 = 512;
 /// Versions and libraries: the C library of a machine has under a hundred.
 const MAX_VERSIONS: u32 = 4096;
 
+/// Maximum size in bytes of all names of a library, with what it takes to keep each.
+const MAX_NAMES: usize = 64 << 10;
+
+/// Memory in bytes that a name takes beside its text, in a set or a list.
+const NAME: usize = 40;
+
 /// Where the C library keeps its text: it has 2 MB in all.
-const MAX_TEXT: u64 = 16 << 20;
+const MAX_TEXT: u64 = 8 << 20;
 
 /// A library, as far as it was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -129,6 +136,7 @@ pub fn read<S: Source + ?Sized>(file: &S) -> Result<Library> {
         file,
         offset: file_offset(&segments, strings)?,
         size: value(tag::STRSZ).unwrap_or(0),
+        left: Cell::new(MAX_NAMES),
     };
     library.soname = value(tag::SONAME).map(|at| strings.at(at)).transpose()?;
     for (_, at) in entries.iter().filter(|(tag, _)| *tag == tag::NEEDED) {
@@ -209,6 +217,8 @@ struct Strings<'a, S: ?Sized> {
     file: &'a S,
     offset: u64,
     size: u64,
+    /// The memory that is left for names.
+    left: Cell<usize>,
 }
 
 impl<S: Source + ?Sized> Strings<'_, S> {
@@ -218,7 +228,10 @@ impl<S: Source + ?Sized> Strings<'_, S> {
         let (Some(left), Some(offset)) = (left, offset) else {
             return Err(Error::new("a name lies outside of its string table"));
         };
-        until_nul(&self.file.bytes(offset, left.min(MAX_NAME))?)
+        let name = until_nul(&self.file.bytes(offset, left.min(MAX_NAME))?)?;
+        let left = self.left.get().checked_sub(name.len() + NAME);
+        self.left.set(left.ok_or_else(|| Error::new("it has too many names"))?);
+        Ok(name)
     }
 }
 

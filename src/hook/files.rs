@@ -21,9 +21,6 @@ const MAX_LINKS: usize = 40;
 /// As the kernel's own limit of paths: links could make them grow.
 const MAX_PATH: usize = 4096;
 
-/// More than any system has of different libraries.
-const MAX_LIBRARIES: usize = 1 << 14;
-
 /// A directory that is taken for `/`, and who looks at it.
 #[derive(Debug)]
 pub struct Tree {
@@ -112,26 +109,42 @@ impl Tree {
         Ok(Some(Library { path: path.to_owned(), real, names, elf }))
     }
 
-    /// What the tree's `/etc/ld.so.cache` lists, if it has one.
+    /// The libraries at `paths` that are there, each path once.
     ///
     /// # Errors
-    /// When it is damaged, or no regular file.
-    pub fn cache(&self) -> Result<Option<Vec<ldcache::Entry>>> {
-        let path = Path::new("/etc/ld.so.cache");
-        let cannot = || "cannot use the image's /etc/ld.so.cache".to_owned();
-        let Some(file) = self.open_file(path).because(cannot)? else { return Ok(None) };
-        let size = open::status(&file).because(cannot)?.st_size;
+    /// If there are more than `max` different paths, or one is not a library for this machine.
+    pub fn libraries<'a>(
+        &self,
+        paths: impl Iterator<Item = &'a str>,
+        max: usize,
+    ) -> Result<Vec<Library>> {
+        let mut different: Vec<&str> = Vec::new();
+        for path in paths {
+            if different.contains(&path) {
+                continue;
+            }
+            if different.len() == max {
+                let text = format!("more than {max} libraries have the same name, as {path:.80}");
+                return Err(Error::new(text));
+            }
+            different.push(path);
+        }
+        let library = |path: &str| self.library(Path::new(path)).transpose();
+        different.into_iter().filter_map(library).collect()
+    }
+
+    /// The bytes of the tree's `/etc/ld.so.cache`, if it has one.
+    ///
+    /// # Errors
+    /// If it is too large, or not a regular file.
+    pub fn cache(&self) -> Result<Option<Vec<u8>>> {
+        let Some(file) = self.open_file(Path::new(ldcache::PATH))? else { return Ok(None) };
+        let size = open::status(&file).because(|| "cannot stat it".into())?.st_size;
         let size = u64::try_from(size).unwrap_or(u64::MAX);
         if size > ldcache::MAX_SIZE {
-            return Err("it is too large").because(cannot);
+            return Err(Error::new("it is too large"));
         }
-        let bytes = elf::Source::bytes(&file, 0, size).because(cannot)?;
-        let mut entries = ldcache::read(&bytes).because(cannot)?;
-        entries.retain(|entry| entry.path.starts_with('/'));
-        if entries.len() > MAX_LIBRARIES {
-            return Err("it lists too many libraries").because(cannot);
-        }
-        Ok(Some(entries))
+        elf::Source::bytes(&file, 0, size).map(Some)
     }
 }
 

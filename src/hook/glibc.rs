@@ -1,12 +1,12 @@
 //! The hook that puts the host's GNU C Library in place of the container's, when that is older.
 //! Manual, "Native glibc hook".
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::files::Tree;
 use super::inside::Inside;
 use super::library::Library;
-use super::{Container, elf, host_libraries, log_plan};
+use super::{Container, elf, host_libraries, ldcache, log_plan};
 use crate::error::{Because, Error, Result};
 use crate::log;
 
@@ -17,6 +17,9 @@ const SUBSYSTEM: &str = "glibc hook";
 
 /// The library that tells the version of all of them.
 const LIBC: &str = "libc.so.6";
+
+/// Maximum number of libraries in an image that have the name of one of the host's.
+const MAX_COPIES: usize = 16;
 
 /// A version of the GNU C Library, `(2, 36)`.
 pub type Version = (u32, u32);
@@ -31,15 +34,16 @@ pub fn run(container: &Container) -> Result<()> {
     }
     let inside = Inside::enter(container)?;
     let host = host_libraries(&inside.host, "GLIBC_LIBS")?;
-    let Some(cache) = inside.container.cache()? else {
+    let cannot = || "cannot use the image's /etc/ld.so.cache".to_owned();
+    let Some(cache) = inside.container.cache().because(cannot)? else {
         // Not the GNU C Library, or one that loads nothing.
         log::info(SUBSYSTEM, || "the image has no /etc/ld.so.cache: nothing to replace".into());
         return Ok(());
     };
+    let cache = ldcache::read(&cache).because(cannot)?;
     let find = |soname: &str| -> Result<Vec<Library>> {
         let entries = cache.iter().filter(|entry| entry.soname == soname);
-        let paths = entries.map(|entry| Path::new(&entry.path));
-        paths.filter_map(|path| inside.container.library(path).transpose()).collect()
+        inside.container.libraries(entries.map(|entry| entry.path), MAX_COPIES)
     };
     let version = |tree: &Tree, library: &Library| version(tree, library);
     let ours = host.iter().find(|library| soname(library) == LIBC);

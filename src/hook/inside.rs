@@ -8,26 +8,21 @@
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::process::{Gid, Uid};
 
 use super::Container;
 use super::files::{Tree, directory, kind_of};
-use super::ldcache::Entry;
+use super::ldcache::{self, Listing};
 use super::library::major;
-use super::{elf, setting};
 use crate::error::{Because, Error, Result};
 use crate::reserved;
-use crate::sys::confined::{self, Identity};
 use crate::sys::mount::{self, Restrictions};
-use crate::sys::{ids, open};
+use crate::sys::{ids, open, random};
 use crate::user::User;
-
-/// More directories of libraries than an image has. Their names, of which `ldcache` bounds each,
-/// together are no more than the kernel takes as arguments.
-const MAX_FOLDERS: usize = 64;
 
 /// Where some linker or other looks without being told to.
 const TRUSTED: [&str; 4] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64"];
@@ -82,11 +77,8 @@ impl Inside {
     fn bind(&self, source: &Path, target: &OwnedFd, restrictions: Restrictions) -> Result<()> {
         let flags = OFlags::PATH;
         let source = open::beneath(&self.host.root, source, flags, Mode::empty())?;
-        let id = |file: &OwnedFd| open::status(file).map(|status| (status.st_dev, status.st_ino));
         // Twice the same would only pile up mounts.
-        if id(&source).because(|| "cannot stat it".into())?
-            == id(target).because(|| "cannot stat it".into())?
-        {
+        if identity(&source)? == identity(target)? {
             return Ok(());
         }
         mount::bind(&source, target, restrictions)
@@ -94,11 +86,18 @@ impl Inside {
 
     /// Shows the host's library `source` in the container's directory `folder` as `name`, and by
     /// each of `aliases`. What is there already is covered, not removed; but a link to another
-    /// version gives way, unless it has no number: then it only serves to link programs.
+    /// version gives way, unless it has no number: then it only serves to link programs. Tells the
+    /// names that are the host's library now.
     ///
     /// # Errors
     /// When something cannot be created there.
-    pub fn add(&self, source: &Path, folder: &Path, name: &str, aliases: &[String]) -> Result<()> {
+    pub fn add<'a>(
+        &self,
+        source: &Path,
+        folder: &Path,
+        name: &'a str,
+        aliases: &'a [String],
+    ) -> Result<Vec<&'a str>> {
         let cannot = || format!("cannot add the host's {}", source.display());
         let place = self.place(folder, FileType::Directory).because(cannot)?;
         let path = folder.join(name);
@@ -110,6 +109,7 @@ impl Inside {
             self.create(&place, OsStr::new(name), FileType::RegularFile).because(cannot)?;
         }
         self.replace(source, &path)?;
+        let mut names = vec![name];
         for alias in aliases {
             let path = folder.join(alias);
             if self.leads_elsewhere(&path, major(alias).or_else(|| major(name)))? {
@@ -121,8 +121,9 @@ impl Inside {
             if !self.link_in(&place, alias, &path, Path::new(name)).because(cannot)? {
                 self.replace(source, &path)?;
             }
+            names.push(alias);
         }
-        Ok(())
+        Ok(names)
     }
 
     /// Whether `path` is a link to a library of another major number than `wanted`.
@@ -137,18 +138,22 @@ impl Inside {
     }
 
     /// Lets the container's file `target` be found as `name`, beside it and where linkers look
-    /// without being told to. What is there already stays.
+    /// without being told to. What is there already stays. Tells the path of the first new link.
     ///
     /// # Errors
     /// When it cannot be created there.
-    pub fn link(&self, target: &Path, name: &str) -> Result<()> {
+    pub fn link(&self, target: &Path, name: &str) -> Result<Option<PathBuf>> {
         let trusted = TRUSTED.iter().map(Path::new);
+        let mut first = None;
         for folder in target.parent().into_iter().chain(trusted) {
-            if let Some(place) = self.container.find(folder, OFlags::PATH)? {
-                self.link_in(&place, name, &folder.join(name), target)?;
+            let path = folder.join(name);
+            if let Some(place) = self.container.find(folder, OFlags::PATH)?
+                && self.link_in(&place, name, &path, target)?
+            {
+                first.get_or_insert(path);
             }
         }
-        Ok(())
+        Ok(first)
     }
 
     /// Makes the link `name` to `target` in the directory `place`, unless `path` is there.
@@ -199,7 +204,7 @@ impl Inside {
         if found.is_some_and(|found| kind_of(found).is_ok_and(|kind| kind == FileType::Symlink)) {
             self.remove_link(&place, name).because(cannot)?;
         }
-        self.add(source, folder, name, &[])
+        self.add(source, folder, name, &[]).map(drop)
     }
 
     /// Shows a file, directory or device of the host at the same path.
@@ -228,6 +233,13 @@ impl Inside {
             return Err("only one of host and container has a directory there").because(cannot);
         }
         self.bind(source, &target, restrictions).because(cannot)
+    }
+
+    /// Tells whether two paths of the container lead to the same file.
+    fn is_same(&self, one: &str, other: &str) -> Result<bool> {
+        let find = |path: &str| self.container.find(Path::new(path), OFlags::PATH);
+        let (Some(one), Some(other)) = (find(one)?, find(other)?) else { return Ok(false) };
+        Ok(identity(&one)? == identity(&other)?)
     }
 
     /// Insists that no link of the image leads `path` to where the runtime works as root.
@@ -295,76 +307,71 @@ impl Inside {
         }
     }
 
-    /// Has the site's ldconfig, `LDCONFIG_PATH`, write the container's `/etc/ld.so.cache` anew, which
-    /// was `old`.
-    ///
-    /// It runs as the owner of the container's root directory, without capabilities and with that
-    /// directory as its root. The owner is the container's user, or root where an image belongs to
-    /// root: then nothing of the host may be mounted on what it writes.
+    /// Lists `libraries` in the container's `/etc/ld.so.cache`, which holds the bytes `old`. A new file
+    /// takes the place of the old one; no link is followed, and none of the image's programs runs.
     ///
     /// # Errors
-    /// When it fails, or could do harm.
-    pub fn rebuild_cache(&self, old: &[Entry]) -> Result<()> {
-        const VARIABLE: &str = "LDCONFIG_PATH";
-        let Some(path) = setting(VARIABLE) else {
-            let hint = format!("the site sets {VARIABLE} in the environment of the hook");
-            return Err(
-                Error::new("cannot rebuild the container's ld.so.cache: no ldconfig").hint(hint)
-            );
+    /// If it cannot be written there.
+    pub fn list(&self, old: &[u8], libraries: &[Listing]) -> Result<()> {
+        let cannot = || format!("cannot rewrite the container's {}", ldcache::PATH);
+        let exists = |path: &[u8]| {
+            let path = Path::new(OsStr::from_bytes(path));
+            !matches!(self.container.find(path, OFlags::PATH), Ok(None))
         };
-        let cannot = || format!("cannot rebuild the container's ld.so.cache with {path}");
-        let program = confined::open(&self.host.root, Path::new(&path)).because(cannot)?;
-        let is_static =
-            elf::is_elf(&program) && elf::read(&program).because(cannot)?.interpreter.is_none();
-        if !is_static {
-            let hint = "name the program itself: Ubuntu has it at /sbin/ldconfig.real";
-            let why = "it is no statically linked program";
-            return Err(Error::caused_by(cannot(), why).hint(hint));
+        let is_merged = self.is_same("/lib", "/usr/lib").because(cannot)?;
+        let root = ldcache::Root { is_merged, exists: &exists };
+        let bytes = ldcache::add(old, libraries, root).because(cannot)?;
+        if bytes == old {
+            return Ok(());
         }
-        let status = open::status(&self.container.root).because(cannot)?;
-        let identity =
-            Identity { uid: Uid::from_raw(status.st_uid), gid: Gid::from_raw(status.st_gid) };
-        if identity.uid != self.user.uid {
-            for path in ["/etc", "/usr/lib", "/var/cache", "/var/cache/ldconfig"] {
-                let found = self.container.find(Path::new(path), OFlags::PATH)?;
-                if let Some(found) = found
-                    && !self.own.contains(&mount::id_of(&found)?)
-                {
-                    return Err(format!("{path} of the container is not its own")).because(cannot);
-                }
+        let path = Path::new(ldcache::PATH);
+        let found = self.container.find(path, OFlags::PATH | OFlags::NOFOLLOW).because(cannot)?;
+        let status = open::status(found.ok_or("it is gone").because(cannot)?).because(cannot)?;
+        let folder = path.parent().unwrap_or(path);
+        let place =
+            self.container.find(folder, OFlags::PATH | OFlags::DIRECTORY).because(cannot)?;
+        let place = place.ok_or("it is gone").because(cannot)?;
+        let mut number = [0; 8];
+        random::fill(&mut number).because(cannot)?;
+        let temporary = format!(".ld.so.cache.{:x}", u64::from_ne_bytes(number));
+        let name = path.file_name().unwrap_or_default();
+        let work = || {
+            let written = write_beside(&place, &temporary, &bytes, &status)
+                .and_then(|()| rustix::fs::renameat(&place, &temporary, &place, name));
+            if written.is_err() {
+                rustix::fs::unlinkat(&place, &temporary, AtFlags::empty()).ok();
             }
-        }
-        // Links are as they should be already; a cache of the image's has nothing to say.
-        let mut words = vec!["ldconfig", "-X", "-i"];
-        let run = |words: &[&str]| {
-            confined::run(program.as_fd(), words, self.container.root.as_fd(), identity)
-                .because(cannot)
+            written.because(cannot)
         };
-        run(&words)?;
-        // Not at once: what is named to ldconfig goes before what the image's ld.so.conf lists.
-        let new = self.container.cache()?.unwrap_or_default();
-        words.extend(self.forgotten(old, &new));
-        if words.len() > 3 { run(&words) } else { Ok(()) }
+        self.create_by(&place, &work)
     }
+}
 
-    /// The directories of the cache `old` that are not in `new`: the image named them to ldconfig
-    /// when it was built. Those that linkers trust need no cache, and would go before all others.
-    fn forgotten<'a>(&self, old: &'a [Entry], new: &[Entry]) -> Vec<&'a str> {
-        let mut folders = Vec::new();
-        for folder in old.iter().filter_map(Entry::folder) {
-            if folders.len() < MAX_FOLDERS && !folders.contains(&folder) {
-                folders.push(folder);
-            }
-        }
-        folders.retain(|folder| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY;
-            let found = || self.container.find(Path::new(folder), flags);
-            !TRUSTED.contains(folder)
-                && new.iter().all(|entry| entry.folder() != Some(folder))
-                && matches!(found(), Ok(Some(_)))
-        });
-        folders
+/// Writes the new file `name` in `folder`, readable for all. It belongs to whom `old` belonged to, or
+/// to the caller who may not give it away.
+fn write_beside(
+    folder: &OwnedFd,
+    name: &str,
+    mut bytes: &[u8],
+    old: &Stat,
+) -> rustix::io::Result<()> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o600))?;
+    while !bytes.is_empty() {
+        let count = rustix::io::retry_on_intr(|| rustix::io::write(&file, bytes))?;
+        bytes = bytes.get(count..).unwrap_or_default();
     }
+    if ids::is_effective_root() {
+        let owner = (Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid));
+        rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+    }
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))
+}
+
+/// The device and number that a file is known by.
+fn identity(file: &OwnedFd) -> Result<(u64, u64)> {
+    let status = open::status(file).because(|| "cannot stat it".into())?;
+    Ok((status.st_dev, status.st_ino))
 }
 
 /// The mount of the container's `/dev`, if it is a file system of its own in memory.

@@ -1,39 +1,44 @@
 //! Reads `/etc/ld.so.cache`, where the dynamic linker of the GNU C Library looks up libraries: a pure
-//! function from bytes that an image brought, to what they say.
+//! function from bytes that an image brought, to what they say. [`add`] writes it with more libraries.
 //!
-//! Two formats are in use: the one of 1.7.0, behind which the new one may stand for linkers that know
-//! it, and the new one alone, which ldconfig has written since 2.32.
+//! Two formats are in use: that of 1.7.0, behind which the new one may stand for linkers that know it,
+//! and the new one alone, which ldconfig has written since 2.32. Both are specified by the structures
+//! of `sysdeps/generic/dl-cache.h` in glibc, and their order by `elf/cache.c` and `elf/dl-cache.c`.
+
+mod write;
+
+pub use write::{Listing, Root, add};
 
 use crate::error::{Error, Result};
 
-/// A machine with thousands of libraries has some hundred kilobytes.
-pub const MAX_SIZE: u64 = 16 << 20;
+/// The cache, as linkers know it.
+pub const PATH: &str = "/etc/ld.so.cache";
 
-/// As the kernel's own limit of paths.
+/// Maximum size in bytes. A machine with thousands of libraries has some hundred kilobytes.
+pub const MAX_SIZE: u64 = 8 << 20;
+
+/// Maximum number of entries, of all kinds. No system has as many libraries.
+const MAX_ENTRIES: usize = 1 << 15;
+
+/// Maximum length of a name in bytes: `PATH_MAX`, the kernel's own limit.
 const MAX_NAME: usize = 4096;
 
-/// A line of the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// What programs call the library.
-    pub soname: String,
-    /// Where it is.
-    pub path: String,
-    /// Whether it is for some processors only, and lies in a directory of theirs.
-    pub special: bool,
-}
-
-impl Entry {
-    /// The directory that ldconfig can be told to find it in. It takes what follows `=` for a kind.
-    #[must_use]
-    pub fn folder(&self) -> Option<&str> {
-        let (folder, _) = self.path.rsplit_once('/')?;
-        (folder.starts_with('/') && !folder.contains('=') && !self.special).then_some(folder)
-    }
+/// An entry for this machine's kind of libraries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry<'a> {
+    /// The name that programs load the library by.
+    pub soname: &'a str,
+    /// The absolute path of the library.
+    pub path: &'a str,
 }
 
 const OLD: &[u8] = b"ld.so-1.7.0\0";
 const NEW: &[u8] = b"glibc-ld.so.cache1.1";
+
+/// Sizes in bytes: the header of the new format, its entries, and entries of the old format.
+const HEADER: usize = 48;
+const WIDTH: usize = 24;
+const OLD_WIDTH: usize = 12;
 
 /// The kind of libraries that this machine's programs use: the GNU C Library's, 64-bit.
 #[cfg(target_arch = "x86_64")]
@@ -41,57 +46,124 @@ const FLAGS: u32 = 0x0303;
 #[cfg(target_arch = "aarch64")]
 const FLAGS: u32 = 0x0a03;
 
-/// The libraries of this machine's kind, in the order of the cache: the linker takes the first that
-/// it can use.
+/// The libraries of this machine's kind that have absolute paths, in the order of the cache: the
+/// linker takes the first that it can use.
 ///
 /// # Errors
-/// When it is no cache, or a damaged one.
-pub fn read(bytes: &[u8]) -> Result<Vec<Entry>> {
-    if bytes.starts_with(NEW) {
-        return new(bytes);
-    }
-    let damaged = || Error::new("it is damaged");
-    let old = bytes.strip_prefix(OLD).ok_or_else(|| Error::new("it is no cache of ld.so"))?;
-    let count = u32_at(old, 0).ok_or_else(damaged)? as usize;
-    let entries = count.checked_mul(12).and_then(|size| old.get(4..)?.split_at_checked(size));
-    let (entries, strings) = entries.ok_or_else(damaged)?;
-    // The new format begins at the next multiple of 8.
-    let begin = (bytes.len() - strings.len()).next_multiple_of(8);
-    if let Some(rest) = bytes.get(begin..).filter(|rest| rest.starts_with(NEW)) {
-        return new(rest);
-    }
-    collect(entries.chunks_exact(12), strings)
-}
-
-/// A header of 48 bytes, entries of 24, strings; offsets count from the header on.
-fn new(bytes: &[u8]) -> Result<Vec<Entry>> {
-    let damaged = || Error::new("it is damaged");
-    let count = u32_at(bytes, 20).ok_or_else(damaged)? as usize;
-    let size = count.checked_mul(24).ok_or_else(damaged)?;
-    let entries = bytes.get(48..).and_then(|rest| rest.get(..size)).ok_or_else(damaged)?;
-    collect(entries.chunks_exact(24), bytes)
-}
-
-/// Both kinds of entries begin with flags, and the offsets of name and path.
-fn collect<'a>(entries: impl Iterator<Item = &'a [u8]>, strings: &[u8]) -> Result<Vec<Entry>> {
+/// If it is not a cache, or is damaged or too large.
+pub fn read(bytes: &[u8]) -> Result<Vec<Entry<'_>>> {
+    let table = Table::parse(bytes)?;
     let mut list = Vec::new();
-    for entry in entries.filter(|entry| u32_at(entry, 0) == Some(FLAGS)) {
-        let name = |at: usize| text(strings, u32_at(entry, at)? as usize);
-        let (Some(soname), Some(path)) = (name(4), name(8)) else {
-            return Err(Error::new("it is damaged"));
-        };
-        let special = entry.get(16..).is_some_and(|hwcap| hwcap.iter().any(|byte| *byte != 0));
-        list.push(Entry { soname, path, special });
+    for line in table.lines() {
+        let line = line?;
+        if line.flags == FLAGS {
+            let text = |name| std::str::from_utf8(name).map_err(|_| damaged());
+            list.push(Entry { soname: text(line.soname)?, path: text(line.path)? });
+        }
     }
+    list.retain(|entry| entry.path.starts_with('/'));
     Ok(list)
 }
 
-fn text(strings: &[u8], at: usize) -> Option<String> {
-    let rest = strings.get(at..)?;
-    let rest = rest.get(..rest.len().min(MAX_NAME))?;
-    let end = rest.iter().position(|byte| *byte == 0)?;
-    let text = std::str::from_utf8(rest.get(..end)?).ok()?;
-    (!text.is_empty()).then(|| text.to_owned())
+/// The table that the linker searches: the new one where there are two.
+#[derive(Debug)]
+struct Table<'a> {
+    /// The whole file.
+    file: &'a [u8],
+    /// The bytes that offsets of strings count from.
+    data: &'a [u8],
+    entries: &'a [u8],
+    /// The size of an entry.
+    width: usize,
+    /// The offset in `data` at which the strings begin.
+    strings: usize,
+}
+
+/// An entry of any kind: `struct file_entry_new`; what the old format lacks is zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Line<'a> {
+    flags: u32,
+    soname: &'a [u8],
+    path: &'a [u8],
+    /// The offsets of soname and path behind the beginning of the strings.
+    key: usize,
+    value: usize,
+    osversion: u32,
+    hwcap: u64,
+}
+
+impl<'a> Table<'a> {
+    fn parse(file: &'a [u8]) -> Result<Self> {
+        if file.starts_with(NEW) {
+            return Self::new(file, file);
+        }
+        let old = file.strip_prefix(OLD).ok_or_else(|| Error::new("not a cache of ld.so"))?;
+        let count = count_at(old, 0)?;
+        let table = old.get(4..).and_then(|rest| rest.split_at_checked(count * OLD_WIDTH));
+        let (entries, data) = table.ok_or_else(damaged)?;
+        // The new format begins at the next multiple of 8.
+        let begin = (file.len() - data.len()).next_multiple_of(8);
+        match file.get(begin..).filter(|rest| rest.starts_with(NEW)) {
+            Some(rest) => Self::new(file, rest),
+            None => Ok(Self { file, data, entries, width: OLD_WIDTH, strings: 0 }),
+        }
+    }
+
+    /// A header, entries, strings; offsets count from the header on.
+    fn new(file: &'a [u8], data: &'a [u8]) -> Result<Self> {
+        let strings = HEADER + count_at(data, 20)? * WIDTH;
+        let entries = data.get(HEADER..strings).ok_or_else(damaged)?;
+        // 0 was written before the byte order was noted, and 2 stands for little-endian.
+        if !matches!(data.get(28), Some(0)) && data.get(28).is_none_or(|flags| flags & 3 != 2) {
+            return Err(Error::new("written for machines of another byte order"));
+        }
+        Ok(Self { file, data, entries, width: WIDTH, strings })
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Result<Line<'a>>> {
+        self.entries.chunks_exact(self.width).map(|entry| self.line(entry).ok_or_else(damaged))
+    }
+
+    fn line(&self, entry: &[u8]) -> Option<Line<'a>> {
+        let (key, value) = (self.string_at(entry, 4)?, self.string_at(entry, 8)?);
+        Some(Line {
+            flags: u32_at(entry, 0)?,
+            soname: self.text(key)?,
+            path: self.text(value)?,
+            key,
+            value,
+            osversion: u32_at(entry, 12).unwrap_or(0),
+            hwcap: entry
+                .get(16..)
+                .and_then(|rest| rest.first_chunk())
+                .map_or(0, |bytes| u64::from_le_bytes(*bytes)),
+        })
+    }
+
+    /// The offset behind the beginning of the strings that is noted in `bytes` at `at`.
+    fn string_at(&self, bytes: &[u8], at: usize) -> Option<usize> {
+        (u32_at(bytes, at)? as usize).checked_sub(self.strings)
+    }
+
+    /// The string at `at`, without its NUL.
+    fn text(&self, at: usize) -> Option<&'a [u8]> {
+        let rest = self.data.get(self.strings..)?.get(at..)?;
+        let rest = rest.get(..rest.len().min(MAX_NAME))?;
+        let text = rest.get(..rest.iter().position(|byte| *byte == 0)?)?;
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+fn damaged() -> Error {
+    Error::new("it is damaged")
+}
+
+fn count_at(bytes: &[u8], at: usize) -> Result<usize> {
+    let count = u32_at(bytes, at).ok_or_else(damaged)? as usize;
+    if count > MAX_ENTRIES {
+        return Err(Error::new(format!("it lists more than {MAX_ENTRIES} libraries")));
+    }
+    Ok(count)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

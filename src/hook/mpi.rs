@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::inside::Inside;
-use super::ldcache::Entry;
+use super::ldcache::{self, Entry, Listing};
 use super::library::{Abi, Library, linker_name};
 use super::{Container, elf, glibc, host_libraries, log_plan, paths};
 use crate::error::{Because, Error, Result};
@@ -20,8 +20,12 @@ const ENABLED: &str = "com.hooks.mpi.enabled";
 
 const SUBSYSTEM: &str = "MPI hook";
 
-/// Where libraries go that the container lacks, and where every ldconfig looks.
+/// Where libraries go that the container lacks.
 const FOLDER: &str = "/usr/lib";
+
+/// Maximum number of libraries in an image that are called as one of the host's. An image with three
+/// MPIs has some thirty.
+const MAX_COPIES: usize = 64;
 
 /// Replaces the container's MPI.
 ///
@@ -43,7 +47,9 @@ fn use_host(container: &Container) -> Result<()> {
     }
     let dependencies = host_libraries(&inside.host, "MPI_DEPENDENCY_LIBS")?;
     let shared = paths("BIND_MOUNTS")?;
-    let cache = inside.container.cache()?.ok_or_else(|| no_cache(&inside))?;
+    let cannot = || "cannot use the image's /etc/ld.so.cache".to_owned();
+    let old = inside.container.cache().because(cannot)?.ok_or_else(|| no_cache(&inside))?;
+    let cache = ldcache::read(&old).because(cannot)?;
     let theirs = matching(&inside, &cache, &host)?;
     let plan = plan(&host, &dependencies, &theirs)?;
     let ours: Vec<_> = host.iter().chain(&dependencies).collect();
@@ -52,21 +58,35 @@ fn use_host(container: &Container) -> Result<()> {
         log::warn(SUBSYSTEM, warning);
     }
     log_plan(SUBSYSTEM, &plan.steps);
+    let mut new = Vec::new();
     for step in &plan.steps {
-        match step {
-            Step::Replace { source, target } => inside.replace(source, target)?,
-            Step::Add { source, name, aliases } => {
-                inside.add(source, Path::new(FOLDER), name, aliases)?;
-            }
-            Step::Link { target, name } => inside.link(target, name)?,
-        }
+        new.extend(take(&inside, step)?);
     }
     shared.iter().try_for_each(|path| inside.share(path))?;
-    // Only new files are not in it yet.
+    // A link stands where every linker looks, but a new file is found by the cache alone.
     if plan.steps.iter().any(|step| matches!(step, Step::Add { .. })) {
-        inside.rebuild_cache(&cache)?;
+        inside.list(&old, &new)?;
     }
     Ok(())
+}
+
+/// Takes a step, and tells by which names libraries can be found that could not be found before.
+fn take(inside: &Inside, step: &Step) -> Result<Vec<Listing>> {
+    let listing = |soname: &str, path: PathBuf| Listing {
+        soname: soname.to_owned(),
+        path: path.to_string_lossy().into_owned(),
+    };
+    match step {
+        Step::Replace { source, target } => inside.replace(source, target).map(|()| Vec::new()),
+        Step::Add { source, name, aliases } => {
+            let folder = Path::new(FOLDER);
+            let names = inside.add(source, folder, name, aliases)?;
+            Ok(names.into_iter().map(|name| listing(name, folder.join(name))).collect())
+        }
+        Step::Link { target, name } => {
+            Ok(inside.link(target, name)?.map(|path| listing(name, path)).into_iter().collect())
+        }
+    }
 }
 
 fn no_cache(inside: &Inside) -> Error {
@@ -81,15 +101,14 @@ fn no_cache(inside: &Inside) -> Error {
 }
 
 /// The container's libraries that are called as one of the host's.
-fn matching(inside: &Inside, cache: &[Entry], host: &[Library]) -> Result<Vec<Library>> {
-    let is_wanted = |path: &Path| {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+fn matching(inside: &Inside, cache: &[Entry<'_>], host: &[Library]) -> Result<Vec<Library>> {
+    let is_wanted = |path: &&str| {
+        let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
         let named = Library { names: name.into_iter().collect(), ..Library::default() };
         host.iter().any(|library| library.linker_name() == named.linker_name())
     };
-    let paths = cache.iter().map(|entry| Path::new(&entry.path)).filter(|path| is_wanted(path));
     // What the cache lists and the image has no more is nobody's library.
-    paths.filter_map(|path| inside.container.library(path).transpose()).collect()
+    inside.container.libraries(cache.iter().map(|entry| entry.path).filter(is_wanted), MAX_COPIES)
 }
 
 /// One thing to do.
@@ -213,7 +232,7 @@ fn add(plan: &mut Plan, library: &Library) {
     link(plan, library, &known, &target);
 }
 
-/// ldconfig lists a library by the name that it gives itself, whatever it is called. Where `ours`
+/// A cache lists a library by the name that it gives itself, whatever it is called. Where `ours`
 /// comes as `target`, which programs know as `known`, and calls itself something else, as Cray's
 /// does, both are names to be found by, in a new cache or without.
 fn link(plan: &mut Plan, ours: &Library, known: &Library, target: &Path) {
@@ -235,7 +254,7 @@ fn link(plan: &mut Plan, ours: &Library, known: &Library, target: &Path) {
 
 /// Makes sure that the container's C library, with what comes into it, offers what the host's
 /// libraries need of it.
-fn check_glibc(inside: &Inside, cache: &[Entry], host: &[&Library]) -> Result<()> {
+fn check_glibc(inside: &Inside, cache: &[Entry<'_>], host: &[&Library]) -> Result<()> {
     let mut offers: BTreeMap<String, elf::Library> = BTreeMap::new();
     for library in host {
         for soname in library.elf.wants.keys() {
@@ -243,7 +262,7 @@ fn check_glibc(inside: &Inside, cache: &[Entry], host: &[&Library]) -> Result<()
                 continue;
             }
             // The first one in the cache is the one that the linker takes.
-            let path = cache.iter().find(|entry| entry.soname == *soname).map(|entry| &entry.path);
+            let path = cache.iter().find(|entry| entry.soname == *soname).map(|entry| entry.path);
             let theirs = path.map(|path| inside.container.library(Path::new(path))).transpose()?;
             let theirs = theirs.flatten().map(|library| library.elf);
             let ours = || host.iter().find(|one| one.soname() == Some(soname));
@@ -272,10 +291,10 @@ fn check_glibc(inside: &Inside, cache: &[Entry], host: &[&Library]) -> Result<()
 }
 
 /// ` (glibc 2.31)`, if that can be found out.
-fn glibc_of(inside: &Inside, cache: &[Entry]) -> String {
+fn glibc_of(inside: &Inside, cache: &[Entry<'_>]) -> String {
     let version = || {
         let entry = cache.iter().find(|entry| entry.soname == "libc.so.6")?;
-        let library = inside.container.library(Path::new(&entry.path)).ok()??;
+        let library = inside.container.library(Path::new(entry.path)).ok()??;
         glibc::version(&inside.container, &library).ok()
     };
     version().map_or(String::new(), |(major, minor)| format!(" (glibc {major}.{minor})"))

@@ -9,7 +9,12 @@ use miniserde::json;
 use rustix::process::{Gid, Pid, Uid};
 
 use crate::error::{Error, Result};
+use crate::json::bounds::{self, Limits};
 use crate::user::User;
+
+/// Limits of both documents. A container of a thousand mounts and system call rules has ten thousand
+/// values, five deep.
+const LIMITS: Limits = Limits { depth: 32, values: 1 << 16 };
 
 /// Notes that engines attach to containers.
 pub type Annotations = BTreeMap<String, String>;
@@ -38,6 +43,14 @@ struct WireState {
     annotations: Option<Annotations>,
 }
 
+/// Decodes the JSON of a document that is called `what`.
+fn decode<T: Deserialize>(text: &str, what: &str) -> Result<T> {
+    bounds::check(text, LIMITS)?;
+    json::from_str(text).map_err(|_| {
+        Error::new(format!("it is no {what} as the OCI runtime specification describes it"))
+    })
+}
+
 /// The stages of a container's life, and what engines add to them.
 const STATUSES: [&str; 5] = ["creating", "created", "running", "stopped", "paused"];
 
@@ -47,9 +60,7 @@ impl State {
     /// # Errors
     /// When it is none, or a field has a value that it cannot have.
     pub fn parse(text: &str) -> Result<Self> {
-        let wire: WireState = json::from_str(text).map_err(|_| {
-            Error::new("it is no state as the OCI runtime specification describes it")
-        })?;
+        let wire: WireState = decode(text, "state")?;
         let wrong = |field: &str, value: &str| {
             Err(Error::new(format!("its {field} cannot be '{value:.100}'")))
         };
@@ -153,9 +164,7 @@ impl Spec {
     /// # Errors
     /// When it is none, or lacks what every container has.
     pub fn parse(text: &str, bundle: &Path) -> Result<Self> {
-        let wire: WireSpec = json::from_str(text).map_err(|_| {
-            Error::new("it is no config.json as the OCI runtime specification describes it")
-        })?;
+        let wire: WireSpec = decode(text, "config.json")?;
         let process = wire.process.ok_or_else(|| Error::new("it has no process"))?;
         let root = wire.root.ok_or_else(|| Error::new("it has no root"))?;
         let rootfs = bundle.join(&root.path);

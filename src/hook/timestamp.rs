@@ -34,8 +34,7 @@ pub fn run(container: &Container) -> Result<()> {
         let hint = format!("{LOGFILE} must be an absolute path of the host");
         return Err(Error::caused_by(cannot(), "the path is not absolute").hint(hint));
     }
-    ids::become_other_for_good(&container.spec.user).because(cannot)?;
-    append(&path, line.as_bytes()).because(cannot)
+    ids::as_other(&container.spec.user, || append(&path, line.as_bytes())).because(cannot)
 }
 
 fn append(path: &Path, line: &[u8]) -> Result<()> {

@@ -57,18 +57,6 @@ pub fn become_for_good(user: &User) -> Result<()> {
     verify(user)
 }
 
-/// Becomes `user`, who is not the caller, in every id and group, without a way back: what a hook
-/// does in a user's name.
-///
-/// # Errors
-/// When the kernel refuses a step, or a privilege is left afterwards.
-pub fn become_other_for_good(user: &User) -> Result<()> {
-    if is_effective_root() {
-        set_thread_groups(&user.groups).because(|| cannot_become(user))?;
-    }
-    become_for_good(user)
-}
-
 /// Keeps the caller's group and no other. Old installations were set-group-id too, and what is
 /// opened as the user would be opened with root's group.
 ///

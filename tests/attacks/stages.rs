@@ -5,8 +5,9 @@ use super::*;
 use serde_json::{Value, json};
 use std::process::Child;
 
-/// Looks for processes with another root directory that whoever runs it can enter: prints `early`, and
-/// what it found, as long as the file `argv[1]` is missing, else `late`. Ends with the file `argv[2]`.
+/// Looks for processes with another root directory or mount namespace that whoever runs it can enter:
+/// prints `early`, and what it found, as long as the file `argv[1]` is missing, else `late`. Ends with
+/// the file `argv[2]`.
 const WATCHER: &str = r#"
     #include <dirent.h>
     #include <stdio.h>
@@ -15,9 +16,10 @@ const WATCHER: &str = r#"
     #include <sys/stat.h>
     #include <unistd.h>
     int main(int argc, char **argv) {
-        struct stat own, other;
+        struct stat own, other, own_mounts, mounts;
         char path[300], line[200];
         stat("/", &own);
+        stat("/proc/self/ns/mnt", &own_mounts);
         setbuf(stdout, NULL);
         puts("watching");
         while (access(argv[2], F_OK)) {
@@ -27,8 +29,10 @@ const WATCHER: &str = r#"
                 if (atoi(entry->d_name) <= 0) continue;
                 snprintf(path, sizeof path, "/proc/%s/root/.", entry->d_name);
                 int early = access(argv[1], F_OK);
-                if (stat(path, &other) || (own.st_dev == other.st_dev && own.st_ino == other.st_ino))
-                    continue;
+                if (stat(path, &other)) continue;
+                snprintf(path, sizeof path, "/proc/%s/ns/mnt", entry->d_name);
+                int same = own.st_dev == other.st_dev && own.st_ino == other.st_ino;
+                if (same && !stat(path, &mounts) && mounts.st_ino == own_mounts.st_ino) continue;
                 early = early && access(argv[1], F_OK);
                 snprintf(path, sizeof path, "/proc/%s/cmdline", entry->d_name);
                 FILE *words = fopen(path, "r");
@@ -104,6 +108,38 @@ fn nobody_gets_into_a_container_before_the_last_hook_has_ended() {
             // The program itself is the user's own.
             assert!(seen.contains("late"), "{runtime:?} {options:?}: {seen} {output}");
         }
+    }
+}
+
+/// A hook may wait long for other tasks, with the user's rights.
+#[test]
+fn nobody_gets_in_while_tasks_wait_for_each_other() {
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_ssh().runtime(runtime);
+        installation.load(&installation.alice, &common::Image::busybox(), "bb");
+        let timeout = "\"SYNC_TIMEOUT=1\",\"PASSWD_FILE=";
+        let hooks = installation.ssh_hooks().replace("\"PASSWD_FILE=", timeout);
+        let mut hooks: Value = serde_json::from_str(&hooks).unwrap();
+        let stamp = installation.prefix().join("bin/timestamp_hook");
+        hooks["prestart"].as_array_mut().unwrap().insert(0, json!({"path": stamp}));
+        let installation = installation.set("OCIHooks", &hooks.to_string());
+        installation.sarus(&installation.alice, &["ssh-keygen"]).succeeds();
+        let program = installation.compile("watcher", WATCHER);
+        let (done, end) = (installation.path("tmp/done"), installation.path("tmp/end"));
+        let watcher = watcher(&installation, &program, &done, &end);
+        let args = ["run", "--ssh", IMAGE, "true"];
+        let mut sarus = installation.sarus_command(&installation.alice, &args);
+        for (name, value) in [("JOB_ID", "1"), ("STEP_ID", "0"), ("NTASKS", "2"), ("PROCID", "0")] {
+            sarus.env(format!("SLURM_{name}"), value);
+        }
+        sarus.env("TIMESTAMP_HOOK_LOGFILE", installation.path("tmp/times"));
+        let output = Output::of(&mut sarus);
+        fs::write(&end, "").unwrap();
+        let seen = watcher.wait_with_output().unwrap().stdout;
+        let seen = String::from_utf8_lossy(&seen);
+        assert!(!seen.contains("early"), "{runtime:?}: {seen} {output}");
+        let text = output.fails(125);
+        assert!(text.contains("these ranks have not arrived: 1"), "{runtime:?} {text}");
     }
 }
 

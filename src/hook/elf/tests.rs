@@ -87,6 +87,42 @@ fn endless_chains_of_versions_end() {
     read(&bytes[..]).unwrap_err();
 }
 
+/// A library that needs `count` others, all by the same name of 100 bytes.
+fn crowded(count: u64) -> Vec<u8> {
+    let dynamic = 64 + 2 * 56;
+    let strings = dynamic + 16 * (count + 3);
+    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
+    bytes.resize(strings as usize, 0);
+    for (at, number) in [(16, 3), (18, MACHINE), (54, 56), (56, 2)] {
+        bytes[at..at + 2].copy_from_slice(&number.to_le_bytes());
+    }
+    let mut put = |at: u64, number: u64| {
+        bytes[at as usize..at as usize + 8].copy_from_slice(&number.to_le_bytes());
+    };
+    put(32, 64);
+    for (at, kind, offset) in [(64, LOAD, 0), (120, DYNAMIC, dynamic)] {
+        put(at, kind.into());
+        put(at + 8, offset);
+        put(at + 16, offset);
+        put(at + 32, strings - offset + if offset == 0 { 101 } else { 0 });
+    }
+    for number in 0..count {
+        put(dynamic + 16 * number, tag::NEEDED);
+    }
+    for (number, (tag, value)) in [(tag::STRTAB, strings), (tag::STRSZ, 101)].iter().enumerate() {
+        put(dynamic + 16 * (count + number as u64), *tag);
+        put(dynamic + 16 * (count + number as u64) + 8, *value);
+    }
+    [&bytes, &[b'a'; 100][..], &[0]].concat()
+}
+
+#[test]
+fn a_library_with_too_many_names_is_refused() {
+    assert_eq!(read(&crowded(400)[..]).unwrap().needed.len(), 400);
+    let error = read(&crowded(4000)[..]).unwrap_err().to_string();
+    assert_eq!(error, "it has too many names");
+}
+
 #[test]
 fn no_nonsense_makes_the_reader_panic() {
     let mut numbers = Numbers::new();

@@ -1,7 +1,7 @@
 use super::*;
 use crate::nonsense::{Numbers, spoil};
 
-const LIBRARIES: [(&str, &str, u32); 3] = [
+pub(super) const LIBRARIES: [(&str, &str, u32); 3] = [
     ("libm.so.6", "/lib/x86_64-linux-gnu/libm.so.6", FLAGS),
     ("libm.so.6", "/lib32/libm.so.6", 0x0803),
     ("libc.so.6", "/lib/x86_64-linux-gnu/libc.so.6", FLAGS),
@@ -19,7 +19,7 @@ fn strings(base: usize) -> (Vec<u8>, Vec<[u32; 3]>) {
     (text, entries.to_vec())
 }
 
-fn new_format() -> Vec<u8> {
+pub(super) fn new_format() -> Vec<u8> {
     let (text, entries) = strings(48 + 24 * LIBRARIES.len());
     let mut bytes = NEW.to_vec();
     bytes.extend((LIBRARIES.len() as u32).to_le_bytes());
@@ -33,7 +33,7 @@ fn new_format() -> Vec<u8> {
     bytes
 }
 
-fn old_format() -> Vec<u8> {
+pub(super) fn old_format() -> Vec<u8> {
     let (text, entries) = strings(0);
     let mut bytes = OLD.to_vec();
     bytes.extend((LIBRARIES.len() as u32).to_le_bytes());
@@ -43,7 +43,7 @@ fn old_format() -> Vec<u8> {
 }
 
 /// As ldconfig wrote by default before 2.32.
-fn both_formats() -> Vec<u8> {
+pub(super) fn both_formats() -> Vec<u8> {
     // Its own strings are those of the new one, which begins right behind the entries.
     let mut bytes = OLD.to_vec();
     bytes.extend(1u32.to_le_bytes());
@@ -53,30 +53,13 @@ fn both_formats() -> Vec<u8> {
     bytes
 }
 
-fn entry(soname: &str, path: &str, special: bool) -> Entry {
-    Entry { soname: soname.into(), path: path.into(), special }
-}
-
-#[test]
-fn only_directories_are_named_to_ldconfig() {
-    for (path, special, folder) in [
-        ("/opt/mpich/lib/libmpi.so.12", false, Some("/opt/mpich/lib")),
-        ("/usr/lib/glibc-hwcaps/x86-64-v3/libm.so.6", true, None),
-        ("-r/etc/libc.so.6", false, None),
-        ("libc.so.6", false, None),
-        ("/libc.so.6", false, None),
-        ("/opt/a=libc5/libc.so.6", false, None),
-    ] {
-        assert_eq!(entry("libm.so.6", path, special).folder(), folder, "{path}");
-    }
-    let mut bytes = new_format();
-    bytes[48 + 22] = 4;
-    assert!(read(&bytes).unwrap()[0].special && !read(&bytes).unwrap()[1].special);
+fn entry(soname: &'static str, path: &'static str) -> Entry<'static> {
+    Entry { soname, path }
 }
 
 #[test]
 fn both_formats_tell_of_the_same_libraries() {
-    let expected: Vec<_> = [0, 2].map(|at| entry(LIBRARIES[at].0, LIBRARIES[at].1, false)).into();
+    let expected: Vec<_> = [0, 2].map(|at| entry(LIBRARIES[at].0, LIBRARIES[at].1)).into();
     for bytes in [new_format(), old_format(), both_formats()] {
         assert_eq!(read(&bytes).unwrap(), expected);
     }
@@ -84,7 +67,8 @@ fn both_formats_tell_of_the_same_libraries() {
 
 #[test]
 fn the_machines_own_cache_is_read_as_ldconfig_reads_it() {
-    let ours = read(&std::fs::read("/etc/ld.so.cache").unwrap()).unwrap();
+    let bytes = std::fs::read(PATH).unwrap();
+    let ours = read(&bytes).unwrap();
     #[allow(clippy::disallowed_methods)]
     let output = std::process::Command::new("/sbin/ldconfig").arg("-p").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -94,7 +78,7 @@ fn the_machines_own_cache_is_read_as_ldconfig_reads_it() {
         .map(|line| {
             let (soname, rest) = line.trim().split_once(' ').unwrap();
             let path = rest.split_once("=> ").unwrap().1;
-            entry(soname, path, line.contains("hwcap"))
+            Entry { soname, path }
         })
         .collect();
     assert!(!ours.is_empty());
@@ -121,6 +105,21 @@ fn what_is_damaged_is_refused() {
     let mut bytes = long.clone();
     bytes[48 + 8..48 + 12].copy_from_slice(&(new_format().len() as u32).to_le_bytes());
     assert!(read(&bytes).is_err());
+}
+
+#[test]
+fn what_lists_too_many_or_is_of_another_byte_order_is_refused() {
+    for (mut bytes, at) in [(new_format(), 20), (old_format(), 12)] {
+        bytes[at..at + 4].copy_from_slice(&(MAX_ENTRIES as u32 + 1).to_le_bytes());
+        let error = read(&bytes).unwrap_err().to_string();
+        assert_eq!(error, "it lists more than 32768 libraries");
+    }
+    let with = |flags: u8| {
+        let mut bytes = new_format();
+        bytes[28] = flags;
+        read(&bytes).is_ok()
+    };
+    assert_eq!([0, 1, 2, 3, 4, 6].map(with), [true, false, true, false, false, true]);
 }
 
 #[test]

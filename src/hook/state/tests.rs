@@ -95,6 +95,21 @@ fn every_field_of_a_config_is_checked() {
 }
 
 #[test]
+fn what_would_take_much_memory_is_refused_before_it_is_parsed() {
+    let state = |more: &str| {
+        let text = r#"{"ociVersion":"1.0.2","id":"x","status":"created","bundle":"/b""#;
+        State::parse(&format!("{text}{more}}}"))
+    };
+    assert!(state(&format!(r#","a":{}{}"#, "[".repeat(31), "]".repeat(31))).is_ok());
+    let error = state(&format!(r#","a":{}"#, "[".repeat(1 << 20))).unwrap_err();
+    assert_eq!(error.to_string(), "nested deeper than 32 levels");
+    assert!(state(&format!(r#","a":["{}"]"#, "[,".repeat(1 << 19))).is_ok());
+    let many = format!(r#"{{"process":{{"env":[{}"a=b"]}}}}"#, r#""a=b","#.repeat(1 << 16));
+    let error = Spec::parse(&many, Path::new("/bundle")).unwrap_err();
+    assert_eq!(error.to_string(), "more than 65536 JSON values");
+}
+
+#[test]
 fn no_nonsense_makes_a_reader_panic() {
     const SPICE: &[u8] = b"\"\\,:/.[]{} \0\xff-+99999999999999999999";
     let mut numbers = Numbers::new();

@@ -9,8 +9,9 @@ use sarus::blob::Blob;
 use sarus::bundle::mounts::MountRequest;
 use sarus::bundle::pid::restrictions_of_proc;
 use sarus::config::Config;
+use sarus::hook::elf;
+use sarus::hook::ldcache::{self, Entry, Listing, Root};
 use sarus::hook::state::{Spec, State};
-use sarus::hook::{elf, ldcache};
 use sarus::reference::Reference;
 use std::fs::File;
 use std::io::Write;
@@ -20,11 +21,12 @@ use std::sync::LazyLock;
 type Target = fn(&[u8]) -> Option<()>;
 
 /// A new reader is one row here.
-const TARGETS: [(&str, Target); 9] = [
+const TARGETS: [(&str, Target); 10] = [
     ("state", |bytes| State::parse(text(bytes)?).ok().map(drop)),
     ("spec", |bytes| Spec::parse(text(bytes)?, Path::new("/bundle")).ok().map(drop)),
     ("elf", library),
     ("ldcache", |bytes| ldcache::read(bytes).ok().map(drop)),
+    ("ldcachewrite", rewritten),
     ("tar", archive),
     ("reference", |bytes| text(bytes)?.parse::<Reference>().ok().map(drop)),
     ("mount", |bytes| MountRequest::parse(text(bytes)?).ok().map(drop)),
@@ -42,6 +44,32 @@ fn text(bytes: &[u8]) -> Option<&str> {
 fn library(bytes: &[u8]) -> Option<()> {
     let library = elf::read(bytes).ok()?;
     elf::glibc_version(bytes, &library).ok().map(drop)
+}
+
+/// A cache that is written again lists what it listed, and what was added.
+fn rewritten(bytes: &[u8]) -> Option<()> {
+    let listing = |name: &str| Listing { soname: name.into(), path: format!("/usr/lib/{name}") };
+    let libraries = [listing("libfuzz.so.1"), listing("libc.so.6")];
+    let root = Root { is_merged: true, exists: &|_| true };
+    let written = ldcache::add(bytes, &libraries, root).ok()?;
+    let Ok(before) = ldcache::read(bytes) else {
+        // A name that is not UTF-8 stays.
+        assert!(ldcache::read(&written).is_err());
+        return None;
+    };
+    let after = ldcache::read(&written).unwrap();
+    let is_new = |entry: &&Entry<'_>| {
+        libraries.iter().any(|one| (&*one.soname, &*one.path) == (entry.soname, entry.path))
+    };
+    let kept = |list: &[Entry<'_>]| -> Vec<(String, String)> {
+        let list = list.iter().filter(|entry| !is_new(entry));
+        list.map(|entry| (entry.soname.to_owned(), entry.path.to_owned())).collect()
+    };
+    assert_eq!(kept(&before), kept(&after));
+    assert!(after.iter().filter(is_new).count() >= 2);
+    // Nothing is added twice.
+    assert_eq!(ldcache::read(&ldcache::add(&written, &libraries, root).unwrap()).unwrap(), after);
+    Some(())
 }
 
 fn archive(bytes: &[u8]) -> Option<()> {

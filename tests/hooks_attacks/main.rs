@@ -3,12 +3,16 @@
 #![cfg(test)]
 #![allow(clippy::disallowed_methods, reason = "tests start programs")]
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod bounds;
+mod door;
 
 use common::bundle::Bundle;
 use common::{Image, Installation, Output, Runtime};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -188,7 +192,7 @@ fn caches_that_are_none_are_refused() {
     with(&|| symlink("/etc/shadow", &path).unwrap(), "the image has no /etc/ld.so.cache");
     with(&|| symlink(&scene.treasure, &path).unwrap(), "the image has no /etc/ld.so.cache");
     with(&|| fs::write(&path, "ld.so-1.7.0\0").unwrap(), "it is damaged");
-    with(&|| fs::write(&path, [0; 99]).unwrap(), "it is no cache of ld.so");
+    with(&|| fs::write(&path, [0; 99]).unwrap(), "not a cache of ld.so");
     with(&|| fs::File::create(&path).unwrap().set_len(1 << 40).unwrap(), "it is too large");
     with(
         &|| drop(Output::of(Command::new("mkfifo").arg(&path)).succeeds()),
@@ -246,25 +250,35 @@ fn directories_that_lead_elsewhere_lead_nowhere() {
 }
 
 #[test]
-fn ldconfig_cannot_leave_the_container() {
-    let mut scene = Scene::new();
-    // It follows the image's configuration, inside.
-    let conf = format!("{0}\n/../../../../../..{0}\ninclude {0}/*\n", scene.treasure.display());
-    fs::write(scene.path("etc/ld.so.conf"), conf).unwrap();
+fn a_new_cache_is_written_through_no_link() {
+    let scene = Scene::new();
+    let path = scene.path("etc/ld.so.cache");
+    let owner = scene.installation.alice.uid;
+    chown(&path, Some(owner), Some(owner)).unwrap();
     scene.run(|output| drop(output.clone().succeeds()));
-    // Where the root file system is root's, a directory of the host in it might be anybody's.
-    let mount = serde_json::json!({"destination": "/etc", "type": "bind", "options": ["rbind"],
-        "source": scene.installation.path("etc").to_str().unwrap()});
-    fs::create_dir(scene.installation.path("etc")).unwrap();
-    fs::copy(scene.path("etc/ld.so.cache"), scene.installation.path("etc/ld.so.cache")).unwrap();
-    scene.bundle.config["mounts"].as_array_mut().unwrap().push(mount);
-    scene.refused("/etc of the container is not its own");
-    // Programs that would load something of the image's.
-    for program in ["/bin/ls", "/usr/bin/ldd", "/no/such/ldconfig"] {
+    let status = fs::symlink_metadata(&path).unwrap();
+    assert_eq!((status.mode() & 0o7777, status.uid()), (0o644, owner));
+    let old = fs::read(&path).unwrap();
+    assert!(String::from_utf8_lossy(&old).contains("/usr/lib/libnew-own.so.3\0"));
+    // A link gives way to the new file, and what it leads to stays.
+    scene.lay_out();
+    fs::rename(&path, scene.path("etc/real")).unwrap();
+    symlink("real", &path).unwrap();
+    let before = fs::read(scene.path("etc/real")).unwrap();
+    scene.run(|output| drop(output.clone().succeeds()));
+    assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    assert_eq!(fs::read(scene.path("etc/real")).unwrap(), before);
+    let names: Vec<_> = fs::read_dir(scene.path("etc")).unwrap().flatten().collect();
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
+fn no_program_of_the_site_is_needed_for_a_new_cache() {
+    for program in ["/bin/ls", "/no/such/ldconfig", ""] {
         let mut scene = Scene::new();
         scene.bundle.config["hooks"]["prestart"][0]["env"][0] =
             format!("LDCONFIG_PATH={program}").into();
-        scene.refused(&format!("cannot rebuild the container's ld.so.cache with {program}"));
+        scene.run(|output| drop(output.clone().succeeds()));
     }
 }
 
@@ -304,8 +318,13 @@ fn what_users_mount_is_touched_with_their_rights() {
         };
         let good: [(&Path, &str); 2] = [(&libraries, "/lib"), (&etc, "/etc")];
         run(&good).succeeds();
-        // ldconfig wrote into the user's own directory, as the user.
+        // The new cache is in the user's own directory, and the user's.
         assert_eq!(fs::metadata(etc.join("ld.so.cache")).unwrap().uid(), alice.uid);
+        // Once more there is nothing to add.
+        let written = fs::read(etc.join("ld.so.cache")).unwrap();
+        run(&good).succeeds();
+        assert_eq!(fs::read(etc.join("ld.so.cache")).unwrap(), written);
+        assert_eq!(fs::read_dir(&etc).unwrap().count(), 1);
         fs::write(etc.join("ld.so.cache"), cache(&[("libmpi.so.12", "/lib/libmpi.so.12.0.1")]))
             .unwrap();
         let text = run(&[good[0], good[1], (&treasure, "/usr/lib")]).fails(125);
@@ -317,11 +336,11 @@ fn what_users_mount_is_touched_with_their_rights() {
         fs::set_permissions(hidden.join("ld.so.cache"), PermissionsExt::from_mode(0o600)).unwrap();
         let text = run(&[good[0], (&hidden, "/etc")]).fails(125);
         assert!(text.contains("ld.so.cache: Permission denied"), "{text}");
-        // Readable, but not writable: ldconfig fails, and has changed nothing.
+        // Readable, but not writable.
         fs::set_permissions(hidden.join("ld.so.cache"), PermissionsExt::from_mode(0o644)).unwrap();
         let before = fs::read(hidden.join("ld.so.cache")).unwrap();
         let text = run(&[good[0], (&hidden, "/etc")]).fails(125);
-        assert!(text.contains("cannot rebuild the container's ld.so.cache"), "{text}");
+        assert!(text.contains("cannot rewrite the container's /etc/ld.so.cache"), "{text}");
         assert_eq!(fs::read(hidden.join("ld.so.cache")).unwrap(), before);
         assert_eq!(fs::read_dir(&hidden).unwrap().count(), 1);
         assert_eq!(fs::read_dir(&treasure).unwrap().count(), 1);

@@ -5,6 +5,7 @@
 //! the reading goes on; placeholders never leave [`read`]. JSON between machines (manifests, OCI
 //! state) stays with miniserde.
 
+pub mod bounds;
 mod parse;
 
 use std::cell::RefCell;

@@ -8,6 +8,7 @@ mod cgroups;
 mod diagnosis;
 mod execute;
 mod files;
+mod image;
 mod mountpoint;
 mod rootfs;
 mod supervise;
@@ -23,19 +24,11 @@ use crate::trust;
 use crate::user::User;
 pub use cgroups::allowed_devices;
 pub use execute::OciRuntime;
+pub use image::Image;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 use std::time::Instant;
-
-/// An image, opened with the rights of the user who runs it.
-#[derive(Debug)]
-pub struct Image {
-    /// The squashfs file.
-    pub file: OwnedFd,
-    /// Its name for messages.
-    pub name: String,
-}
 
 /// Makes the container of `bundle`, waits for its end, and gives the exit status of the program.
 /// `program` is this one's path; on the other end of `listener`, a descriptor that children inherit,

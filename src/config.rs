@@ -91,6 +91,8 @@ pub struct Config {
     pub hooks: Hooks,
     /// How images are compressed.
     pub compression: Compression,
+    /// Compressors of the images that may be run.
+    pub accepted_compressions: Vec<&'static str>,
     /// How images are pulled.
     pub pulling: Pulling,
 }
@@ -177,6 +179,7 @@ impl Config {
             user_mounts: keys.optional("userMounts", sections::user_mounts).unwrap_or_default(),
             hooks: keys.optional("OCIHooks", sections::hooks).unwrap_or_default(),
             compression: sections::compression(keys),
+            accepted_compressions: sections::accepted_compressions(keys),
             pulling: sections::pulling(keys),
         }
     }

@@ -8,6 +8,7 @@ mod cgroups;
 mod diagnosis;
 mod execute;
 mod files;
+mod image;
 mod mountpoint;
 pub mod oci_runtime;
 mod rootfs;
@@ -26,20 +27,12 @@ use crate::sys::{guardian, ids, open};
 use crate::trust::{self, Trusted};
 use crate::user::User;
 pub use cgroups::allowed_devices;
+pub use image::Image;
 pub use oci_runtime::OciRuntime;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 use std::time::Instant;
-
-/// An image, opened with the rights of the user who runs it.
-#[derive(Debug)]
-pub struct Image {
-    /// The squashfs file.
-    pub file: OwnedFd,
-    /// Its name for messages.
-    pub name: String,
-}
 
 /// Makes the container of `bundle`, waits for its end, and gives the exit status of the program.
 /// `program` is this one's path; on the other end of `listener`, a descriptor that children inherit,

@@ -7,11 +7,13 @@ mod output;
 mod pool;
 #[cfg(test)]
 mod tests;
+pub mod validate;
 
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Seek;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -116,6 +118,9 @@ pub fn write(
     let mut end = out;
     out.set_len(size).because(|| "cannot cut the image to its size".into())?;
     end.rewind().because(|| "cannot rewind the image".into())?;
+    // Fails here rather than when it is to be run.
+    validate::check(&|buffer, offset| out.read_exact_at(buffer, offset), size)
+        .because(|| "the image that was written cannot be used".into())?;
     Ok(size)
 }
 

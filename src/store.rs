@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::digest::Digest;
 use crate::error::{Because, Error, Result};
 use crate::image::Metadata;
+use crate::json::bounds::{self, Limits};
 use crate::reference::{DEFAULT_SERVER, HUB_ALIAS, Reference};
 use crate::user::User;
 use index::Index;
@@ -181,10 +182,9 @@ impl Repository {
         let path = image.metadata_path.display();
         let text = read(&image.metadata_path, MAX_METADATA);
         let text = text.because(|| format!("cannot read {path}"))?;
-        miniserde::json::from_str(&text).map_err(|_| {
-            Error::new(format!("cannot read {path}: it is damaged"))
-                .hint(format!("remove {} and import it again", image.key))
-        })
+        parse_metadata(&text)
+            .map_err(|error| error.hint(format!("remove {} and import it again", image.key)))
+            .because(|| format!("cannot read {path}"))
     }
 
     /// Starts to add the image `reference`, or to replace it.
@@ -228,6 +228,14 @@ impl Repository {
 
 /// The configuration of an image, of which this is a part, is bounded by 4 MiB in an import.
 const MAX_METADATA: u64 = 4 << 20;
+
+/// Each variable, argument and label is a value: far more than programs can be started with.
+const METADATA_LIMITS: Limits = Limits { depth: 8, values: 20_000 };
+
+fn parse_metadata(text: &str) -> Result<Metadata> {
+    bounds::check(text, METADATA_LIMITS)?;
+    miniserde::json::from_str(text).map_err(|_| Error::new("it is damaged"))
+}
 
 /// The text of a file of at most `max` bytes. Files of a repository are its user's, and the engine
 /// waits for no pipe and reads no device in their place.

@@ -16,7 +16,7 @@ const MINIMAL: &str = r#"{"securityChecks": true, "OCIBundleDir": "/var/b", "roo
     "runcPath": "/usr/bin/runc", "ramFilesystemType": "tmpfs"}"#;
 
 /// What takes the place of a key in the minimal file, or is added to it.
-const GOOD: [(&str, &str); 45] = [
+const GOOD: [(&str, &str); 48] = [
     ("$schema", r#""sarus.schema.json""#),
     ("securityChecks", "false"),
     ("OCIBundleDir", r#""/""#),
@@ -67,6 +67,9 @@ const GOOD: [(&str, &str); 45] = [
     ("squashfsCompression", r#""zstd", "squashfsCompressionLevel": 22"#),
     ("squashfsCompression", r#""gzip", "squashfsCompressionLevel": 1"#),
     ("squashfsCompression", r#""gzip", "squashfsCompressionLevel": 12"#),
+    ("squashfsAcceptedCompressions", "[]"),
+    ("squashfsAcceptedCompressions", r#"["gzip"]"#),
+    ("squashfsAcceptedCompressions", r#"["zstd", "gzip", "lz4", "xz", "lzo", "gzip"]"#),
     ("insecureRegistries", "[]"),
     ("insecureRegistries", r#"["localhost:5000", "registry.example.org", "10.0.0.1:80"]"#),
     ("maxConcurrentDownloads", "1"),
@@ -79,7 +82,7 @@ const GOOD: [(&str, &str); 45] = [
     ("tempDir", r#""/tmp/\u00e9 \"""#),
 ];
 
-const BAD: [(&str, &str); 60] = [
+const BAD: [(&str, &str); 64] = [
     ("insecureRegistries", r#""localhost""#),
     ("insecureRegistries", r#"["http://localhost"]"#),
     ("insecureRegistries", r#"["localhost:"]"#),
@@ -146,6 +149,10 @@ const BAD: [(&str, &str); 60] = [
     ("squashfsCompression", r#""xz", "squashfsCompressionLevel": 1"#),
     ("squashfsCompression", r#""gzip", "squashfsCompressionLevel": 13"#),
     ("squashfsCompression", r#""lz4", "squashfsCompressionLevel": 1"#),
+    ("squashfsAcceptedCompressions", r#""xz""#),
+    ("squashfsAcceptedCompressions", r#"["none"]"#),
+    ("squashfsAcceptedCompressions", r#"["lzma"]"#),
+    ("squashfsAcceptedCompressions", "[6]"),
 ];
 
 /// The minimal file, with `value` for `key`.

@@ -17,7 +17,7 @@ use sarus::runtime::{self, Image, OciRuntime};
 use sarus::store::Repository;
 use sarus::sys::announce::Listener;
 use sarus::sys::terminal::Terminal;
-use sarus::sys::{descriptors, guardian, ids, open, process};
+use sarus::sys::{descriptors, guardian, ids, process};
 use sarus::user::User;
 use std::ffi::OsString;
 use std::io::Read;
@@ -206,7 +206,7 @@ fn require_root() -> Result<()> {
     ))
 }
 
-/// Finds the image in the repository and opens it: everything here belongs to the user.
+/// Finds the image in the repository, opens and checks it: everything here belongs to the user.
 fn find_image(
     config: &Config,
     user: &User,
@@ -218,7 +218,8 @@ fn find_image(
         return Err(not_available(&repository, reference));
     };
     let metadata = repository.metadata(&found)?;
-    let image = Image { file: open::regular_file(&found.image_path)?, name: reference.to_string() };
+    let name = reference.to_string();
+    let image = Image::open(&found.image_path, name, user, &config.accepted_compressions)?;
     Ok((image, metadata))
 }
 

@@ -144,6 +144,13 @@ const UNITS: [(&str, u32); 5] = [("B", 0), ("KB", 10), ("MB", 20), ("GB", 30), (
 const COMPRESSORS: [(&str, (&str, u32)); 4] =
     [("zstd", ("zstd", 22)), ("gzip", ("gzip", 12)), ("lz4", ("lz4", 0)), ("none", ("none", 0))];
 
+/// Names of the compressors of squashfs images that Linux reads.
+const READABLE: [(&str, &str); 5] =
+    [("zstd", "zstd"), ("gzip", "gzip"), ("lz4", "lz4"), ("xz", "xz"), ("lzo", "lzo")];
+
+/// Those that images of ours are written with.
+const ACCEPTED: [&str; 3] = ["zstd", "gzip", "lz4"];
+
 impl Default for Compression {
     fn default() -> Self {
         Self { name: "zstd", level: None }
@@ -290,6 +297,11 @@ pub(super) fn compression(keys: &mut Object<'_>) -> Compression {
         _ => level.number(1..=highest),
     });
     Compression { name, level }
+}
+
+pub(super) fn accepted_compressions(keys: &mut Object<'_>) -> Vec<&'static str> {
+    let names = |names: &Value<'_>| names.list(|name| name.one_of(&READABLE));
+    keys.optional("squashfsAcceptedCompressions", names).unwrap_or_else(|| ACCEPTED.into())
 }
 
 pub(super) fn pulling(keys: &mut Object<'_>) -> Pulling {

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{Result, Seek, SeekFrom, Write};
 
+use super::validate::RESERVED;
 use crate::sys::writeback;
 
 /// How many bytes are handed to the disk at a time: large enough to be written in one piece.
@@ -15,12 +16,14 @@ pub struct Output<'a> {
     position: u64,
     /// Up to where the disk has been told to write.
     told: u64,
+    /// Whether something other than the superblock and the compressor's options was begun.
+    has_data: bool,
 }
 
 impl<'a> Output<'a> {
     /// At the start of an empty file.
     pub fn new(file: &'a File) -> Self {
-        Self { file, position: 0, told: 0 }
+        Self { file, position: 0, told: 0, has_data: false }
     }
 }
 
@@ -47,8 +50,13 @@ impl Seek for Output<'_> {
         Ok(self.position)
     }
 
-    /// Asked for before each block: no reason for a system call.
+    /// Asked for before each block: no reason for a system call. The first time, the superblock and
+    /// the compressor's options have been written, and what follows goes behind a hole: data so near
+    /// to the start could be taken for the superblock of another file system.
     fn stream_position(&mut self) -> Result<u64> {
+        if !std::mem::replace(&mut self.has_data, true) {
+            self.seek(SeekFrom::Start(RESERVED))?;
+        }
         Ok(self.position)
     }
 }

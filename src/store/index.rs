@@ -9,9 +9,16 @@ use miniserde::json::{self, Array, Object, Value};
 
 use super::Image;
 use crate::error::{Because, Error, Result};
+use crate::json::bounds::{self, Limits};
 
-/// More than ten thousand images have.
-const MAX_SIZE: u64 = 16 << 20;
+/// Bytes of an index of more than ten thousand images.
+const MAX_SIZE: u64 = 8 << 20;
+
+/// An image takes 11 values: enough for eight thousand. The index is its user's, and root parses it:
+/// no other content of this size may take more than 90 MB of memory.
+const LIMITS: Limits = Limits { depth: 8, values: 90_000 };
+
+const ADVICE: &str = "move it away and import the images again";
 
 /// The content of a `metadata.json`.
 #[derive(Debug, Default)]
@@ -40,16 +47,24 @@ impl Index {
     }
 
     fn parse(text: &str) -> Result<Self> {
+        bounds::check(text, LIMITS).map_err(|error| error.hint(ADVICE))?;
         let document: Option<Object> = json::from_str(text).ok();
-        document.map(|document| Self { document }).ok_or_else(|| {
-            Error::new("it is no JSON object").hint("move it away and import the images again")
-        })
+        document
+            .map(|document| Self { document })
+            .ok_or_else(|| Error::new("not a JSON object").hint(ADVICE))
     }
 
     /// The index as it is written, in one line.
-    #[must_use]
-    pub fn text(&self) -> String {
-        json::to_string(&self.document)
+    ///
+    /// # Errors
+    /// If it could not be read again because it holds too much.
+    pub fn text(&self) -> Result<String> {
+        let text = json::to_string(&self.document);
+        match bounds::check(&text, LIMITS) {
+            Ok(()) if text.len() as u64 <= MAX_SIZE => Ok(text),
+            _ => Err(Error::new("the repository has too many images")
+                .hint("remove some with 'sarus rmi'")),
+        }
     }
 
     /// The images in `root`, oldest import first, whether their files are there or not.

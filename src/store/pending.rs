@@ -109,6 +109,8 @@ impl Pending {
         let image = describe(&repository, &reference, &file.file, digest).because(what)?;
         file.sync().because(what)?;
         let meta = json::write(metadata);
+        // What cannot be read again is not written.
+        super::parse_metadata(&meta).because(|| "its metadata".into()).because(what)?;
         let meta = Temporary::with(&repository.partial(), "meta", &meta).because(what)?;
 
         let lock = Lock::take(&repository.root).because(what)?;
@@ -154,7 +156,7 @@ fn describe(
 
 /// Writes `index` to the disk, under no name yet.
 fn write(repository: &Repository, index: &Index) -> Result<Temporary> {
-    Temporary::with(&repository.root, "metadata.json", &index.text())
+    Temporary::with(&repository.root, "metadata.json", &index.text()?)
 }
 
 /// Replaces the index, by a writer who has the lock.

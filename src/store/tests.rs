@@ -196,7 +196,7 @@ fn a_damaged_index_is_not_overwritten() {
     let index = Index::path(repository.path());
     fs::write(&index, r#"{"images":[{"#).unwrap();
     let error = repository.images().unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot read {}: it is no JSON object", index.display()));
+    assert_eq!(error.to_string(), format!("cannot read {}: not a JSON object", index.display()));
     let pending = repository.begin(&reference("alpine")).unwrap();
     assert!(pending.commit(&Metadata::default(), "").is_err());
     assert_eq!(fs::read_to_string(&index).unwrap(), r#"{"images":[{"#);

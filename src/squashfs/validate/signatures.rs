@@ -1,0 +1,232 @@
+//! Signatures of other formats that programs on the host look for when a loop device appears.
+//!
+//! udev lets libblkid probe the device, and mdadm, LVM, bcache, btrfs, ZFS and others act on what
+//! it finds or look for themselves. squashfs leaves everything but its first 96 bytes to whoever
+//! writes the image, so that it can be a physical volume of LVM at the same time, or have the UUID
+//! of the host's root file system.
+//!
+//! libblkid takes the first RAID, LVM or LUKS signature, whatever else is there. Of several file
+//! systems it believes none; but on a device of at most 1440 KiB it believes the first, and squashfs
+//! comes late in its list. So an image is refused if libblkid could believe any of these, by no
+//! stricter conditions than it has itself. Formats whose signature lies where the superblock of
+//! squashfs is (XFS, FAT, NTFS, LUKS 1, LVM 1 and others) are missing here: no file has both. So are
+//! those that have neither UUID nor label and that nothing acts on, such as Minix, and the RAID
+//! formats of mainboards that only dmraid knows.
+//!
+//! An honest image has such bytes by chance, or as a disk image stored without compression at
+//! exactly the wrong place. Images of ours cannot: [`RESERVED`] bytes at their start hold no data.
+//! The signatures further on have 8 bytes or more.
+
+use super::File;
+use crate::error::{Error, Result};
+
+/// Bytes at the start of an image that are free of users' data, so that nothing in them is taken for
+/// something else: up to the end of the superblock of btrfs.
+pub const RESERVED: u64 = 68 << 10;
+
+/// Bytes of the last part of the file that is read at once.
+const TAIL: u64 = 8 << 10;
+
+/// Position of a structure.
+#[derive(Clone, Copy)]
+enum At {
+    /// Bytes from the start.
+    Start(u64),
+    /// Bytes back from the end, after the end was rounded down to a multiple of the first number.
+    End(u64, u64),
+}
+use At::{End, Start};
+
+/// Name of a format, position of its structure, and all bytes that it needs there, each with their
+/// offset in it.
+type Signature = (&'static str, At, &'static [(u64, &'static [u8])]);
+
+/// Formats that libblkid finds by fixed bytes.
+const SIGNATURES: &[Signature] = &[
+    // The label tells its own sector; the first cannot be here.
+    ("LVM2", Start(0x200), &[(0, b"LABELONE\x01\0\0\0\0\0\0\0")]),
+    ("LVM2", Start(0x400), &[(0, b"LABELONE\x02\0\0\0\0\0\0\0")]),
+    ("LVM2", Start(0x600), &[(0, b"LABELONE\x03\0\0\0\0\0\0\0")]),
+    // Metadata version 1.2, 1.0 and 0.90; that of 1.1 lies at the very start.
+    ("MD RAID", Start(0x1000), &[(0, b"\xfc\x4e\x2b\xa9\x01\0\0\0")]),
+    ("MD RAID", End(0x1000, 0x2000), &[(0, b"\xfc\x4e\x2b\xa9\x01\0\0\0")]),
+    ("MD RAID", End(0x10000, 0x10000), &[(0, b"\xfc\x4e\x2b\xa9\0\0\0\0")]),
+    ("MD RAID", End(0x10000, 0x10000), &[(0, b"\xa9\x2b\x4e\xfc\0\0\0\0")]),
+    ("Intel RAID", End(0x200, 0x400), &[(0, b"Intel Raid ISM Cfg Sig. ")]),
+    ("DDF RAID", End(0x200, 0x200), &[(0, b"\xde\x11\xde\x11"), (0x20, b"01.")]),
+    ("DDF RAID", End(0x200, 0x20200), &[(0, b"\xde\x11\xde\x11"), (0x20, b"01.")]),
+    ("DRBD", End(0x200, 0x1000), &[(0x3c, b"\x83\x74\x02\x6b")]),
+    ("DRBD", End(0x200, 0x1000), &[(0x3c, b"\x83\x74\x02\x6c")]),
+    ("DRBD", End(0x200, 0x1000), &[(0x14, b"\x83\x74\x02\x6d")]),
+    ("bcache", Start(0x1018), &[(0, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca")]),
+    ("bcachefs", Start(0x1018), &[(0, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9")]),
+    ("Stratis", Start(0x204), &[(0, b"!Stra0tis\x86\xff\x02^\x41rh")]),
+    ("Stratis", Start(0x1204), &[(0, b"!Stra0tis\x86\xff\x02^\x41rh")]),
+    ("btrfs", Start(0x10040), &[(0, b"_BHRfS_M")]),
+    ("F2FS", Start(0x400), &[(0, b"\x10\x20\xf5\xf2")]),
+    ("EROFS", Start(0x400), &[(0, b"\xe2\xe1\xf5\xe0")]),
+    ("VxFS", Start(0x400), &[(0, b"\xf5\xfc\x01\xa5")]),
+    ("VxFS", Start(0x400), &[(0, b"\xa5\x01\xfc\xf5")]),
+    // The version is part of it.
+    ("HFS+", Start(0x400), &[(0, b"H+\0\x04")]),
+    ("HFS+", Start(0x400), &[(0, b"HX\0\x05")]),
+    ("OCFS2", Start(0x400), &[(0, b"OCFSV2")]),
+    ("OCFS2", Start(0x800), &[(0, b"OCFSV2")]),
+    ("OCFS2", Start(0x1000), &[(0, b"OCFSV2")]),
+    ("OCFS2", Start(0x2000), &[(0, b"OCFSV2")]),
+    ("NetWare", Start(0x1000), &[(0, b"SPB005")]),
+    ("ReiserFS", Start(0x2034), &[(0, b"ReIsEr")]),
+    ("ReiserFS", Start(0x10000), &[(0x34, b"ReIsEr")]),
+    ("ReiserFS", Start(0x10000), &[(0x14, b"ReIsEr")]),
+    ("Reiser4", Start(0x10000), &[(0, b"ReIsEr4")]),
+    ("GFS", Start(0x10000), &[(0, b"\x01\x16\x19\x70\0\0\0\x01")]),
+    ("UFS", Start(0x255c), &[(0, b"\x54\x19\x01\0")]),
+    ("UFS", Start(0x255c), &[(0, b"\0\x01\x19\x54")]),
+    ("UFS", Start(0x255c), &[(0, b"\x19\x01\x54\x19")]),
+    ("UFS", Start(0x255c), &[(0, b"\x19\x54\x01\x19")]),
+    ("UFS", Start(0x1055c), &[(0, b"\x54\x19\x01\0")]),
+    ("UFS", Start(0x1055c), &[(0, b"\0\x01\x19\x54")]),
+    ("UFS", Start(0x1055c), &[(0, b"\x19\x01\x54\x19")]),
+    ("UFS", Start(0x1055c), &[(0, b"\x19\x54\x01\x19")]),
+    ("JFS", Start(0x8000), &[(0, b"JFS1")]),
+    ("HPFS", Start(0x2000), &[(0, b"\x49\xe8\x95\xf9")]),
+    // Volume descriptors from sector 16 on, the first of which may be of any of these kinds.
+    ("ISO 9660", Start(0x8001), &[(0, b"CD001")]),
+    ("High Sierra", Start(0x8009), &[(0, b"CDROM")]),
+    ("UDF", Start(0x8001), &[(0, b"BEA01")]),
+    ("UDF", Start(0x8001), &[(0, b"BOOT2")]),
+    ("UDF", Start(0x8001), &[(0, b"CDW02")]),
+    ("UDF", Start(0x8001), &[(0, b"NSR0")]),
+    ("UDF", Start(0x8001), &[(0, b"TEA01")]),
+    ("GPT", Start(0x200), &[(0, b"EFI PART")]),
+    ("GPT", Start(0x1000), &[(0, b"EFI PART")]),
+    ("GPT", End(0x200, 0x200), &[(0, b"EFI PART")]),
+];
+
+/// Swap space and suspended systems, at the end of the first page, whose size depends on the
+/// machine.
+const SWAP: [&[u8]; 6] =
+    [b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001"];
+const PAGES: [u64; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
+
+/// Second headers of LUKS 2, which count without the first: 16 KiB to 4 MiB.
+const LUKS: &[u8] = b"SKUL\xba\xbe\0\x02";
+const LUKS_HEADERS: std::ops::RangeInclusive<u32> = 14..=22;
+
+/// End of a ZFS label's checksum, without which no label is imported, in both byte orders.
+const ZFS: [&[u8]; 2] = [b"\x11\x7a\x0c\xb1\x7a\xda\x10\x02", b"\x02\x10\xda\x7a\xb1\x0c\x7a\x11"];
+/// In each of four labels of 256 KiB: two at the start, two at the end.
+const ZFS_LABEL: u64 = 256 << 10;
+const ZFS_CHECKSUM: u64 = (128 << 10) - 40;
+
+/// Refuses a file that other software would take for its own.
+pub fn check(file: &File<'_>) -> Result<()> {
+    let image = Image::read(file)?;
+    for (name, at, parts) in SIGNATURES {
+        if parts.iter().all(|(offset, bytes)| image.has(*at, *offset, bytes)) {
+            return Err(found(name));
+        }
+    }
+    if PAGES.iter().any(|page| SWAP.iter().any(|name| image.has(Start(page - 10), 0, name))) {
+        return Err(found("swap space"));
+    }
+    if LUKS_HEADERS.into_iter().any(|power| image.has(Start(1 << power), 0, LUKS)) {
+        return Err(found("LUKS"));
+    }
+    let labels =
+        [Start(0), Start(ZFS_LABEL), End(ZFS_LABEL, ZFS_LABEL), End(ZFS_LABEL, 2 * ZFS_LABEL)];
+    if labels.iter().any(|label| ZFS.iter().any(|magic| image.has(*label, ZFS_CHECKSUM, magic))) {
+        return Err(found("ZFS"));
+    }
+    for (name, is_there) in [
+        ("ext2, ext3 or ext4", image.is_ext()),
+        ("HFS", image.is_hfs()),
+        ("a partition table", image.is_partitioned()),
+    ] {
+        if is_there {
+            return Err(found(name));
+        }
+    }
+    Ok(())
+}
+
+fn found(name: &str) -> Error {
+    Error::new(format!("the image has the signature of {name} too, which the host might believe"))
+}
+
+/// The parts of a file in which signatures lie.
+struct Image<'a> {
+    file: &'a File<'a>,
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    /// Position of `tail`; bytes of the loop device.
+    tail_start: u64,
+    size: u64,
+}
+
+impl<'a> Image<'a> {
+    fn read(file: &'a File<'a>) -> Result<Self> {
+        let size = file.size & !511;
+        let read = |at: u64, length: u64| {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+            file.fill(&mut bytes, at).map(|()| bytes)
+        };
+        let tail_start = size.saturating_sub(TAIL);
+        let head = read(0, size.min(RESERVED))?;
+        let tail = read(tail_start, size - tail_start)?;
+        Ok(Self { file, head, tail, tail_start, size })
+    }
+
+    /// Whether `bytes` lie at `offset` of the structure at `at`. What cannot be read is not there:
+    /// the file has just become shorter, and the kernel will not find it either.
+    fn has(&self, at: At, offset: u64, bytes: &[u8]) -> bool {
+        let start = match at {
+            Start(start) => Some(start),
+            End(unit, back) => (self.size & !(unit - 1)).checked_sub(back),
+        };
+        let Some(position) = start.map(|start| start + offset) else { return false };
+        if position + bytes.len() as u64 > self.size {
+            return false;
+        }
+        if let Some(found) = slice(&self.head, 0, position, bytes.len()) {
+            return found == bytes;
+        }
+        if let Some(found) = slice(&self.tail, self.tail_start, position, bytes.len()) {
+            return found == bytes;
+        }
+        let mut found = [0; 16];
+        let found = found.get_mut(..bytes.len()).unwrap_or_default();
+        self.file.fill(found, position).is_ok() && found == bytes
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        self.head.get(at).copied().unwrap_or_default()
+    }
+
+    /// Two bytes are all that libblkid asks for: whatever the others say, they mean one of the
+    /// three. So one of 65,536 images of other writers than ours is refused by chance, if it has
+    /// random data there.
+    fn is_ext(&self) -> bool {
+        self.has(Start(0x438), 0, b"\x53\xef")
+    }
+
+    /// Two bytes, and a block size (in big-endian order) that is a multiple of 512.
+    fn is_hfs(&self) -> bool {
+        self.has(Start(0x400), 0, b"BD") && self.byte(0x416) & 1 == 0 && self.byte(0x417) == 0
+    }
+
+    /// An MBR: the two bytes at its end, and four entries that are each active or not. One of them is
+    /// in use, or nobody acts on it.
+    fn is_partitioned(&self) -> bool {
+        let entries = [446, 462, 478, 494];
+        self.has(Start(0x1fe), 0, b"\x55\xaa")
+            && entries.iter().all(|at| matches!(self.byte(*at), 0 | 0x80))
+            && entries.iter().any(|at| self.byte(at + 4) != 0)
+    }
+}
+
+/// `length` bytes at `position` of a file, of which `bytes` is the part from `start` on.
+fn slice(bytes: &[u8], start: u64, position: u64, length: usize) -> Option<&[u8]> {
+    let at = usize::try_from(position.checked_sub(start)?).ok()?;
+    bytes.get(at..at.checked_add(length)?)
+}

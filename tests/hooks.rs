@@ -16,7 +16,8 @@ fn run(installation: &Installation, args: &[&str]) -> Output {
     installation.sarus(&installation.alice, &[&["run"], args].concat())
 }
 
-/// A hook of root's that is a shell script.
+/// A hook of root's that is a shell script. It should read its stdin: crun takes a hook that has ended
+/// before for one that failed.
 fn script(installation: &Installation, name: &str, text: &str) -> PathBuf {
     let path = installation.path(name);
     fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -89,8 +90,11 @@ fn hooks_get_the_state_their_arguments_and_their_own_environment_only() {
 fn hooks_find_stdout_and_stderr_of_the_engine() {
     for runtime in Runtime::ALL {
         let installation = Installation::with_busybox(runtime);
-        let hook =
-            script(&installation, "hook", "echo OUT >>/proc/1/fd/5; echo ERR >>/proc/1/fd/6");
+        let hook = script(
+            &installation,
+            "hook",
+            "cat >/dev/null; echo OUT >>/proc/1/fd/5; echo ERR >>/proc/1/fd/6",
+        );
         let hooks = format!(r#"{{"prestart": [{{"path": "{}"}}]}}"#, hook.display());
         let installation = installation.set("OCIHooks", &hooks);
         let output = run(&installation, &[IMAGE, "echo", "program"]);
@@ -103,8 +107,12 @@ fn hooks_find_stdout_and_stderr_of_the_engine() {
 fn a_hook_that_fails_is_named_with_what_it_printed_and_nothing_runs() {
     for runtime in Runtime::ALL {
         let installation = Installation::with_busybox(runtime);
-        let good = script(&installation, "good", "exit 0");
-        let bad = script(&installation, "bad", "echo said this; echo and that >&2; exit 7");
+        let good = script(&installation, "good", "cat >/dev/null");
+        let bad = script(
+            &installation,
+            "bad",
+            "cat >/dev/null; echo said this; echo and that >&2; exit 7",
+        );
         for stage in ["prestart", "createRuntime"] {
             let hooks = format!(
                 r#"{{"{stage}": [{{"path": "{}"}}, {{"path": "{}"}}]}}"#,
@@ -233,8 +241,11 @@ fn start_container_hooks_are_programs_of_the_image_and_run_as_the_user() {
         let root = installation.rootfs("rootfs");
         let inside = root.join(own.strip_prefix("/").unwrap());
         fs::create_dir_all(inside.parent().unwrap()).unwrap();
-        fs::write(&inside, "#!/bin/sh\nid -u >/tmp/id; grep Cap /proc/self/status >>/tmp/id\n")
-            .unwrap();
+        fs::write(
+            &inside,
+            "#!/bin/sh\ncat >/dev/null\nid -u >/tmp/id; grep Cap /proc/self/status >>/tmp/id\n",
+        )
+        .unwrap();
         fs::set_permissions(&inside, PermissionsExt::from_mode(0o755)).unwrap();
         installation.forge(&installation.alice, &root, "with", "{}");
         let hooks = |path: &str, args: &str| {
@@ -256,7 +267,7 @@ fn start_container_hooks_are_programs_of_the_image_and_run_as_the_user() {
         let mut installation = installation;
         for (path, args) in [
             (own, "[]"),
-            ("/bin/sh", r#"["sh", "-c", "echo said this >&2; exit 7"]"#),
+            ("/bin/sh", r#"["sh", "-c", "cat >/dev/null; echo said this >&2; exit 7"]"#),
             ("/bin/sleep", r#"["sleep", "30"]"#),
         ] {
             installation = installation.set("OCIHooks", &hooks(path, args));

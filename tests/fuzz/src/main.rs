@@ -12,6 +12,7 @@ use sarus::config::Config;
 use sarus::hook::state::{Spec, State};
 use sarus::hook::{elf, ldcache};
 use sarus::reference::Reference;
+use sarus::squashfs::validate;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -20,12 +21,13 @@ use std::sync::LazyLock;
 type Target = fn(&[u8]) -> Option<()>;
 
 /// A new reader is one row here.
-const TARGETS: [(&str, Target); 9] = [
+const TARGETS: [(&str, Target); 10] = [
     ("state", |bytes| State::parse(text(bytes)?).ok().map(drop)),
     ("spec", |bytes| Spec::parse(text(bytes)?, Path::new("/bundle")).ok().map(drop)),
     ("elf", library),
     ("ldcache", |bytes| ldcache::read(bytes).ok().map(drop)),
     ("tar", archive),
+    ("squashfs", image),
     ("reference", |bytes| text(bytes)?.parse::<Reference>().ok().map(drop)),
     ("mount", |bytes| MountRequest::parse(text(bytes)?).ok().map(drop)),
     ("mountinfo", |bytes| restrictions_of_proc(text(bytes)?).ok().map(drop)),
@@ -42,6 +44,16 @@ fn text(bytes: &[u8]) -> Option<&str> {
 fn library(bytes: &[u8]) -> Option<()> {
     let library = elf::read(bytes).ok()?;
     elf::glibc_version(bytes, &library).ok().map(drop)
+}
+
+fn image(bytes: &[u8]) -> Option<()> {
+    let read = |buffer: &mut [u8], at: u64| {
+        let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..));
+        let range = rest.and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(range.ok_or(std::io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    };
+    validate::check(&read, bytes.len() as u64).ok().map(drop)
 }
 
 fn archive(bytes: &[u8]) -> Option<()> {

@@ -46,8 +46,11 @@ fn position(image: &[u8], field: usize) -> u64 {
     u64::from_le_bytes(image[field..field + 8].try_into().unwrap())
 }
 
+/// Bytes to put at some places.
+type Patches<'a> = &'a [(usize, &'a [u8])];
+
 /// The same image with other bytes at some places.
-fn patched(image: &[u8], patches: &[(usize, &[u8])]) -> Vec<u8> {
+fn patched(image: &[u8], patches: Patches<'_>) -> Vec<u8> {
     let mut image = image.to_vec();
     for (at, bytes) in patches {
         image[*at..at + bytes.len()].copy_from_slice(bytes);
@@ -70,7 +73,7 @@ fn forged_superblocks_and_tables_are_refused_before_the_kernel_sees_them() {
     let export_end = (position(&good, export as usize) - 2).to_le_bytes();
     let huge = u64::MAX.to_le_bytes();
     let beyond = (good.len() as u64 * 2).to_le_bytes();
-    let cases: &[(&str, &[(usize, &[u8])])] = &[
+    let cases: &[(&str, Patches<'_>)] = &[
         ("inodes that the kernel would allocate 32 MiB for", &[(4, &[0xff; 4]), (88, &monster)]),
         ("inodes", &[(4, &[0xff, 0xff, 0, 0])]),
         ("fragments", &[(16, &[0xff; 4])]),
@@ -126,7 +129,7 @@ fn lvm_checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0xf597_a6cf, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| match crc & 1 {
             0 => crc >> 1,
-            _ => crc >> 1 ^ 0xedb8_8320,
+            _ => (crc >> 1) ^ 0xedb8_8320,
         })
     })
 }
@@ -135,7 +138,7 @@ fn lvm_checksum(bytes: &[u8]) -> u32 {
 fn an_image_that_passes_for_a_disk_of_the_host_is_refused() {
     let installation = Installation::new();
     // The only file of this size is stored as it is, from byte 96 on.
-    let image_with = |name: &str, size: usize, patches: &[(usize, &[u8])]| {
+    let image_with = |name: &str, size: usize, patches: Patches<'_>| {
         let root = installation.path(&format!("rootfs-{name}"));
         fs::create_dir(&root).unwrap();
         fs::write(root.join("a"), vec![b'x'; size]).unwrap();
@@ -158,7 +161,6 @@ fn an_image_that_passes_for_a_disk_of_the_host_is_refused() {
     let zeros = [0; 1024];
     let magic = [0x53, 0xef];
     let uuid = [7; 16];
-    type Patches<'a> = &'a [(usize, &'a [u8])];
     let cases: [(&str, usize, Patches<'_>, &str, &str); 4] = [
         ("lvm", 4 << 20, &[(512, &label)], "LVM2_member", "LVM2"),
         ("luks", 4 << 20, &[(0x4000, &header)], "crypto_LUKS", "LUKS"),

@@ -47,6 +47,8 @@ tar --create --format=pax --file - scripts/fuzz.sh | seed tar 1
 # Cut off: from a file, for tar itself must not fail of it.
 tar --create --format=gnu --sparse --file "$out/seed.tar" Makefile scripts
 head --bytes 60000 "$out/seed.tar" | seed tar 2
+mksquashfs etc "$out/seed.squashfs" -noappend -quiet -no-progress
+seed squashfs 1 <"$out/seed.squashfs"
 printf 'quay.io:5000/a/b/c:tag@sha256:%064d' 7 | seed reference 1
 printf 'type=bind,source=/a,destination=/b,readonly' | seed mount 1
 seed mountinfo 1 </proc/self/mountinfo

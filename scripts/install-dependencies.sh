@@ -17,7 +17,7 @@ test)
     packages=("${images[@]}" "${openssh[@]}" runc crun tini squashfs-tools debootstrap buildah strace shellcheck
         docker-registry apache2-utils openssl curl time g++ mpich libmpich-dev
         slurmctld slurmd slurm-client munge podman openssh-client iproute2
-        rpm man-db zsh fish python3)
+        rpm man-db zsh fish python3 bindfs squashfs-tools-ng)
     command -v cargo-clippy >/dev/null || packages+=("${build[@]}" rust-web-clippy rustfmt-web)
     ;;
 bench)

@@ -15,6 +15,7 @@ mod mounts;
 mod processes;
 mod races;
 mod rootfs;
+mod squashfs;
 mod stages;
 mod trust;
 

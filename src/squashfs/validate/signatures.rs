@@ -14,8 +14,9 @@
 //! formats of mainboards that only dmraid knows.
 //!
 //! An honest image has such bytes by chance, or as a disk image stored without compression at
-//! exactly the wrong place. Images of ours cannot: [`RESERVED`] bytes at their start hold no data.
-//! The signatures further on have 8 bytes or more.
+//! exactly the wrong place. Images of ours hold no data in their first [`RESERVED`] bytes. What is
+//! looked for behind them has at least 8 bytes, or 4 near the end; should chance bring even that about,
+//! the import fails, which checks what it has written, and not the run.
 
 use super::File;
 use crate::error::{Error, Result};
@@ -27,87 +28,88 @@ pub const RESERVED: u64 = 68 << 10;
 /// Bytes of the last part of the file that is read at once.
 const TAIL: u64 = 8 << 10;
 
-/// Position of a structure.
+/// Position of a signature.
 #[derive(Clone, Copy)]
 enum At {
     /// Bytes from the start.
-    Start(u64),
+    Start(u32),
     /// Bytes back from the end, after the end was rounded down to a multiple of the first number.
-    End(u64, u64),
+    End(u32, u32),
 }
 use At::{End, Start};
 
-/// Name of a format, position of its structure, and all bytes that it needs there, each with their
-/// offset in it.
-type Signature = (&'static str, At, &'static [(u64, &'static [u8])]);
+/// Name of a format, and the bytes that it has at a position.
+type Signature = (&'static str, At, &'static [u8]);
 
 /// Formats that libblkid finds by fixed bytes.
 const SIGNATURES: &[Signature] = &[
     // The label tells its own sector; the first cannot be here.
-    ("LVM2", Start(0x200), &[(0, b"LABELONE\x01\0\0\0\0\0\0\0")]),
-    ("LVM2", Start(0x400), &[(0, b"LABELONE\x02\0\0\0\0\0\0\0")]),
-    ("LVM2", Start(0x600), &[(0, b"LABELONE\x03\0\0\0\0\0\0\0")]),
+    ("LVM2", Start(0x200), b"LABELONE\x01\0\0\0\0\0\0\0"),
+    ("LVM2", Start(0x400), b"LABELONE\x02\0\0\0\0\0\0\0"),
+    ("LVM2", Start(0x600), b"LABELONE\x03\0\0\0\0\0\0\0"),
     // Metadata version 1.2, 1.0 and 0.90; that of 1.1 lies at the very start.
-    ("MD RAID", Start(0x1000), &[(0, b"\xfc\x4e\x2b\xa9\x01\0\0\0")]),
-    ("MD RAID", End(0x1000, 0x2000), &[(0, b"\xfc\x4e\x2b\xa9\x01\0\0\0")]),
-    ("MD RAID", End(0x10000, 0x10000), &[(0, b"\xfc\x4e\x2b\xa9\0\0\0\0")]),
-    ("MD RAID", End(0x10000, 0x10000), &[(0, b"\xa9\x2b\x4e\xfc\0\0\0\0")]),
-    ("Intel RAID", End(0x200, 0x400), &[(0, b"Intel Raid ISM Cfg Sig. ")]),
-    ("DDF RAID", End(0x200, 0x200), &[(0, b"\xde\x11\xde\x11"), (0x20, b"01.")]),
-    ("DDF RAID", End(0x200, 0x20200), &[(0, b"\xde\x11\xde\x11"), (0x20, b"01.")]),
-    ("DRBD", End(0x200, 0x1000), &[(0x3c, b"\x83\x74\x02\x6b")]),
-    ("DRBD", End(0x200, 0x1000), &[(0x3c, b"\x83\x74\x02\x6c")]),
-    ("DRBD", End(0x200, 0x1000), &[(0x14, b"\x83\x74\x02\x6d")]),
-    ("bcache", Start(0x1018), &[(0, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca")]),
-    ("bcachefs", Start(0x1018), &[(0, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9")]),
-    ("Stratis", Start(0x204), &[(0, b"!Stra0tis\x86\xff\x02^\x41rh")]),
-    ("Stratis", Start(0x1204), &[(0, b"!Stra0tis\x86\xff\x02^\x41rh")]),
-    ("btrfs", Start(0x10040), &[(0, b"_BHRfS_M")]),
-    ("F2FS", Start(0x400), &[(0, b"\x10\x20\xf5\xf2")]),
-    ("EROFS", Start(0x400), &[(0, b"\xe2\xe1\xf5\xe0")]),
-    ("VxFS", Start(0x400), &[(0, b"\xf5\xfc\x01\xa5")]),
-    ("VxFS", Start(0x400), &[(0, b"\xa5\x01\xfc\xf5")]),
+    ("MD RAID", Start(0x1000), b"\xfc\x4e\x2b\xa9\x01\0\0\0"),
+    ("MD RAID", End(0x1000, 0x2000), b"\xfc\x4e\x2b\xa9\x01\0\0\0"),
+    ("MD RAID", End(0x10000, 0x10000), b"\xfc\x4e\x2b\xa9\0\0\0\0"),
+    ("MD RAID", End(0x10000, 0x10000), b"\xa9\x2b\x4e\xfc\0\0\0\0"),
+    ("Intel RAID", End(0x200, 0x400), b"Intel Raid ISM C"),
+    ("DDF RAID", End(0x200, 0x200), b"\xde\x11\xde\x11"),
+    ("DDF RAID", End(0x200, 0x200), b"\x11\xde\x11\xde"),
+    ("DDF RAID", End(0x200, 0x20200), b"\xde\x11\xde\x11"),
+    ("DDF RAID", End(0x200, 0x20200), b"\x11\xde\x11\xde"),
+    ("DRBD", End(0x200, 0xfc4), b"\x83\x74\x02\x6b"),
+    ("DRBD", End(0x200, 0xfc4), b"\x83\x74\x02\x6c"),
+    ("DRBD", End(0x200, 0xfec), b"\x83\x74\x02\x6d"),
+    ("bcache", Start(0x1018), b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca"),
+    ("bcachefs", Start(0x1018), b"\xc6\x85\x73\xf6\x66\xce\x90\xa9"),
+    ("Stratis", Start(0x204), b"!Stra0tis\x86\xff\x02^\x41rh"),
+    ("Stratis", Start(0x1204), b"!Stra0tis\x86\xff\x02^\x41rh"),
+    ("btrfs", Start(0x10040), b"_BHRfS_M"),
+    ("F2FS", Start(0x400), b"\x10\x20\xf5\xf2"),
+    ("EROFS", Start(0x400), b"\xe2\xe1\xf5\xe0"),
+    ("VxFS", Start(0x400), b"\xf5\xfc\x01\xa5"),
+    ("VxFS", Start(0x400), b"\xa5\x01\xfc\xf5"),
     // The version is part of it.
-    ("HFS+", Start(0x400), &[(0, b"H+\0\x04")]),
-    ("HFS+", Start(0x400), &[(0, b"HX\0\x05")]),
-    ("OCFS2", Start(0x400), &[(0, b"OCFSV2")]),
-    ("OCFS2", Start(0x800), &[(0, b"OCFSV2")]),
-    ("OCFS2", Start(0x1000), &[(0, b"OCFSV2")]),
-    ("OCFS2", Start(0x2000), &[(0, b"OCFSV2")]),
-    ("NetWare", Start(0x1000), &[(0, b"SPB005")]),
-    ("ReiserFS", Start(0x2034), &[(0, b"ReIsEr")]),
-    ("ReiserFS", Start(0x10000), &[(0x34, b"ReIsEr")]),
-    ("ReiserFS", Start(0x10000), &[(0x14, b"ReIsEr")]),
-    ("Reiser4", Start(0x10000), &[(0, b"ReIsEr4")]),
-    ("GFS", Start(0x10000), &[(0, b"\x01\x16\x19\x70\0\0\0\x01")]),
-    ("UFS", Start(0x255c), &[(0, b"\x54\x19\x01\0")]),
-    ("UFS", Start(0x255c), &[(0, b"\0\x01\x19\x54")]),
-    ("UFS", Start(0x255c), &[(0, b"\x19\x01\x54\x19")]),
-    ("UFS", Start(0x255c), &[(0, b"\x19\x54\x01\x19")]),
-    ("UFS", Start(0x1055c), &[(0, b"\x54\x19\x01\0")]),
-    ("UFS", Start(0x1055c), &[(0, b"\0\x01\x19\x54")]),
-    ("UFS", Start(0x1055c), &[(0, b"\x19\x01\x54\x19")]),
-    ("UFS", Start(0x1055c), &[(0, b"\x19\x54\x01\x19")]),
-    ("JFS", Start(0x8000), &[(0, b"JFS1")]),
-    ("HPFS", Start(0x2000), &[(0, b"\x49\xe8\x95\xf9")]),
+    ("HFS+", Start(0x400), b"H+\0\x04"),
+    ("HFS+", Start(0x400), b"HX\0\x05"),
+    ("OCFS2", Start(0x400), b"OCFSV2"),
+    ("OCFS2", Start(0x800), b"OCFSV2"),
+    ("OCFS2", Start(0x1000), b"OCFSV2"),
+    ("OCFS2", Start(0x2000), b"OCFSV2"),
+    ("NetWare", Start(0x1000), b"SPB005"),
+    ("ReiserFS", Start(0x2034), b"ReIsEr"),
+    ("ReiserFS", Start(0x10034), b"ReIsEr"),
+    ("ReiserFS", Start(0x10014), b"ReIsEr"),
+    ("Reiser4", Start(0x10000), b"ReIsEr4"),
+    ("GFS", Start(0x10000), b"\x01\x16\x19\x70\0\0\0\x01"),
+    ("UFS", Start(0x255c), b"\x54\x19\x01\0"),
+    ("UFS", Start(0x255c), b"\0\x01\x19\x54"),
+    ("UFS", Start(0x255c), b"\x19\x01\x54\x19"),
+    ("UFS", Start(0x255c), b"\x19\x54\x01\x19"),
+    ("UFS", Start(0x1055c), b"\x54\x19\x01\0"),
+    ("UFS", Start(0x1055c), b"\0\x01\x19\x54"),
+    ("UFS", Start(0x1055c), b"\x19\x01\x54\x19"),
+    ("UFS", Start(0x1055c), b"\x19\x54\x01\x19"),
+    ("JFS", Start(0x8000), b"JFS1"),
+    ("HPFS", Start(0x2000), b"\x49\xe8\x95\xf9"),
     // Volume descriptors from sector 16 on, the first of which may be of any of these kinds.
-    ("ISO 9660", Start(0x8001), &[(0, b"CD001")]),
-    ("High Sierra", Start(0x8009), &[(0, b"CDROM")]),
-    ("UDF", Start(0x8001), &[(0, b"BEA01")]),
-    ("UDF", Start(0x8001), &[(0, b"BOOT2")]),
-    ("UDF", Start(0x8001), &[(0, b"CDW02")]),
-    ("UDF", Start(0x8001), &[(0, b"NSR0")]),
-    ("UDF", Start(0x8001), &[(0, b"TEA01")]),
-    ("GPT", Start(0x200), &[(0, b"EFI PART")]),
-    ("GPT", Start(0x1000), &[(0, b"EFI PART")]),
-    ("GPT", End(0x200, 0x200), &[(0, b"EFI PART")]),
+    ("ISO 9660", Start(0x8001), b"CD001"),
+    ("High Sierra", Start(0x8009), b"CDROM"),
+    ("UDF", Start(0x8001), b"BEA01"),
+    ("UDF", Start(0x8001), b"BOOT2"),
+    ("UDF", Start(0x8001), b"CDW02"),
+    ("UDF", Start(0x8001), b"NSR0"),
+    ("UDF", Start(0x8001), b"TEA01"),
+    ("GPT", Start(0x200), b"EFI PART"),
+    ("GPT", Start(0x1000), b"EFI PART"),
+    ("GPT", End(0x200, 0x200), b"EFI PART"),
 ];
 
 /// Swap space and suspended systems, at the end of the first page, whose size depends on the
 /// machine.
 const SWAP: [&[u8]; 6] =
     [b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001"];
-const PAGES: [u64; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
+const PAGES: [u32; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 
 /// Second headers of LUKS 2, which count without the first: 16 KiB to 4 MiB.
 const LUKS: &[u8] = b"SKUL\xba\xbe\0\x02";
@@ -115,27 +117,30 @@ const LUKS_HEADERS: std::ops::RangeInclusive<u32> = 14..=22;
 
 /// End of a ZFS label's checksum, without which no label is imported, in both byte orders.
 const ZFS: [&[u8]; 2] = [b"\x11\x7a\x0c\xb1\x7a\xda\x10\x02", b"\x02\x10\xda\x7a\xb1\x0c\x7a\x11"];
-/// In each of four labels of 256 KiB: two at the start, two at the end.
-const ZFS_LABEL: u64 = 256 << 10;
-const ZFS_CHECKSUM: u64 = (128 << 10) - 40;
+/// 40 bytes before the middle of each of four labels of 256 KiB: two at the start, two at the end.
+const ZFS_LABEL: u32 = 256 << 10;
+const ZFS_CHECKSUMS: [At; 4] = [
+    Start(ZFS_LABEL / 2 - 40),
+    Start(ZFS_LABEL / 2 * 3 - 40),
+    End(ZFS_LABEL, ZFS_LABEL / 2 + 40),
+    End(ZFS_LABEL, ZFS_LABEL / 2 * 3 + 40),
+];
 
 /// Refuses a file that other software would take for its own.
 pub fn check(file: &File<'_>) -> Result<()> {
     let image = Image::read(file)?;
-    for (name, at, parts) in SIGNATURES {
-        if parts.iter().all(|(offset, bytes)| image.has(*at, *offset, bytes)) {
+    for (name, at, bytes) in SIGNATURES {
+        if image.has(*at, bytes) {
             return Err(found(name));
         }
     }
-    if PAGES.iter().any(|page| SWAP.iter().any(|name| image.has(Start(page - 10), 0, name))) {
+    if PAGES.iter().any(|page| SWAP.iter().any(|name| image.has(Start(page - 10), name))) {
         return Err(found("swap space"));
     }
-    if LUKS_HEADERS.into_iter().any(|power| image.has(Start(1 << power), 0, LUKS)) {
+    if LUKS_HEADERS.into_iter().any(|power| image.has(Start(1 << power), LUKS)) {
         return Err(found("LUKS"));
     }
-    let labels =
-        [Start(0), Start(ZFS_LABEL), End(ZFS_LABEL, ZFS_LABEL), End(ZFS_LABEL, 2 * ZFS_LABEL)];
-    if labels.iter().any(|label| ZFS.iter().any(|magic| image.has(*label, ZFS_CHECKSUM, magic))) {
+    if ZFS_CHECKSUMS.iter().any(|at| ZFS.iter().any(|magic| image.has(*at, magic))) {
         return Err(found("ZFS"));
     }
     for (name, is_there) in [
@@ -177,14 +182,14 @@ impl<'a> Image<'a> {
         Ok(Self { file, head, tail, tail_start, size })
     }
 
-    /// Whether `bytes` lie at `offset` of the structure at `at`. What cannot be read is not there:
-    /// the file has just become shorter, and the kernel will not find it either.
-    fn has(&self, at: At, offset: u64, bytes: &[u8]) -> bool {
-        let start = match at {
-            Start(start) => Some(start),
-            End(unit, back) => (self.size & !(unit - 1)).checked_sub(back),
+    /// Whether `bytes`, at most 16, are at `at`. What cannot be read is not there: the file has just
+    /// become shorter, and the kernel will not find it either.
+    fn has(&self, at: At, bytes: &[u8]) -> bool {
+        let position = match at {
+            Start(start) => Some(u64::from(start)),
+            End(unit, back) => (self.size & !(u64::from(unit) - 1)).checked_sub(back.into()),
         };
-        let Some(position) = start.map(|start| start + offset) else { return false };
+        let Some(position) = position else { return false };
         if position + bytes.len() as u64 > self.size {
             return false;
         }
@@ -207,19 +212,19 @@ impl<'a> Image<'a> {
     /// three. So one of 65,536 images of other writers than ours is refused by chance, if it has
     /// random data there.
     fn is_ext(&self) -> bool {
-        self.has(Start(0x438), 0, b"\x53\xef")
+        self.has(Start(0x438), b"\x53\xef")
     }
 
     /// Two bytes, and a block size (in big-endian order) that is a multiple of 512.
     fn is_hfs(&self) -> bool {
-        self.has(Start(0x400), 0, b"BD") && self.byte(0x416) & 1 == 0 && self.byte(0x417) == 0
+        self.has(Start(0x400), b"BD") && self.byte(0x416) & 1 == 0 && self.byte(0x417) == 0
     }
 
     /// An MBR: the two bytes at its end, and four entries that are each active or not. One of them is
     /// in use, or nobody acts on it.
     fn is_partitioned(&self) -> bool {
         let entries = [446, 462, 478, 494];
-        self.has(Start(0x1fe), 0, b"\x55\xaa")
+        self.has(Start(0x1fe), b"\x55\xaa")
             && entries.iter().all(|at| matches!(self.byte(*at), 0 | 0x80))
             && entries.iter().any(|at| self.byte(at + 4) != 0)
     }

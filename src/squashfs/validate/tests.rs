@@ -214,13 +214,13 @@ fn a_table_of_many_blocks_is_followed_through_all_windows() {
     image.resize(image.len().next_multiple_of(4096), 0);
     put(&mut image, 0, b"hsqs\x05\0\0\0");
     put(&mut image, 12, &[0, 0, 2, 0, 0, 0, 0, 0, 1, 0, 17, 0, 0, 0, 1, 0, 4, 0, 0, 0]);
-    put(&mut image, 32, &(402_u64 * 499 << 16).to_le_bytes());
+    put(&mut image, 32, &((402_u64 * 499) << 16).to_le_bytes());
     let positions = [used, ids, u64::MAX, inodes, directories, u64::MAX, u64::MAX];
     for (number, position) in positions.iter().enumerate() {
         put(&mut image, 40 + 8 * number, &position.to_le_bytes());
     }
     check(&image).unwrap();
-    put(&mut image, 32, &(402_u64 * 500 << 16).to_le_bytes());
+    put(&mut image, 32, &((402_u64 * 500) << 16).to_le_bytes());
     check(&image).expect_err("root inode behind the table");
 }
 

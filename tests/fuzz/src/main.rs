@@ -13,6 +13,7 @@ use sarus::hook::elf;
 use sarus::hook::ldcache::{self, Entry, Listing, Root};
 use sarus::hook::state::{Spec, State};
 use sarus::reference::Reference;
+use sarus::squashfs::validate;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -21,13 +22,14 @@ use std::sync::LazyLock;
 type Target = fn(&[u8]) -> Option<()>;
 
 /// A new reader is one row here.
-const TARGETS: [(&str, Target); 10] = [
+const TARGETS: [(&str, Target); 11] = [
     ("state", |bytes| State::parse(text(bytes)?).ok().map(drop)),
     ("spec", |bytes| Spec::parse(text(bytes)?, Path::new("/bundle")).ok().map(drop)),
     ("elf", library),
     ("ldcache", |bytes| ldcache::read(bytes).ok().map(drop)),
     ("ldcachewrite", rewritten),
     ("tar", archive),
+    ("squashfs", image),
     ("reference", |bytes| text(bytes)?.parse::<Reference>().ok().map(drop)),
     ("mount", |bytes| MountRequest::parse(text(bytes)?).ok().map(drop)),
     ("mountinfo", |bytes| restrictions_of_proc(text(bytes)?).ok().map(drop)),
@@ -70,6 +72,16 @@ fn rewritten(bytes: &[u8]) -> Option<()> {
     // Nothing is added twice.
     assert_eq!(ldcache::read(&ldcache::add(&written, &libraries, root).unwrap()).unwrap(), after);
     Some(())
+}
+
+fn image(bytes: &[u8]) -> Option<()> {
+    let read = |buffer: &mut [u8], at: u64| {
+        let rest = usize::try_from(at).ok().and_then(|at| bytes.get(at..));
+        let range = rest.and_then(|rest| rest.get(..buffer.len()));
+        buffer.copy_from_slice(range.ok_or(std::io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    };
+    validate::check(&read, bytes.len() as u64).ok().map(drop)
 }
 
 fn archive(bytes: &[u8]) -> Option<()> {

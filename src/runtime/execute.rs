@@ -12,11 +12,12 @@ use crate::config::Config;
 use crate::error::{Because, Result};
 use crate::sys::announce::Listener;
 use crate::sys::contained::{self, Program};
+use crate::sys::guardian::Places;
 use crate::sys::signal::Signals;
 use crate::sys::terminal::Terminal;
 use crate::sys::{guardian, random};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::Mode;
+use rustix::fs::{AtFlags, Mode};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -73,6 +74,7 @@ pub fn run(
         .because(|| "cannot create the runtime's state directory".into())?;
     let terminal = bundle.terminal.map(|_| Terminal::of_stdin()).transpose()?;
     let signals = Signals::take_over(&[])?;
+    let places = Places { host, root: device_of_root(bundle, place)? };
     let id = format!("{}{}", cgroups::PREFIX, random_letters()?);
     let runtime = OciRuntime::of(&config.runc_path);
     let needs_janitor = runtime.makes_cgroups() || bundle.terminal.is_some();
@@ -98,8 +100,8 @@ pub fn run(
     };
     let janitor = needs_janitor.then(|| Janitor::start(&id, terminal.as_ref())).transpose()?;
     let child = match bundle.pid {
-        PidNamespace::Private => contained::spawn_in_namespace(program),
-        PidNamespace::Host => guardian::spawn_guarded(program, host),
+        PidNamespace::Private => contained::spawn_in_namespace(program, places),
+        PidNamespace::Host => guardian::spawn_guarded(program, places),
     };
     if let Some(janitor) = &janitor {
         janitor.expect(child.as_ref().ok().map(|child| child.child));
@@ -120,6 +122,14 @@ pub fn run(
         0 => Ok(0),
         status => diagnosis::explain(bundle, place, &config.hooks).map_or(Ok(status), Err),
     }
+}
+
+/// Number of the device that the root file system is, as mountinfo has it.
+fn device_of_root(bundle: &Bundle, place: &OwnedFd) -> Result<String> {
+    let found = rustix::fs::statat(place, &bundle.rootfs, AtFlags::SYMLINK_NOFOLLOW)
+        .because(|| "cannot look at the root file system".into())?;
+    let device = found.st_dev;
+    Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
 }
 
 fn arguments(config: &Config, bundle: &Bundle, runtime: OciRuntime, id: &str) -> Vec<OsString> {

@@ -74,10 +74,9 @@ impl<'a> Watch<'a> {
         let mut given_up = None;
         loop {
             let arrived = self.next(signals)?;
-            self.started = self
-                .started
-                .take()
-                .or_else(|| self.listener.hear(self.user, self.runtime.number()));
+            if self.started.is_none() {
+                self.started = self.listener.hear(self.user, |pid| self.runtime.holds(pid));
+            }
             let Some(arrived) = arrived else { continue };
             match arrived.number {
                 libc::SIGCHLD => {
@@ -101,8 +100,8 @@ impl<'a> Watch<'a> {
     /// The next signal, or none when there may be something else to do.
     fn next(&mut self, signals: &Signals) -> Result<Option<Arrived>> {
         match &self.started {
-            _ if !self.runtime.is_guarded() => signals.next(None),
             None => signals.next_unless(self.listener),
+            _ if !self.runtime.is_guarded() => signals.next(None),
             Some(Started { program, .. }) if !program.has_ended() => match program.handle() {
                 Some(handle) => signals.next_unless(handle),
                 None => signals.next(Some(GLANCE)),

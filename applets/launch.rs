@@ -1,7 +1,7 @@
 //! `launch OPTION... -- PROGRAM [ARG...]`: the last step of `sarus run`, the first in the container;
 //! [`Handoff`] has the options. It makes sure that the image is confined, takes over the caller's
-//! stdin, stdout and stderr, goes into the working directory, tells the engine that the program
-//! starts, and becomes it.
+//! stdin, stdout and stderr, goes into the working directory, restores the caller's limits, tells the
+//! engine that the program starts, and becomes it.
 //!
 //! An OCI runtime would go there as root, and the way may lead through directories of the host that
 //! the user can change at any moment: through a link of theirs root would go where they may not,
@@ -9,6 +9,7 @@
 
 use sarus::bundle::handoff::Handoff;
 use sarus::error::{Because, Error, Result};
+use sarus::sys::limits::Limits;
 use sarus::sys::{announce, descriptors, mount, process};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -35,6 +36,8 @@ fn prepare(handoff: &Handoff) -> Result<()> {
     handoff.streams.map_or(Ok(()), descriptors::take_streams)?;
     check_root()?;
     enter(&handoff.directory)?;
+    // Nothing that starts from here on may have more than the caller.
+    handoff.limits.as_ref().map_or(Ok(()), Limits::give_back)?;
     announce::announce(handoff.socket, handoff.streams.is_none())
 }
 

@@ -15,6 +15,7 @@ pub mod guardian;
 pub mod helper;
 pub mod ids;
 pub mod keeper;
+pub mod limits;
 pub mod loopdev;
 pub mod mount;
 mod mount_compat;

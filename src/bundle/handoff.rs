@@ -2,6 +2,7 @@
 //! the descriptors that pass the OCI runtime, and the words of `launch`. Both ends read this module.
 
 use crate::error::{Error, Result};
+use crate::sys::limits::Limits;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 
@@ -30,6 +31,8 @@ pub struct Handoff {
     pub streams: Option<RawFd>,
     /// The directory that the program starts in, absolute.
     pub directory: OsString,
+    /// Limits of the caller, which the program gets back.
+    pub limits: Option<Limits>,
     /// Whether the SSH daemon that `ssh_hook` prepared is started before the program.
     pub sshd: bool,
 }
@@ -37,6 +40,7 @@ pub struct Handoff {
 const SOCKET: &str = "--socket=";
 const STREAMS: &str = "--streams=";
 const DIRECTORY: &str = "--directory=";
+const LIMITS: &str = "--limits=";
 const SSHD: &str = "--sshd";
 
 impl Handoff {
@@ -46,6 +50,7 @@ impl Handoff {
         let mut words = vec![format!("{SOCKET}{}", self.socket)];
         words.extend(self.streams.map(|first| format!("{STREAMS}{first}")));
         words.push(format!("{DIRECTORY}{}", self.directory.to_string_lossy()));
+        words.extend(self.limits.as_ref().map(|limits| format!("{LIMITS}{limits}")));
         words.extend(self.sshd.then(|| SSHD.to_owned()));
         words.push("--".into());
         words
@@ -61,7 +66,7 @@ impl Handoff {
         let Some(([_], [program, args @ ..])) = rest.split_at_checked(1) else {
             return Err(Error::new("nothing to launch").hint(
                 "'sarus run' calls this applet: launch --socket=FD [--streams=FD] \
-                 --directory=PATH [--sshd] -- PROGRAM [ARG...]",
+                 --directory=PATH [--limits=LIST] [--sshd] -- PROGRAM [ARG...]",
             ));
         };
         let mut handoff = Self { directory: "/".into(), ..Self::default() };
@@ -81,6 +86,8 @@ impl Handoff {
         } else if let Some(path) = text.strip_prefix(DIRECTORY) {
             // config.json, and with it all that the engine says, is in UTF-8.
             self.directory = path.into();
+        } else if let Some(list) = text.strip_prefix(LIMITS) {
+            self.limits = Some(list.parse()?);
         } else if text == SSHD {
             self.sshd = true;
         } else {
@@ -108,7 +115,13 @@ mod tests {
     fn both_ends_agree() {
         for handoff in [
             Handoff { socket: 3, directory: "/".into(), ..Handoff::default() },
-            Handoff { socket: 4, streams: Some(5), directory: "/a --sshd".into(), sshd: true },
+            Handoff {
+                socket: 4,
+                streams: Some(5),
+                directory: "/a --sshd".into(),
+                limits: Some("7,7,".repeat(18).parse().unwrap()),
+                sshd: true,
+            },
         ] {
             let words = words(&handoff);
             let (read, program, args) = Handoff::parse(&words).unwrap();
@@ -126,6 +139,7 @@ mod tests {
             (&["--", "sh"], "launch needs --socket"),
             (&["--socket=2", "--", "sh"], "invalid descriptor '2': expected one above 2"),
             (&["--socket=3", "--streams=-1", "--", "sh"], "invalid descriptor '-1'"),
+            (&["--socket=3", "--limits=1,2", "--", "sh"], "invalid limits '1,2'"),
             (&["--socket=3", "--x", "--", "sh"], "invalid option '--x' of launch"),
         ] {
             let words: Vec<_> = words.iter().map(OsString::from).collect();

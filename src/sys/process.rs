@@ -112,24 +112,18 @@ pub fn stop(signal: i32) {
     }
 }
 
-/// Lifts the limits that the caller set and that could end this process, or keep it from its work:
-/// for what must not fail, when nothing is started any more that shall be under them.
+/// Lifts the limits that could keep this process from its work: for what must not fail, when nothing
+/// is started any more that shall be under them.
 pub(super) fn lift_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    for (resource, most) in [
-        (Resource::Cpu, None),
-        (Resource::As, None),
-        (Resource::Data, None),
-        // For handles of processes: those above the limit are known by their numbers.
-        (Resource::Nofile, Some(MANY_HANDLES)),
-    ] {
-        // Root without CAP_SYS_RESOURCE goes as far as its caller.
-        let own = getrlimit(resource).maximum;
-        setrlimit(resource, Rlimit { current: most, maximum: most })
-            .or_else(|_| setrlimit(resource, Rlimit { current: own, maximum: own }))
-            .ok();
-    }
-    // Its memory is nothing beside what it may have to end. The caller may have wished it to be first.
+    // For handles of processes: those above the limit are known by their numbers.
+    let most = Some(MANY_HANDLES);
+    // Root without CAP_SYS_RESOURCE goes as far as its caller.
+    let own = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
+        .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: own, maximum: own }))
+        .ok();
+    // Its memory is nothing beside what it may have to end.
     std::fs::write("/proc/self/oom_score_adj", "-1000").ok();
 }
 

@@ -1,4 +1,4 @@
-//! Resource limits, priority and scheduling policy of the caller. What runs as root (the engine, the OCI
+//! Resource limits, priority, scheduling policy and processors of the caller. What runs as root (the engine, the OCI
 //! runtime, hooks) does not have them: it would fail half-way, dump core, or wait for ever. The program
 //! gets them back, by [`Limits::give_back`] in `launch`. See getrlimit(2), sched(7), ioprio_set(2) and
 //! proc(5), `oom_score_adj`.
@@ -48,6 +48,8 @@ pub struct Limits {
     nice: Option<i64>,
     io: Option<i64>,
     oom: Option<i64>,
+    /// Processors, as bits: some OCI runtimes reset them to those of a cgroup.
+    processors: Vec<u64>,
 }
 
 impl Limits {
@@ -62,7 +64,8 @@ impl Limits {
         for (number, limit) in (0..).zip(&mut resources) {
             *limit = resource(number, 0).because(|| "cannot read the resource limits".into())?;
         }
-        let mut taken = Self { resources, policy: None, nice: None, io: None, oom: None };
+        let (policy, nice, io, oom) = (None, None, None, None);
+        let mut taken = Self { resources, policy, nice, io, oom, processors: processors() };
         taken.restore_stack();
         for (number, least) in LEAST {
             raise(number, least);
@@ -127,6 +130,10 @@ impl Limits {
             && self.io.is_none_or(set_io_priority))
         {
             return Err(std::io::Error::last_os_error()).because(cannot);
+        }
+        if self.processors != processors() {
+            // The cgroup decides, should they have changed meanwhile.
+            set_processors(&self.processors);
         }
         for (number, (soft, hard)) in (0..).zip(self.resources) {
             let (_, most) = resource(number, 0).because(cannot)?;
@@ -197,6 +204,26 @@ fn set_nice(nice: i64) -> bool {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) == 0 }
 }
 
+/// The processors that this process may use, as bits. See sched_setaffinity(2).
+fn processors() -> Vec<u64> {
+    let mut bits = vec![0u64; MANY_PROCESSORS / 64];
+    // SAFETY: the kernel writes no more than the given size, and tells how much it wrote.
+    let size = unsafe {
+        let size = size_of_val(bits.as_slice());
+        libc::syscall(libc::SYS_sched_getaffinity, 0, size, bits.as_mut_ptr())
+    };
+    bits.truncate(usize::try_from(size).unwrap_or_default() / 8);
+    bits
+}
+
+/// The most that kernels are built for.
+const MANY_PROCESSORS: usize = 8192;
+
+fn set_processors(bits: &[u64]) {
+    // SAFETY: the kernel reads the given size.
+    unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(bits), bits.as_ptr()) };
+}
+
 /// Input and output priority of this process; none where the kernel knows none.
 fn io_priority() -> i64 {
     // SAFETY: passes numbers; 1 is IOPRIO_WHO_PROCESS.
@@ -209,7 +236,8 @@ fn set_io_priority(priority: i64) -> bool {
 }
 
 impl std::fmt::Display for Limits {
-    /// Pairs of limits, and four numbers; a limit that is none, and what was not changed, is empty.
+    /// Pairs of limits, four numbers, and processors in words of 64; a limit that is none, and what was
+    /// not changed, is empty.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (soft, hard) in self.resources {
             for limit in [soft, hard] {
@@ -225,7 +253,7 @@ impl std::fmt::Display for Limits {
             }
             f.write_str(",")?;
         }
-        Ok(())
+        self.processors.iter().try_for_each(|word| write!(f, "{word:x},"))
     }
 }
 
@@ -245,10 +273,9 @@ impl FromStr for Limits {
         }
         let mut value = || Ok(next()?.and_then(|value| i64::try_from(value).ok()));
         let (policy, nice, io, oom) = (value()?, value()?, value()?, value()?);
-        if words.next().is_some() {
-            return Err(wrong());
-        }
-        Ok(Self { resources, policy, nice, io, oom })
+        let word = |word| u64::from_str_radix(word, 16).map_err(|_| wrong());
+        let processors = words.take(MANY_PROCESSORS / 64).map(word).collect::<Result<_>>()?;
+        Ok(Self { resources, policy, nice, io, oom, processors })
     }
 }
 
@@ -261,21 +288,23 @@ mod tests {
         let mut resources = [(NONE, NONE); COUNT];
         resources[7] = (1024, 4096);
         resources[4] = (0, NONE);
-        for limits in [
-            Limits { resources, policy: None, nice: None, io: None, oom: None },
-            Limits {
-                resources,
-                policy: Some(5),
-                nice: Some(19),
-                io: Some(3 << 13),
-                oom: Some(500),
-            },
-        ] {
+        let none =
+            Limits { resources, policy: None, nice: None, io: None, oom: None, processors: vec![] };
+        let all = Limits {
+            policy: Some(5),
+            nice: Some(19),
+            io: Some(3 << 13),
+            oom: Some(500),
+            processors: vec![u64::MAX, 0, 3],
+            ..none.clone()
+        };
+        for limits in [none, all] {
             assert_eq!(limits.to_string().parse::<Limits>().unwrap(), limits, "{limits}");
         }
         let text = ",".repeat(36);
         assert!(text.parse::<Limits>().is_ok());
-        for wrong in ["", "1,2,", &text[1..], &(text.clone() + ","), &text.replacen(',', "x,", 1)] {
+        for wrong in ["", "1,2,", &text[1..], &(text.clone() + "x,"), &text.replacen(',', "x,", 1)]
+        {
             assert!(wrong.parse::<Limits>().is_err(), "{wrong}");
         }
     }

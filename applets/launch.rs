@@ -1,7 +1,7 @@
 //! `launch OPTION... -- PROGRAM [ARG...]`: the last step of `sarus run`, the first in the container;
 //! [`Handoff`] has the options. It makes sure that the image is confined, takes over the caller's
-//! stdin, stdout and stderr, starts the SSH daemon if it was asked for, goes into the working directory,
-//! tells the engine that the program starts, and becomes it.
+//! stdin, stdout and stderr, restores the caller's limits, starts the SSH daemon if it was asked for,
+//! goes into the working directory, tells the engine that the program starts, and becomes it.
 //!
 //! An OCI runtime would go there as root, and the way may lead through directories of the host that
 //! the user can change at any moment: through a link of theirs root would go where they may not,
@@ -11,6 +11,7 @@ use sarus::bundle::handoff::Handoff;
 use sarus::error::{Because, Error, Result};
 use sarus::hook::ssh::daemon;
 use sarus::log;
+use sarus::sys::limits::Limits;
 use sarus::sys::{announce, descriptors, mount, process};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -37,6 +38,8 @@ fn prepare(handoff: &Handoff) -> Result<()> {
     handoff.streams.map_or(Ok(()), descriptors::take_streams)?;
     log::set_threshold(handoff.level);
     check_root()?;
+    // Nothing that starts from here on may have more than the caller.
+    handoff.limits.as_ref().map_or(Ok(()), Limits::give_back)?;
     if handoff.sshd {
         daemon::start()?;
     }

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::image::Metadata;
 use crate::log;
+use crate::sys::limits::Limits;
 use crate::sys::terminal::Size;
 use crate::user::User;
 use command::Entrypoint;
@@ -60,6 +61,8 @@ pub struct Caller {
     pub environment: Vec<(OsString, OsString)>,
     /// The file mode creation mask.
     pub umask: u32,
+    /// Resource limits and priority.
+    pub limits: Limits,
     /// The processors that the caller may use, as a list (`0-3,8`), if not all of the machine's.
     pub cpus: Option<String>,
     /// The devices that the caller's cgroup allows, as the kernel lists them, if the container gets
@@ -78,6 +81,8 @@ pub struct Bundle {
     pub user: User,
     /// Its file mode creation mask.
     pub umask: u32,
+    /// Its resource limits and priority, which those of the OCI runtime are not.
+    pub limits: Limits,
     /// The program and its arguments.
     pub args: Vec<String>,
     /// Its environment.
@@ -196,6 +201,7 @@ impl Bundle {
             args,
             env,
             umask: caller.umask,
+            limits: caller.limits,
             terminal: options.terminal,
             init: options.init,
             pid: options.pid,
@@ -223,6 +229,7 @@ impl Bundle {
             socket: handoff::socket(self.pmi),
             streams: self.terminal.is_none().then(|| handoff::first_stream(self.pmi)),
             directory: self.directory.clone().into(),
+            limits: Some(self.limits.clone()),
             sshd: self.asked.contains(&SSH),
             level: log::Level::from_number(Some(log::threshold())),
         }

@@ -16,6 +16,7 @@ use sarus::reference::Reference;
 use sarus::runtime::{self, Image, OciRuntime};
 use sarus::store::Repository;
 use sarus::sys::announce::Listener;
+use sarus::sys::limits::Limits;
 use sarus::sys::terminal::Terminal;
 use sarus::sys::{descriptors, guardian, ids, process};
 use sarus::user::User;
@@ -83,6 +84,7 @@ struct Given {
 
 fn main(command: &Command, words: Words) -> Result<u8> {
     let start = Instant::now();
+    let limits = Limits::take()?;
     let (environment, pmi, listener) = take_from_caller()?;
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();
     let given: Given = command.options(&words)?;
@@ -110,7 +112,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
         PidNamespace::Host => proc_options()?,
         PidNamespace::Private => Vec::new(),
     };
-    let caller = Caller { user, environment, umask, cpus, devices, proc_options, pmi };
+    let caller = Caller { user, environment, umask, limits, cpus, devices, proc_options, pmi };
     let bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
     log::info("cli", || {
         format!("command line processed in {:.6} s", start.elapsed().as_secs_f64())

@@ -3,6 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::log::Level;
+use crate::sys::limits::Limits;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 
@@ -31,6 +32,8 @@ pub struct Handoff {
     pub streams: Option<RawFd>,
     /// The directory that the program starts in, absolute.
     pub directory: OsString,
+    /// Limits of the caller, which the program gets back.
+    pub limits: Option<Limits>,
     /// Whether the SSH daemon that `ssh_hook` prepared is started before the program.
     pub sshd: bool,
     /// The lowest level of messages that are shown.
@@ -40,13 +43,14 @@ pub struct Handoff {
 const SOCKET: &str = "--socket=";
 const STREAMS: &str = "--streams=";
 const DIRECTORY: &str = "--directory=";
+const LIMITS: &str = "--limits=";
 const SSHD: &str = "--sshd";
 const LEVEL: &str = "--level=";
 
 impl Default for Handoff {
     fn default() -> Self {
         let (directory, level) = ("/".into(), Level::Warn);
-        Self { socket: 0, streams: None, directory, sshd: false, level }
+        Self { socket: 0, streams: None, directory, limits: None, sshd: false, level }
     }
 }
 
@@ -57,6 +61,7 @@ impl Handoff {
         let mut words = vec![format!("{SOCKET}{}", self.socket)];
         words.extend(self.streams.map(|first| format!("{STREAMS}{first}")));
         words.push(format!("{DIRECTORY}{}", self.directory.to_string_lossy()));
+        words.extend(self.limits.as_ref().map(|limits| format!("{LIMITS}{limits}")));
         words.extend(self.sshd.then(|| SSHD.to_owned()));
         words.push(format!("{LEVEL}{}", self.level as u8));
         words.push("--".into());
@@ -73,7 +78,7 @@ impl Handoff {
         let Some(([_], [program, args @ ..])) = rest.split_at_checked(1) else {
             return Err(Error::new("nothing to launch").hint(
                 "'sarus run' calls this applet: launch --socket=FD [--streams=FD] \
-                 --directory=PATH [--sshd] [--level=N] -- PROGRAM [ARG...]",
+                 --directory=PATH [--limits=LIST] [--sshd] [--level=N] -- PROGRAM [ARG...]",
             ));
         };
         let mut handoff = Self::default();
@@ -95,6 +100,8 @@ impl Handoff {
             self.directory = path.into();
         } else if let Some(number) = text.strip_prefix(LEVEL) {
             self.level = Level::from_number(number.parse().ok());
+        } else if let Some(list) = text.strip_prefix(LIMITS) {
+            self.limits = Some(list.parse()?);
         } else if text == SSHD {
             self.sshd = true;
         } else {
@@ -126,6 +133,7 @@ mod tests {
                 socket: 4,
                 streams: Some(5),
                 directory: "/a --sshd".into(),
+                limits: Some("7,7,".repeat(18).parse().unwrap()),
                 sshd: true,
                 level: Level::Debug,
             },
@@ -146,6 +154,7 @@ mod tests {
             (&["--", "sh"], "launch needs --socket"),
             (&["--socket=2", "--", "sh"], "invalid descriptor '2': expected one above 2"),
             (&["--socket=3", "--streams=-1", "--", "sh"], "invalid descriptor '-1'"),
+            (&["--socket=3", "--limits=1,2", "--", "sh"], "invalid limits '1,2'"),
             (&["--socket=3", "--x", "--", "sh"], "invalid option '--x' of launch"),
         ] {
             let words: Vec<_> = words.iter().map(OsString::from).collect();

@@ -7,7 +7,8 @@
 
 use crate::error::{Because, Result};
 use crate::log;
-use crate::sys::process::{self, Process};
+use crate::sys::pidfd::Process;
+use crate::sys::process;
 use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::process::Pid;

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::error::{Because, Error, Result};
 use crate::sys::announce::{Listener, Started};
 use crate::sys::contained::{self, Program};
+use crate::sys::guardian::Places;
 use crate::sys::signal::Signals;
 use crate::sys::terminal::Terminal;
 use crate::sys::{guardian, random};
@@ -39,6 +40,7 @@ pub fn run(
         .because(|| "cannot create the runtime's state directory".into())?;
     let terminal = bundle.terminal.map(|_| Terminal::of_stdin()).transpose()?;
     let signals = Signals::take_over(&[])?;
+    let places = Places { host, root: device_of_root(bundle, place)? };
     let id = format!("{}{}", cgroups::PREFIX, random_letters()?);
     let needs_janitor = runtime.makes_cgroups() || bundle.terminal.is_some();
     let args = arguments(config, bundle, runtime.kind, &id);
@@ -63,8 +65,8 @@ pub fn run(
     };
     let janitor = needs_janitor.then(|| Janitor::start(&id, terminal.as_ref())).transpose()?;
     let child = match bundle.pid {
-        PidNamespace::Private => contained::spawn_in_namespace(program),
-        PidNamespace::Host => guardian::spawn_guarded(program, host),
+        PidNamespace::Private => contained::spawn_in_namespace(program, places),
+        PidNamespace::Host => guardian::spawn_guarded(program, places),
     };
     if let Some(janitor) = &janitor {
         janitor.expect(child.as_ref().ok().map(|child| child.child));
@@ -101,6 +103,14 @@ fn expect_verified(place: &OwnedFd) -> Result<()> {
             .hint("let runcPath name a runtime that knows hooks of the stage createContainer")
             .exit(FAILED)
     })
+}
+
+/// Number of the device that the root file system is, as mountinfo has it.
+fn device_of_root(bundle: &Bundle, place: &OwnedFd) -> Result<String> {
+    let found = rustix::fs::statat(place, &bundle.rootfs, AtFlags::SYMLINK_NOFOLLOW)
+        .because(|| "cannot look at the root file system".into())?;
+    let device = found.st_dev;
+    Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
 }
 
 fn arguments(config: &Config, bundle: &Bundle, runtime: Kind, id: &str) -> Vec<OsString> {

@@ -102,7 +102,7 @@ impl<'a> Watch<'a> {
     /// Takes notice of the start of the program, and ends it if it must not be.
     fn hear(&mut self) -> Result<()> {
         if self.started.is_none() {
-            self.started = self.listener.hear(self.user, self.runtime.number());
+            self.started = self.listener.hear(self.user, |pid| self.runtime.holds(pid));
             let accept = self.started.as_ref().map_or(Ok(()), self.accept);
             return accept.inspect_err(|_| self.runtime.send(libc::SIGKILL));
         }

@@ -4,9 +4,11 @@
 //! what is in there; or it lives among the processes of the host and a guardian of root's does it
 //! ([`guardian`](super::guardian)).
 
-use super::process::{self, Process};
+use super::guardian::Places;
+use super::pidfd::Process;
+use super::process;
 use super::signal::Signals;
-use super::{guard, guardian, ids};
+use super::{guard, ids, offspring};
 use crate::error::{Because, Result};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::mount::{MountFlags, mount};
@@ -15,7 +17,6 @@ use rustix::thread::UnshareFlags;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeWriter};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{Child, Command};
 
 /// Work for a child that knows its number.
@@ -58,6 +59,7 @@ pub struct Contained {
     /// The program itself.
     pub(super) program: Process,
     pub(super) hold: Hold,
+    pub(super) places: Places,
 }
 
 /// What keeps together all that the program starts.
@@ -69,8 +71,8 @@ pub(super) enum Hold {
         _alive: PipeWriter,
         inside: Option<std::fs::File>,
     },
-    /// All is offspring of the guardian, our child; nothing of it is in the mount namespace `host`.
-    Guardian { guardian: Process, host: Option<PathBuf> },
+    /// All is offspring of the guardian, our child.
+    Guardian(Process),
 }
 
 impl Contained {
@@ -83,25 +85,21 @@ impl Contained {
     /// where no terminal finds it, and without a kernel that ends what a container leaves behind.
     #[must_use]
     pub fn is_guarded(&self) -> bool {
-        matches!(self.hold, Hold::Guardian { .. })
+        matches!(self.hold, Hold::Guardian(_))
     }
 
-    /// The number of the program, which is the parent of a container's first process, where `/proc`
-    /// knows them by the same numbers as we do.
+    /// Whether the process that has the number `pid` now is of the container, or of the runtime.
     #[must_use]
-    pub fn number(&self) -> Option<i32> {
-        self.is_guarded().then(|| self.program.pid())
+    pub fn holds(&self, pid: i32) -> bool {
+        self.places.are_seen_by(pid)
     }
 
     /// Kills what the first process of a container left behind, before the program has ended: some
     /// OCI runtimes wait for that. What runs in our own mount namespace, as hooks do, is spared.
     pub fn kill_rest(&self) {
-        let Hold::Guardian { guardian, host: Some(host) } = &self.hold else { return };
-        let Some(ours) = guardian::mount_namespace(std::process::id()) else { return };
-        let is_inside = |pid: u32| {
-            guardian::mount_namespace(pid).is_some_and(|theirs| theirs != ours && theirs != *host)
-        };
-        guardian::signal_offspring(guardian, &self.program, libc::SIGKILL, is_inside);
+        let Hold::Guardian(guardian) = &self.hold else { return };
+        let is_inside = |process| self.places.are_inside(process);
+        offspring::signal_offspring(guardian, Some(&self.program), libc::SIGKILL, is_inside);
     }
 
     /// Sends signal `number` to all that the program started, directly or not, but not to itself.
@@ -110,8 +108,8 @@ impl Contained {
         match &self.hold {
             Hold::Namespace { inside: Some(inside), .. } => process::signal_all_in(inside, number),
             Hold::Namespace { inside: None, .. } => {}
-            Hold::Guardian { guardian, .. } => {
-                guardian::signal_offspring(guardian, &self.program, number, |_| true);
+            Hold::Guardian(guardian) => {
+                offspring::signal_offspring(guardian, Some(&self.program), number, |_| true);
             }
         }
     }
@@ -119,16 +117,9 @@ impl Contained {
     /// Ends everything, after the child itself was killed by someone: the guardian's work, where
     /// there is no guardian any more. `other` is a child of ours that has no part in it.
     pub fn end_all_but(&self, other: Option<u32>) {
-        if let Hold::Guardian { host: Some(host), .. } = &self.hold {
-            process::lift_limits();
-            // What our caller started before us is none of it: that is of our session, as nothing of
-            // the guardian's is, or in the host's mount namespace. (One that is ending has none.)
-            guardian::end_offspring(Some(&|child| {
-                let number = child.unsigned_abs();
-                Some(number) != other
-                    && guardian::is_of_other_session(child)
-                    && guardian::mount_namespace(number).as_ref() != Some(host)
-            }));
+        if self.is_guarded() {
+            let other = other.and_then(|other| i32::try_from(other).ok());
+            offspring::end_proven(|child| Some(child) != other && self.holds(child));
         }
     }
 }
@@ -138,7 +129,7 @@ impl Contained {
 ///
 /// # Errors
 /// When the kernel refuses a step; then nothing runs.
-pub fn spawn_in_namespace(program: Program<'_>) -> Result<Contained> {
+pub fn spawn_in_namespace(program: Program<'_>, places: Places) -> Result<Contained> {
     // SAFETY: CLONE_NEWPID changes only in which namespace children are born.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
         .because(|| "cannot make a PID namespace".into())?;
@@ -148,7 +139,9 @@ pub fn spawn_in_namespace(program: Program<'_>) -> Result<Contained> {
         // Ours is inherited too: as long as it is open, the pipe tells nothing of the parent.
         // SAFETY: this process does not use it.
         unsafe { libc::close(end) };
-        // Its own /proc, or it would look up the numbers of its children in the host's.
+        // Its own /proc, or it would look up the numbers of its children in the host's; and ours stays.
+        // SAFETY: CLONE_NEWNS changes no memory and no descriptors.
+        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)? };
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("proc", "/proc", "proc", flags, None)?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -156,10 +149,10 @@ pub fn spawn_in_namespace(program: Program<'_>) -> Result<Contained> {
         if process::is_readable(&alive)? { Err(orphaned()) } else { Ok(()) }
     })?;
     let program = Process::find(Pid::from_child(&child));
-    // /proc is its own by now. It may have ended already.
-    let inside = std::fs::File::open("/proc/1/ns/pid").ok();
+    // It may have ended already.
+    let inside = std::fs::File::open(format!("/proc/{}/ns/pid", child.id())).ok();
     let hold = Hold::Namespace { _alive: ours, inside };
-    Ok(Contained { child: child.id(), program, hold })
+    Ok(Contained { child: child.id(), program, hold, places })
 }
 
 /// Starts `program` as root, after the child has done `first` and what they all do.
@@ -187,8 +180,9 @@ pub(super) fn spawn(
             mask.restore();
             // Not after the next step: a change of ids clears the signal of a parent's death.
             ids::become_root()?;
-            first()?;
+            // A new mount namespace takes the working directory along, but no descriptors.
             rustix::process::fchdir(BorrowedFd::borrow_raw(directory))?;
+            first()?;
             prepare(rustix::process::getpid()).map_err(io::Error::other)?;
             // For all, in case that another one does it too; kernels that cannot are rare and old.
             guard::keep_owner_of_stdio().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })

@@ -1,12 +1,12 @@
 //! Processes: children, what becomes of them, and signals for them. The OCI runtime is a child of a
 //! kind of its own: see [`contained`](super::contained).
 
+use super::ids;
 use super::signal::{Signals, empty_set};
-use super::{guardian, ids};
 use crate::error::{Because, Error, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::fd::{AsFd, BorrowedFd, RawFd};
+use rustix::process::Pid;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -112,24 +112,18 @@ pub fn stop(signal: i32) {
     }
 }
 
-/// Lifts the limits that the caller set and that could end this process, or keep it from its work:
-/// for what must not fail, when nothing is started any more that shall be under them.
+/// Lifts the limits that could keep this process from its work: for what must not fail, when nothing
+/// is started any more that shall be under them.
 pub(super) fn lift_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    for (resource, most) in [
-        (Resource::Cpu, None),
-        (Resource::As, None),
-        (Resource::Data, None),
-        // For handles of processes: those above the limit are known by their numbers.
-        (Resource::Nofile, Some(MANY_HANDLES)),
-    ] {
-        // Root without CAP_SYS_RESOURCE goes as far as its caller.
-        let own = getrlimit(resource).maximum;
-        setrlimit(resource, Rlimit { current: most, maximum: most })
-            .or_else(|_| setrlimit(resource, Rlimit { current: own, maximum: own }))
-            .ok();
-    }
-    // Its memory is nothing beside what it may have to end. The caller may have wished it to be first.
+    // For handles of processes: those above the limit are known by their numbers.
+    let most = Some(MANY_HANDLES);
+    // Root without CAP_SYS_RESOURCE goes as far as its caller.
+    let own = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
+        .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: own, maximum: own }))
+        .ok();
+    // Its memory is nothing beside what it may have to end.
     std::fs::write("/proc/self/oom_score_adj", "-1000").ok();
 }
 
@@ -149,84 +143,14 @@ pub(super) fn is_readable(file: impl AsFd) -> std::io::Result<bool> {
     Ok(poll(&mut file, Some(&Timespec::default()))? > 0)
 }
 
-/// Sends signal `number` to the process `pid`: this one, or a child of ours that was not waited for.
-/// Only then is the number surely still its own.
-pub(super) fn send(pid: u32, number: i32) {
-    if let Ok(pid) = libc::pid_t::try_from(pid) {
-        // SAFETY: passes numbers. A process that has just ended is no error here.
-        unsafe { libc::kill(pid, number) };
-    }
+/// Sends signal `number` to this process.
+pub(super) fn raise(number: i32) {
+    // SAFETY: passes a number.
+    unsafe { libc::raise(number) };
 }
 
-/// A process that signals are sent to.
-#[derive(Debug)]
-pub struct Process {
-    pid: i32,
-    /// Its parent, if it is known: by that it is recognised where there is no handle.
-    parent: Option<i32>,
-    /// Stands for the process itself, whoever gets its number next (Linux 5.3).
-    handle: Option<OwnedFd>,
-}
-
-impl Process {
-    /// The one that has the number `pid` now.
-    #[must_use]
-    pub fn find(pid: Pid) -> Self {
-        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
-        Self { pid: pid.as_raw_nonzero().get(), parent: None, handle }
-    }
-
-    /// The child of `parent` that has, or had, the number `pid`: nobody else who has it by now.
-    #[must_use]
-    pub fn find_child(pid: Pid, parent: i32) -> Self {
-        let Self { pid, handle, .. } = Self::find(pid);
-        let handle = handle.filter(|_| guardian::parent_of(pid) == Some(parent));
-        Self { pid, parent: Some(parent), handle }
-    }
-
-    fn is_another(&self) -> bool {
-        self.parent.is_some_and(|parent| guardian::parent_of(self.pid) != Some(parent))
-    }
-
-    /// What is readable when it has ended, where the kernel has such descriptors.
-    #[must_use]
-    pub fn handle(&self) -> Option<BorrowedFd<'_>> {
-        self.handle.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Whether it has ended, and its parent need not know yet.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        match &self.handle {
-            Some(handle) => is_readable(handle).unwrap_or(true),
-            // SAFETY: signal 0 only asks.
-            None => self.is_another() || unsafe { libc::kill(self.pid, 0) != 0 },
-        }
-    }
-
-    /// Its number.
-    pub(super) fn pid(&self) -> i32 {
-        self.pid
-    }
-
-    /// Sends signal `number`. A process that has just ended is no error here.
-    pub fn send(&self, number: i32) {
-        match &self.handle {
-            // SAFETY: passes numbers, and no further information.
-            Some(handle) => unsafe {
-                let handle = handle.as_raw_fd();
-                libc::syscall(libc::SYS_pidfd_send_signal, handle, number, 0usize, 0u32);
-            },
-            None if self.is_another() => {}
-            // SAFETY: passes numbers.
-            None => unsafe {
-                libc::kill(self.pid, number);
-            },
-        }
-    }
-}
-
-/// Sends signal `number` to the process group that the child `leader` leads.
+/// Sends signal `number` to the process group that the child `leader` leads: for `init`, which has
+/// its user's rights and no others, and has not waited for that child.
 pub fn send_to_group(leader: u32, number: i32) {
     if let Ok(leader) = libc::pid_t::try_from(leader) {
         // SAFETY: passes numbers. A group that has just ended is no error here.

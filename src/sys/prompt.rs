@@ -112,7 +112,7 @@ impl<'a> Hidden<'a> {
         let Some(signal) = self.signals.next(Some(Duration::ZERO))? else { return Ok(()) };
         self.restore();
         self.signals.mask_before().restore();
-        super::process::send(std::process::id(), signal.number);
+        super::process::raise(signal.number);
         Signals::take_over(&[])?;
         self.show().because(|| "cannot turn off the echo of the terminal".into())
     }

@@ -268,3 +268,63 @@ fn a_start_that_is_given_up_ends_nobody_else() {
         assert_nothing_is_left(&installation, &format!("{delay} ms"));
     }
 }
+
+/// As slurmstepd does it: a task of the user's lives in a session and a group of root's until it makes
+/// its own, and what it has left there comes from before the engine.
+#[test]
+fn nothing_of_roots_is_signalled_when_a_start_is_given_up_in_its_session() {
+    let source = r#"
+        #define _GNU_SOURCE
+        #include <sched.h>
+        #include <signal.h>
+        #include <stdlib.h>
+        #include <sys/prctl.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            // In root's session and group, and in a mount namespace of its own.
+            for (int orphan = 0; orphan < 2; orphan++)
+                if (!fork()) {
+                    if (unshare(CLONE_NEWUSER | CLONE_NEWNS)) return 98;
+                    if (orphan && fork()) { usleep(300000); _exit(0); }
+                    execlp("sleep", "sleep", orphan ? "3001" : "3000", NULL);
+                }
+            usleep(200000);
+            setsid();
+            if (!fork()) {
+                usleep(atoi(argv[3]));
+                kill(getppid(), SIGTERM);
+                _exit(0);
+            }
+            execl(argv[1], "sarus", "run", "--pid=host", argv[2], "sleep", "2000", NULL);
+            return 99;
+        }"#;
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        let alice = &installation.alice;
+        let attack = installation.compile("attack", source);
+        let sarus = installation.prefix().join("bin/sarus").display().to_string();
+        let report = installation.path("report");
+        for delay in [5, 20, 40, 60, 90, 120, 400] {
+            fs::remove_file(&report).ok();
+            let task =
+                installation.as_user(alice, &attack, [&sarus, IMAGE, &format!("{}", delay * 1000)]);
+            // The session's leader lives on, and says so.
+            let script = "trap '' CONT; \"$@\" & wait $!; kill -0 $$ && echo alive >\"$0\"";
+            let mut root = Command::new("setsid");
+            root.args(["--wait", "sh", "-c", script]).arg(&report);
+            root.arg(task.get_program()).args(task.get_args());
+            root.stdout(Stdio::null()).stderr(Stdio::null());
+            root.current_dir(task.get_current_dir().unwrap()).status().unwrap();
+            let said = fs::read_to_string(&report).unwrap_or_default();
+            assert_eq!(said, "alive\n", "{runtime:?}: root's leader was ended: {delay} ms");
+            let left = processes_of(alice.uid);
+            let lives = |words: &str| left.iter().any(|(_, line)| line == words);
+            assert!(lives("sleep 3000") && lives("sleep 3001"), "{delay} ms: {left:?}");
+            assert!(!lives("sleep 2000"), "{delay} ms: {left:?}");
+            for (pid, _) in left {
+                kill(&installation, "-KILL", pid);
+            }
+            assert_nothing_is_left(&installation, &format!("{delay} ms"));
+        }
+    }
+}

@@ -87,8 +87,9 @@ pub fn total(tree: &Tree) -> u64 {
     below(tree.root())
 }
 
-/// Writes `tree` to the beginning of the empty file `out`; `data` holds the layers' data by index,
-/// and `meter` hears of the [`total`] bytes. Tells the image's size in bytes.
+/// Writes `tree` to the beginning of the empty file `out`, which is open for reading too, and validates
+/// it. `data` holds the layers' data by index, and `meter` hears of the [`total`] bytes. Tells the
+/// image's size in bytes.
 ///
 /// # Errors
 /// When the data cannot be read, the image cannot be written, or the tree holds what squashfs
@@ -118,7 +119,7 @@ pub fn write(
     let mut end = out;
     out.set_len(size).because(|| "cannot cut the image to its size".into())?;
     end.rewind().because(|| "cannot rewind the image".into())?;
-    // Fails here rather than when it is to be run.
+    // To fail here rather than when it is to be run.
     validate::check(&|buffer, offset| out.read_exact_at(buffer, offset), size)
         .because(|| "the image that was written cannot be used".into())?;
     Ok(size)

@@ -74,7 +74,8 @@ fn import_and_compare(
     let space = Space::new(&scratch.0).unwrap();
     let choice = Choice { name: "test".into(), platform: Platform::host() };
     let path = scratch.path("image.squashfs");
-    let out = File::create(&path).unwrap();
+    let mut new = File::options();
+    let out = new.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
     let source = scratch.path(source);
     let image = source::open(source.as_os_str(), &choice, &space, Progress::quiet()).unwrap();
     let merged = merge(image, &space, cores(), &Meter::default(), &|| {}).unwrap();

@@ -40,8 +40,10 @@ impl Drop for Attack {
 #[test]
 fn no_stopped_engine_has_the_lock_of_loop_devices() {
     const TRIES: u32 = 400;
-    // Starts an engine, waits a little longer each time, and stops it.
+    // Starts an engine, waits a little longer each time, and stops it. Each in a process group of its
+    // own: the kernel stops none by SIGTSTP that nobody in the session could continue.
     let script = r#"
+        set -m
         tries=$1 n=0
         while [ $n -lt $tries ]; do
             "$3" run "$4" true >/dev/null 2>&1 &
@@ -55,7 +57,7 @@ fn no_stopped_engine_has_the_lock_of_loop_devices() {
     let sarus = installation.prefix().join("bin/sarus");
     for signal in ["STOP", "TSTP"] {
         let args = ["-c", script, "sh", &TRIES.to_string(), signal, sarus.to_str().unwrap(), IMAGE];
-        let mut attack = installation.as_user(&installation.alice, "sh", args);
+        let mut attack = installation.as_user(&installation.alice, "bash", args);
         let attack = attack.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut attack = Attack(attack, installation.alice.uid);
         let mut go_on = attack.0.stdin.take().unwrap();

@@ -118,9 +118,12 @@ pub fn run(
     if let Some(janitor) = janitor {
         janitor.dismiss();
     }
-    match end?.exit_status() {
+    let end = end?;
+    match end.exit_status() {
         0 => Ok(0),
-        status => diagnosis::explain(bundle, place, &config.hooks).map_or(Ok(status), Err),
+        status => diagnosis::explain(bundle, place, &config.hooks)
+            .or_else(|| end.failure())
+            .map_or(Ok(status), Err),
     }
 }
 

@@ -14,6 +14,7 @@ mod mounts;
 mod processes;
 mod races;
 mod rootfs;
+mod tracers;
 mod trust;
 
 use common::hostile::{Flipper, field, give, snapshot, wait_until};

@@ -21,7 +21,7 @@ use crate::sys::mount::{self, Restrictions};
 use crate::sys::{guardian, ids, open};
 use crate::trust;
 use crate::user::User;
-pub use cgroups::allowed_devices;
+pub use cgroups::{allowed_devices, are_unified};
 pub use execute::OciRuntime;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};

@@ -77,6 +77,7 @@ pub fn run(
     let places = Places { host, root: device_of_root(bundle, place)? };
     let id = format!("{}{}", cgroups::PREFIX, random_letters()?);
     let runtime = OciRuntime::of(&config.runc_path);
+    let cgroup = if runtime.makes_cgroups() { cgroups::prepare(&id)? } else { None };
     let needs_janitor = runtime.makes_cgroups() || bundle.terminal.is_some();
     let args = arguments(config, bundle, runtime, &id);
     // Of others it is not known that they log.
@@ -94,7 +95,7 @@ pub fn run(
         stderr,
         takes_stdio: runtime != OciRuntime::Runc,
         prepare: &|pid| {
-            let text = spec::config_json(bundle, pid);
+            let text = spec::config_json(bundle, pid, cgroup.as_deref());
             files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
         },
     };

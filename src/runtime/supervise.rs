@@ -1,7 +1,7 @@
 //! Watches over a container that is being started or runs: passes signals on, stops and continues
 //! it, and waits for its end. Start at [`Watch::wait`].
 
-use super::cgroups::Janitor;
+use super::cgroups::{self, Janitor};
 use super::execute::FAILED;
 use crate::error::{Error, Result};
 use crate::log;
@@ -126,12 +126,19 @@ impl<'a> Watch<'a> {
         self.runtime.send(libc::SIGKILL);
     }
 
-    /// Takes notice of the start.
+    /// Takes notice of the start, and looks that the program is confined as the caller is.
     fn hear(&mut self) {
         if self.started.is_some() {
             return;
         }
         self.started = self.listener.hear(self.user, |pid| self.runtime.holds(pid));
+        let Some(started) = &self.started else { return };
+        let verified = cgroups::verify(started.program.pid());
+        // Nothing is known of one that has ended.
+        if verified.is_err() && !started.program.is_ending() {
+            self.refused = verified.err();
+            self.kill();
+        }
     }
 
     /// The next signal, or none when there may be something else to do.

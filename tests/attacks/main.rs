@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cgroups;
 mod images;
 mod kernels;
 mod mounts;

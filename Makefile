@@ -21,7 +21,7 @@ BUDGET  := 2868000
 ENABLE_SSH ?= 1
 export OPENSSH := $(if $(filter 1 TRUE true yes,$(ENABLE_SSH)),$(abspath $(TARGET)/openssh))
 
-.PHONY: all openssh install uninstall dist deb rpm test fuzz demo bench lint size help
+.PHONY: all openssh install uninstall dist deb rpm test test-vm fuzz demo bench lint size help
 
 all: $(BINARY) $(SHARE) ## Build the static binary, documents and completions (the default)
 
@@ -60,6 +60,10 @@ test: ## Run all tests, as root, against the real binary, OCI runtimes and mount
 	SARUSBOX="$(abspath $(BINARY))" cargo test --locked
 	scripts/fuzz.sh 5
 
+test-vm: all ## Test in a virtual machine whose kernel has cgroups of version 2 alone
+	scripts/install-dependencies.sh vm
+	tests/vm/run.sh "$(BINARY)"
+
 fuzz: ## Fuzz each reader of what strangers write for a minute
 	scripts/fuzz.sh 60
 
@@ -72,11 +76,11 @@ bench: ## Measure import and start-up beside umoci, mksquashfs, podman, charliec
 lint: ## Check format, clippy without warnings, and the scripts
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- --deny warnings
-	shellcheck scripts/*.sh .ci/run
+	shellcheck scripts/*.sh tests/vm/* .ci/run
 
 size: $(BINARY) ## Fail if the binary outgrew its budget
 	@size=$$(stat --format=%s "$(BINARY)"); echo "$$size bytes of $(BUDGET)"; [ "$$size" -le $(BUDGET) ]
 
 help: ## Print this
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
 	    printf '  make %-10s %s\n' "$$name" "$$text"; done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a purpose needs and this machine lacks: install-dependencies.sh build|openssh|test|demo|bench
+# Installs what a purpose needs and this machine lacks: install-dependencies.sh build|openssh|test|vm|demo|bench
 #
 # Does it by itself on Debian and Ubuntu, as root. Elsewhere it says what is needed, and what comes next
 # fails without it.
@@ -20,11 +20,15 @@ test)
         rpm man-db zsh fish python3 bindfs squashfs-tools-ng)
     command -v cargo-clippy >/dev/null || packages+=("${build[@]}" rust-web-clippy rustfmt-web)
     ;;
+vm)
+    packages=("${images[@]}" runc crun kmod cpio)
+    command -v "qemu-system-$(uname -m)" >/dev/null || packages+=(qemu-system-x86 qemu-system-arm)
+    ;;
 bench)
     packages=("${images[@]}" runc crun squashfs-tools debootstrap docker-registry podman charliecloud
         hyperfine strace jq time mpich libmpich-dev)
     ;;
-*) echo "usage: ${0##*/} build|openssh|test|demo|bench" >&2 && exit 2 ;;
+*) echo "usage: ${0##*/} build|openssh|test|vm|demo|bench" >&2 && exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then

@@ -26,7 +26,7 @@ use crate::sys::open::FileId;
 use crate::sys::{guardian, ids, open};
 use crate::trust::{self, Trusted};
 use crate::user::User;
-pub use cgroups::allowed_devices;
+pub use cgroups::{allowed_devices, are_unified};
 pub use image::Image;
 pub use oci_runtime::OciRuntime;
 use rustix::fd::{AsFd, OwnedFd};

@@ -247,6 +247,10 @@ fn proc_options() -> Result<Vec<String>> {
 
 /// The processors that this process may use, if they are not all that there are.
 fn limited_cpus() -> Option<String> {
+    // A cgroup of version 2 below our own has no controllers: it is confined as our own is.
+    if runtime::are_unified() {
+        return None;
+    }
     let status = read_at_once("/proc/self/status")?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
     let online = read_at_once("/sys/devices/system/cpu/online").unwrap_or_default();

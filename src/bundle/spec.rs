@@ -78,16 +78,25 @@ struct Mount {
     options: Vec<String>,
 }
 
-#[derive(Serialize)]
-struct Linux {
-    namespaces: Vec<Namespace>,
-    resources: Resources,
-    #[serde(rename = "rootfsPropagation")]
-    propagation: &'static str,
-    #[serde(rename = "maskedPaths")]
-    masked: Vec<&'static str>,
-    #[serde(rename = "readonlyPaths")]
-    readonly: Vec<&'static str>,
+/// By name: what is left out is not written as null.
+type Linux = BTreeMap<&'static str, Part>;
+
+enum Part {
+    Namespaces(Vec<Namespace>),
+    Resources(Resources),
+    Text(String),
+    List(Vec<&'static str>),
+}
+
+impl Serialize for Part {
+    fn begin(&self) -> Fragment<'_> {
+        match self {
+            Self::Namespaces(list) => list.begin(),
+            Self::Resources(resources) => resources.begin(),
+            Self::Text(text) => text.begin(),
+            Self::List(list) => list.begin(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -129,18 +138,25 @@ struct Device {
     access: String,
 }
 
-/// The text of config.json with `hooks`, for the OCI runtime that is the process `runtime`. Nothing in
-/// it is optional, so that no null is written, which the specification does not know.
+/// The text of config.json with `hooks`, for the OCI runtime that is the process `runtime` and that
+/// shall make the cgroup `cgroup`, if it is told which. Nothing in it is optional, so that no null is
+/// written, which the specification does not know.
 #[must_use]
-pub fn config_json(bundle: &Bundle, hooks: &[StagedHook], runtime: Pid) -> String {
-    json::to_string(&spec(bundle, hooks, runtime))
+pub fn config_json(
+    bundle: &Bundle,
+    hooks: &[StagedHook],
+    runtime: Pid,
+    cgroup: Option<&str>,
+) -> String {
+    json::to_string(&spec(bundle, hooks, runtime, cgroup))
 }
 
-fn spec<'a>(bundle: &'a Bundle, hooks: &[StagedHook], runtime: Pid) -> Spec<'a> {
-    let namespaces: &[_] = match bundle.pid {
-        PidNamespace::Private => &["pid", "mount"],
-        PidNamespace::Host => &["mount"],
-    };
+fn spec<'a>(
+    bundle: &'a Bundle,
+    hooks: &[StagedHook],
+    runtime: Pid,
+    cgroup: Option<&str>,
+) -> Spec<'a> {
     Spec {
         // The first version whose user has a umask.
         version: "1.0.2",
@@ -148,15 +164,26 @@ fn spec<'a>(bundle: &'a Bundle, hooks: &[StagedHook], runtime: Pid) -> Spec<'a> 
         root: Root { path: &bundle.rootfs, readonly: false },
         mounts: mounts(bundle),
         hooks: hooks::to_json(hooks),
-        linux: Linux {
-            namespaces: namespaces.iter().map(|kind| Namespace { kind }).collect(),
-            resources: resources(bundle),
-            propagation: "slave",
-            masked: MASKED.into(),
-            readonly: READONLY.into(),
-        },
+        linux: linux(bundle, cgroup),
         annotations: bundle.annotations(runtime),
     }
+}
+
+fn linux(bundle: &Bundle, cgroup: Option<&str>) -> Linux {
+    let namespaces: &[_] = match bundle.pid {
+        PidNamespace::Private => &["pid", "mount"],
+        PidNamespace::Host => &["mount"],
+    };
+    let namespaces = namespaces.iter().map(|kind| Namespace { kind }).collect();
+    let cgroup = cgroup.map(|path| ("cgroupsPath", Part::Text(path.to_owned())));
+    let parts = [
+        ("namespaces", Part::Namespaces(namespaces)),
+        ("resources", Part::Resources(resources(bundle))),
+        ("rootfsPropagation", Part::Text("slave".to_owned())),
+        ("maskedPaths", Part::List(MASKED.into())),
+        ("readonlyPaths", Part::List(READONLY.into())),
+    ];
+    parts.into_iter().chain(cgroup).collect()
 }
 
 fn resources(bundle: &Bundle) -> Resources {

@@ -1,16 +1,20 @@
-//! Takes away what an OCI runtime leaves behind when it is killed: cgroups, and a raw terminal.
+//! Keeps a container in the cgroups of the caller, and takes away what an OCI runtime leaves behind
+//! when it is killed: cgroups, and a raw terminal.
 //!
 //! runc makes a cgroup for each container and removes it at the end, unless it is killed: and it is
 //! killed when the engine is. So a [`Janitor`] waits for the engine's end and removes what is left.
 //! Where it was killed too (a workload manager ends all of a job at once), the janitor of the next
 //! container does it.
 
-use crate::error::{Because, Result};
+use super::execute::FAILED;
+use crate::error::{Because, Error, Result};
 use crate::log;
+use crate::sys::mount::{self, Restrictions};
 use crate::sys::pidfd::Process;
 use crate::sys::process;
 use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, AsRawFd};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Pid;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -147,10 +151,7 @@ fn is_id(name: &str) -> bool {
 
 /// Where a runtime may make cgroups named `id`: beside our own in each hierarchy, or below it.
 fn folders(id: &str) -> Vec<PathBuf> {
-    // A mount point may have any name. A kernel may be without cgroups.
-    let read =
-        |path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
-    let (mounts, own) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
+    let (mounts, own) = (read("/proc/self/mountinfo"), read(OWN));
     let mut folders = Vec::new();
     for (point, root, options) in mounts.lines().filter_map(hierarchy) {
         for (_, path) in own.lines().filter_map(member).filter(|(names, _)| fits(options, names)) {
@@ -164,8 +165,97 @@ fn folders(id: &str) -> Vec<PathBuf> {
     folders
 }
 
-/// The devices that our own cgroup allows, in the kernel's words: one that is made below it can
-/// allow no others. All of them in the second hierarchy, where what is above holds by itself.
+const OWN: &str = "/proc/self/cgroup";
+
+/// A mount point may have any name. A kernel may be without cgroups.
+fn read(path: &str) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}
+
+/// Where OCI runtimes look for cgroups.
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// Whether version 2 is the only hierarchy that OCI runtimes use: as they find it out themselves.
+#[must_use]
+pub fn are_unified() -> bool {
+    const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
+    rustix::fs::statfs(MOUNT).is_ok_and(|found| found.f_type as u64 == CGROUP2_SUPER_MAGIC)
+}
+
+/// Prepares for a runtime that will make a cgroup named `id`, and gives its `linux.cgroupsPath`. In
+/// version 2 runc would put that beside our own, where limits of the caller do not hold; in version 1
+/// it goes below our own in each hierarchy by itself, and one path would not do for all.
+///
+/// # Errors
+/// When the mount of the hierarchy does not show our own cgroup.
+pub fn prepare(id: &str) -> Result<Option<String>> {
+    if !are_unified() {
+        return Ok(None);
+    }
+    let (mounts, own) = (read("/proc/self/mountinfo"), read(OWN));
+    let path = |name| {
+        below_own(&mounts, &own, name).ok_or_else(|| {
+            let why = format!("{MOUNT} does not show that");
+            Error::caused_by("cannot keep the container in the caller's cgroup", why)
+        })
+    };
+    if let Err(error) = keep_domain(&path("cgroup.subtree_control")?) {
+        // The container is confined all the same.
+        log::warn("runtime", &format!("cannot keep the type of the caller's cgroup: {error}"));
+    }
+    path(id).map(Some)
+}
+
+/// Hides `control`, by which controllers are enabled below our own cgroup, in this mount namespace. A
+/// runtime enables all that it can; and a cgroup of version 2 with processes, and with controllers for
+/// those below it, becomes a threaded domain, in which the workload manager can make no cgroups.
+fn keep_domain(control: &str) -> Result<()> {
+    let open = |path: &str| {
+        rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            .because(|| format!("cannot open {path}"))
+    };
+    let (nothing, control) = (open("/dev/null")?, open(&format!("{MOUNT}{control}"))?);
+    mount::bind(nothing, control, Restrictions::default())
+}
+
+/// The path of a cgroup named `id` below the one of `/proc/self/cgroup`, as seen from the mount point.
+fn below_own(mounts: &str, own: &str, id: &str) -> Option<String> {
+    let mut mounts = mounts.lines().rev().filter_map(hierarchy);
+    let (_, root, _) = mounts.find(|(point, _, options)| *point == MOUNT && options.is_none())?;
+    let (_, own) = own.lines().filter_map(member).find(|(names, _)| names.is_empty())?;
+    let below = own.strip_prefix(root.trim_end_matches('/'))?;
+    // A name that only begins as the root does, or a place above the root of our cgroup namespace.
+    let is_inside = (below.is_empty() || below.starts_with('/')) && !below.starts_with("/..");
+    is_inside.then(|| format!("{}/{id}", below.trim_end_matches('/')))
+}
+
+/// Looks that the process `pid` is in the cgroups of this process, or below them.
+///
+/// # Errors
+/// When it is not, or they cannot be read.
+pub fn verify(pid: i32) -> Result<()> {
+    let (theirs, ours) = (read(&format!("/proc/{pid}/cgroup")), read(OWN));
+    let Some((name, path)) = outside(&theirs, &ours) else { return Ok(()) };
+    Err(Error::new(format!(
+        "cannot run outside of the caller's cgroup: the OCI runtime left {path} of hierarchy '{name}'"
+    ))
+    .hint("limits of the job would not hold: use another OCI runtime")
+    .exit(FAILED))
+}
+
+/// A hierarchy of `ours` of which `theirs` are not in the same cgroup or below it.
+fn outside<'a>(theirs: &str, ours: &'a str) -> Option<(&'a str, &'a str)> {
+    let is_inside = |(names, own): &(&str, &str)| {
+        let path = theirs.lines().filter_map(member).find(|(name, _)| name == names);
+        let rest = path.and_then(|(_, path)| path.strip_prefix(own.trim_end_matches('/')));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    ours.lines().filter_map(member).find(|member| !is_inside(member))
+}
+
+/// The devices that our own cgroup of version 1 allows, in the kernel's words: one that is made below
+/// it can allow no others. All of them in version 2: programs decide there, those of each cgroup
+/// above too, and a cgroup below our own needs none to be as confined.
 #[must_use]
 pub fn allowed_devices() -> String {
     // Our own comes after the one above.
@@ -221,6 +311,30 @@ mod tests {
             assert_eq!((found.0, found.1), (point, root));
             let fitting = memberships.iter().filter(|names| fits(found.2, names));
             assert_eq!(fitting.copied().collect::<Vec<_>>(), expected, "{line}");
+        }
+        for (theirs, expected) in [
+            ("3:cpu:/a\n0::/job/task", None),
+            ("3:cpu:/a/container-x\n0::/job/task/container-x", None),
+            ("3:cpu:/a\n0::/job/container-x", Some(("", "/job/task"))),
+            ("3:cpu:/a\n0::/job/tasks", Some(("", "/job/task"))),
+            ("3:cpu:/\n0::/job/task", Some(("cpu", "/a"))),
+            ("0::/job/task", Some(("cpu", "/a"))),
+            ("", Some(("cpu", "/a"))),
+        ] {
+            assert_eq!(outside(theirs, "3:cpu:/a\n0::/job/task\n"), expected, "{theirs}");
+        }
+        assert_eq!(outside("0::/x", "0::/"), None);
+        for (root, own, expected) in [
+            ("/", "/job/task", Some("/job/task/x")),
+            ("/", "/", Some("/x")),
+            ("/job", "/job/task", Some("/task/x")),
+            ("/job", "/job", Some("/x")),
+            ("/job", "/jobs/task", None),
+            ("/", "/../task", None),
+        ] {
+            let mounts = v2.replace("/job", root);
+            let found = below_own(&mounts, &format!("0::{own}\n"), "x");
+            assert_eq!(found.as_deref(), expected, "{root} {own}");
         }
         assert_eq!(hierarchy("22 1 0:5 / /proc rw - proc proc rw"), None);
         assert_eq!(member("4:cpu,cpuacct:/a:b"), Some(("cpu,cpuacct", "/a:b")));

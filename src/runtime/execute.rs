@@ -42,6 +42,7 @@ pub fn run(
     let signals = Signals::take_over(&[])?;
     let places = Places { host, root: device_of_root(bundle, place)? };
     let id = format!("{}{}", cgroups::PREFIX, random_letters()?);
+    let cgroup = if runtime.makes_cgroups() { cgroups::prepare(&id)? } else { None };
     let needs_janitor = runtime.makes_cgroups() || bundle.terminal.is_some();
     let args = arguments(config, bundle, runtime.kind, &id);
     // Of others it is not known that they log.
@@ -59,7 +60,7 @@ pub fn run(
         stderr,
         takes_stdio: runtime.kind != Kind::Runc,
         prepare: &|pid| {
-            let text = spec::config_json(bundle, hooks, pid);
+            let text = spec::config_json(bundle, hooks, pid, cgroup.as_deref());
             files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
         },
     };
@@ -87,7 +88,8 @@ pub fn run(
     let end = end?;
     let error = || {
         let logged = diagnosis::explain(bundle, place, hooks);
-        logged.or_else(|| diagnosis::explain_start(bundle, place, hooks, &end))
+        let of_hook = || diagnosis::explain_start(bundle, place, hooks, &end);
+        logged.or_else(of_hook).or_else(|| end.failure())
     };
     match end.exit_status() {
         0 => Ok(0),

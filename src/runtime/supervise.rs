@@ -1,8 +1,9 @@
 //! Watches over a container that is being started or runs: passes signals on, stops and continues
 //! it, and waits for its end. Start at [`Watch::wait`].
 
-use super::cgroups::Janitor;
-use crate::error::Result;
+use super::cgroups::{self, Janitor};
+use super::execute::FAILED;
+use crate::error::{Error, Result};
 use crate::log;
 use crate::sys::announce::{Listener, Started};
 use crate::sys::contained::Contained;
@@ -20,6 +21,9 @@ const TO_END: [i32; 4] = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQU
 
 /// How often the end of a program is looked for where the kernel (before 5.3) does not tell of it.
 const GLANCE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether the end of a program in a PID namespace is held up.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// How soon what a program left behind is looked for again; each time twice as long.
 const MOMENT: Duration = Duration::from_millis(5);
@@ -47,6 +51,14 @@ pub struct Watch<'a> {
     moment: Duration,
     /// Whether all was stopped for want of a terminal, and stays so.
     held: bool,
+    /// Whether the runtime was killed by us, and for which of these reasons.
+    killed: bool,
+    /// A signal that asked to end before the start.
+    given_up: Option<i32>,
+    /// What is wrong with a program that has started.
+    refused: Option<Error>,
+    /// The end of the program, which the runtime is not told.
+    untold: Option<Change>,
 }
 
 impl<'a> Watch<'a> {
@@ -69,55 +81,87 @@ impl<'a> Watch<'a> {
             started: None,
             moment: MOMENT,
             held: false,
+            killed: false,
+            given_up: None,
+            refused: None,
+            untold: None,
         }
     }
 
     /// Passes signals on until the runtime ends; how it did.
     pub fn wait(mut self, signals: &Signals) -> Result<End> {
-        let mut given_up = None;
         loop {
             let arrived = self.next(signals)?;
-            self.hear()?;
-            let Some(arrived) = arrived else { continue };
+            self.hear();
+            let Some(arrived) = arrived else {
+                match self.is_held_up() {
+                    true => return self.end(Change::Killed(libc::SIGKILL)),
+                    false => continue,
+                }
+            };
             match arrived.number {
                 libc::SIGCHLD => {
                     while let Some((pid, change)) = process::next_change() {
                         if pid == self.runtime.child {
-                            let has_started = self.started.is_some();
-                            return Ok(End { change, given_up, has_started });
+                            return self.end(change);
                         }
                     }
                 }
                 // A runtime that starts a container, or waits for a hook, does not listen; nor does one
                 // that is stopped.
                 number if TO_END.contains(&number) && (self.started.is_none() || self.held) => {
-                    given_up = Some(number);
-                    self.runtime.send(libc::SIGKILL);
+                    self.given_up = Some(number);
+                    self.kill();
                 }
                 _ => self.pass_on(arrived),
             }
         }
     }
 
-    /// Takes notice of the start of the program, and ends it if it must not be.
-    fn hear(&mut self) -> Result<()> {
-        if self.started.is_none() {
-            self.started = self.listener.hear(self.user, |pid| self.runtime.holds(pid));
-            let accept = self.started.as_ref().map_or(Ok(()), self.accept);
-            return accept.inspect_err(|_| self.runtime.send(libc::SIGKILL));
+    fn end(self, change: Change) -> Result<End> {
+        let (has_started, given_up) = (self.started.is_some(), self.given_up);
+        let end = End { change: self.untold.unwrap_or(change), given_up, has_started };
+        self.refused.map_or(Ok(end), Err)
+    }
+
+    fn kill(&mut self) {
+        self.killed = true;
+        self.runtime.send(libc::SIGKILL);
+    }
+
+    /// Takes notice of the start of the program, and ends it if it must not be, or is not confined as
+    /// the caller is.
+    fn hear(&mut self) {
+        if self.started.is_some() {
+            return;
         }
-        Ok(())
+        self.started = self.listener.hear(self.user, |pid| self.runtime.holds(pid));
+        let Some(started) = &self.started else { return };
+        // Nothing is known of the cgroups of one that has ended.
+        let confined = cgroups::verify(started.program.pid());
+        let confined = confined.or_else(|error| match started.program.is_ending() {
+            true => Ok(()),
+            false => Err(error),
+        });
+        self.refused = (self.accept)(started).and(confined).err();
+        if self.refused.is_some() {
+            self.kill();
+        }
     }
 
     /// The next signal, or none when there may be something else to do.
     fn next(&mut self, signals: &Signals) -> Result<Option<Arrived>> {
         match &self.started {
-            None => signals.next_unless(self.listener),
-            _ if !self.runtime.is_guarded() => signals.next(None),
-            Some(Started { program, .. }) if !program.has_ended() => match program.handle() {
-                Some(handle) => signals.next_unless(handle),
-                None => signals.next(Some(GLANCE)),
-            },
+            _ if self.killed => signals.next(Some(GLANCE)),
+            None => signals.next_unless(self.listener, None),
+            Some(Started { program, .. }) if !program.has_ended() => {
+                // Among the host's processes, only its own end can be held up.
+                let patience = (!self.runtime.is_guarded()).then_some(LOOK);
+                match program.handle() {
+                    Some(handle) => signals.next_unless(handle, patience),
+                    None => signals.next(Some(GLANCE)),
+                }
+            }
             Some(_) => {
                 self.runtime.kill_rest();
                 // Each look is one at all processes of the node, and a hook at the end may take long.
@@ -125,6 +169,28 @@ impl<'a> Watch<'a> {
                 signals.next(Some(self.moment))
             }
         }
+    }
+
+    /// Whether the end of the runtime is held up by a process that traces one of its own and does not
+    /// wait for it. If it is the program's end of which the runtime is not told, kills the runtime.
+    fn is_held_up(&mut self) -> bool {
+        if self.killed {
+            return !self.runtime.is_guarded() && self.runtime.untold_end().is_some();
+        }
+        let program = self.started.as_ref().map(|started| &started.program);
+        let end = program.and_then(|program| {
+            // crun waits for all that the program left behind.
+            let told = || program.told_end().filter(|_| self.runtime.is_held());
+            program.untold_end().or_else(told)
+        });
+        // Not at the first look: most tracers wait for what they trace.
+        if end.is_some() && self.moment >= GLANCE {
+            self.untold = end;
+            self.kill();
+        } else if end.is_some() && program.is_some_and(|program| !program.has_ended()) {
+            self.moment = GLANCE;
+        }
+        false
     }
 
     fn pass_on(&mut self, arrived: Arrived) {
@@ -225,6 +291,18 @@ pub struct End {
 }
 
 impl End {
+    /// What to say of a runtime that failed before the program started: its exit status is not one of
+    /// the program's.
+    pub fn failure(&self) -> Option<Error> {
+        match self.change {
+            Change::Exited(status) if !self.has_started && ![0, FAILED].contains(&status) => {
+                let about = "the OCI runtime failed before the program started";
+                Some(Error::caused_by(about, format!("exit status {status}")).exit(FAILED))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the runtime was killed, be it by us.
     pub fn is_violent(&self) -> bool {
         matches!(self.change, Change::Killed(_))

@@ -6,7 +6,7 @@
 
 use super::guardian::Places;
 use super::pidfd::Process;
-use super::process;
+use super::process::{self, Change};
 use super::signal::Signals;
 use super::{guard, ids, offspring};
 use crate::error::{Because, Result};
@@ -79,6 +79,22 @@ impl Contained {
     /// Sends signal `number` to the program.
     pub fn send(&self, number: i32) {
         self.program.send(number);
+    }
+
+    /// How the program ended, if a tracer of another process keeps that from us:
+    /// [`Process::untold_end`].
+    #[must_use]
+    pub fn untold_end(&self) -> Option<Change> {
+        self.program.untold_end()
+    }
+
+    /// Whether the program may be waiting for no more than zombies whose tracers do not wait for them.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        match &self.hold {
+            Hold::Guardian(guardian) => offspring::are_held(guardian, &self.program),
+            Hold::Namespace { .. } => false,
+        }
     }
 
     /// Whether it lives among the host's processes, below a guardian: in a process group of its own,

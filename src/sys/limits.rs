@@ -4,7 +4,7 @@
 //! proc(5), `oom_score_adj`.
 
 use crate::error::{Because, Error, Result};
-use rustix::process::{getppid, getuid};
+use rustix::process::{Resource, getppid, getuid};
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 
@@ -19,15 +19,15 @@ const STACK: u64 = 8 << 20;
 
 /// Least soft limits of processes of root's.
 const LEAST: [(u32, u64); 9] = [
-    (libc::RLIMIT_CPU as u32, NONE),
-    (libc::RLIMIT_FSIZE as u32, NONE),
-    (libc::RLIMIT_DATA as u32, NONE),
-    (libc::RLIMIT_STACK as u32, STACK),
-    (libc::RLIMIT_NPROC as u32, NONE),
-    (libc::RLIMIT_NOFILE as u32, 1024),
-    (libc::RLIMIT_MEMLOCK as u32, 8 << 20),
-    (libc::RLIMIT_AS as u32, NONE),
-    (libc::RLIMIT_RTTIME as u32, NONE),
+    (Resource::Cpu as u32, NONE),
+    (Resource::Fsize as u32, NONE),
+    (Resource::Data as u32, NONE),
+    (Resource::Stack as u32, STACK),
+    (Resource::Nproc as u32, NONE),
+    (Resource::Nofile as u32, 1024),
+    (Resource::Memlock as u32, 8 << 20),
+    (Resource::As as u32, NONE),
+    (Resource::Rttime as u32, NONE),
 ];
 
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
@@ -70,9 +70,8 @@ impl Limits {
         for (number, least) in LEAST {
             raise(number, least);
         }
-        let (_, hard) =
-            taken.resources.get(libc::RLIMIT_CORE as usize).copied().unwrap_or_default();
-        set_resource(libc::RLIMIT_CORE as u32, (0, hard)).ok();
+        let (_, hard) = taken.resources.get(Resource::Core as usize).copied().unwrap_or_default();
+        set_resource(Resource::Core as u32, (0, hard)).ok();
         taken.take_priority();
         Ok(taken)
     }
@@ -81,7 +80,7 @@ impl Limits {
     /// program. The limit of the parent tells, if that is a process of the same user without
     /// privileges.
     fn restore_stack(&mut self) {
-        let Some((soft, hard)) = self.resources.get_mut(libc::RLIMIT_STACK as usize) else {
+        let Some((soft, hard)) = self.resources.get_mut(Resource::Stack as usize) else {
             return;
         };
         let parent = getppid().map_or(0, |parent| parent.as_raw_nonzero().get());
@@ -90,7 +89,7 @@ impl Limits {
         if *soft != STACK || parent == 0 || owner.ok() != Some(getuid().as_raw()) {
             return;
         }
-        if let Ok((theirs, _)) = resource(libc::RLIMIT_STACK as u32, parent) {
+        if let Ok((theirs, _)) = resource(Resource::Stack as u32, parent) {
             *soft = theirs.clamp(*soft, (*soft).max(*hard));
         }
     }

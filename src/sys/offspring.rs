@@ -116,6 +116,14 @@ pub(super) fn signal_offspring(
     }
 }
 
+/// Whether nothing is left of what came from `root`, but for `except`, than zombies whose tracers do
+/// not wait for them.
+pub(super) fn are_held(root: &Process, except: &Process) -> bool {
+    let rest = offspring(root);
+    let mut rest = rest.iter().filter(|process| !process.is(except)).peekable();
+    rest.peek().is_some() && rest.all(|process| process.untold_end().is_some())
+}
+
 /// How often those are looked for that a signal has not reached yet.
 const LOOKS: usize = 16;
 

@@ -44,8 +44,10 @@ fn number(path: &str, parent: Pid) -> Option<RawFd> {
 
 /// The former stderr, if there is another now.
 fn switch(number: RawFd) -> Option<OwnedFd> {
-    let parent = rustix::process::getppid()?;
-    let parent = rustix::process::pidfd_open(parent, PidfdFlags::empty()).ok()?;
+    let pid = rustix::process::getppid()?;
+    let parent = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    // It may have ended in between, and its number be another's.
+    rustix::process::getppid().filter(|now| *now == pid)?;
     let theirs = rustix::process::pidfd_getfd(parent, number, PidfdGetfdFlags::empty()).ok()?;
     let stderr = std::io::stderr();
     let identity = |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).map(|s| (s.st_dev, s.st_ino));

@@ -1,7 +1,7 @@
 //! Processes that signals are sent to: by a pidfd (pidfd_open(2), Linux 5.3), which stands for the
 //! process itself, whoever gets its number next.
 
-use super::process::{is_readable, wait_for};
+use super::process::{Change, is_readable, wait_for};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, getpid};
 
@@ -71,6 +71,12 @@ impl Process {
         }
     }
 
+    /// Whether it has ended, or begun to: then it has left its cgroups already.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.has_ended() || self.stat().is_none_or(|stat| stat.flags & EXITING != 0)
+    }
+
     /// The number that it has or had.
     #[must_use]
     pub fn pid(&self) -> i32 {
@@ -86,6 +92,34 @@ impl Process {
     pub(super) fn stat(&self) -> Option<Stat> {
         let stat = Stat::of(self.pid)?;
         (Some(stat.started) == self.started).then_some(stat)
+    }
+
+    /// How it ended, if its parent is not told because of a tracer that does not wait: that of a zombie,
+    /// or of one in its PID namespace, which the first process there waits for as it ends.
+    #[must_use]
+    pub fn untold_end(&self) -> Option<Change> {
+        let stat = self.stat()?;
+        let is_held = match stat.is_zombie() {
+            true => is_traced(&std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?),
+            false => waits_at_its_end(self.pid),
+        };
+        stat.status.filter(|_| is_held).map(Change::of_status)
+    }
+
+    /// How it ended, after its parent has waited for it. See PIDFD_GET_INFO in the kernel's `pidfd.h`;
+    /// Linux 6.15.
+    #[must_use]
+    pub fn told_end(&self) -> Option<Change> {
+        // Of 64 bytes: what is asked for or known, eight numbers that are not looked at, and the status.
+        let mut info = [PIDFD_INFO_EXIT, 0, 0, 0, 0, 0, 0, 0];
+        let handle = self.handle.as_ref()?.as_raw_fd();
+        // SAFETY: the kernel reads and writes as many bytes as the number of the request says.
+        let answer = unsafe { libc::ioctl(handle, PIDFD_GET_INFO as _, info.as_mut_ptr()) };
+        let [known, .., last] = info;
+        // The last one of sixteen numbers of 32 bits.
+        let [.., a, b, c, d] = last.to_ne_bytes();
+        let is_known = answer == 0 && known & PIDFD_INFO_EXIT != 0;
+        is_known.then(|| Change::of_status(i32::from_ne_bytes([a, b, c, d])))
     }
 
     /// Sends signal `number`. A process that has just ended is not an error.
@@ -124,6 +158,10 @@ impl Process {
     }
 }
 
+/// Request with 64 bytes, and the bit that stands for the status.
+const PIDFD_GET_INFO: u32 = 0xc040_ff0b;
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
 pub(super) fn own_number() -> i32 {
     number(getpid())
 }
@@ -138,10 +176,16 @@ pub(super) struct Stat {
     state: char,
     /// Number of the parent.
     pub parent: i32,
+    flags: u32,
     threads: u32,
     /// Time of the start, in clock ticks since the boot.
     pub started: u64,
+    /// As waitpid(2) gives it; Linux 3.5.
+    status: Option<i32>,
 }
+
+/// Flag of a process that has begun to end: PF_EXITING in the kernel's `sched.h`.
+const EXITING: u32 = 4;
 
 impl Stat {
     /// What `/proc` tells of the process that has the number `pid` now.
@@ -155,9 +199,12 @@ impl Stat {
         let (_, rest) = text.rsplit_once(')')?;
         let mut fields = rest.split_whitespace();
         let (state, parent) = (fields.next()?.chars().next()?, fields.next()?.parse().ok()?);
-        // The 20th and the 22nd of all.
-        let threads = fields.nth(15)?.parse().ok()?;
-        Some(Self { state, parent, threads, started: fields.nth(1)?.parse().ok()? })
+        // The 9th, 20th, 22nd and 52nd of all.
+        let flags = fields.nth(4)?.parse().ok()?;
+        let threads = fields.nth(10)?.parse().ok()?;
+        let started = fields.nth(1)?.parse().ok()?;
+        let status = fields.nth(29).and_then(|status| status.parse().ok());
+        Some(Self { state, parent, flags, threads, started, status })
     }
 
     /// Whether nothing of it runs any more: a first thread that has ended is not all of a process.
@@ -166,23 +213,42 @@ impl Stat {
     }
 }
 
+/// Whether all threads of a process have ended but for those that have begun to, and wait.
+fn waits_at_its_end(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut stats = threads.flat_map(|thread| std::fs::read(thread.path().join("stat")));
+    stats.all(|stat| {
+        let stat = Stat::parse(&String::from_utf8_lossy(&stat));
+        stat.is_none_or(|stat| stat.flags & EXITING != 0 && matches!(stat.state, 'S' | 'Z' | 'X'))
+    })
+}
+
+/// Whether a process is traced, from the text of `/proc/<pid>/status`.
+fn is_traced(status: &str) -> bool {
+    let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|tracer| tracer.trim() != "0")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_fields_are_found_behind_any_name() {
-        let fields = |state: &str, threads: u32| {
-            format!("{state} 5 7 7 0 -1 64 1 2 3 4 5 6 7 8 20 0 {threads} 0 99 1000 7")
+        let fields = |state: char, threads: u32| {
+            let zeroes = "0 ".repeat(29);
+            format!("{state} 5 7 7 0 -1 64 1 2 3 4 5 6 7 8 20 0 {threads} 0 99 {zeroes} 768 7")
         };
         for (name, state, threads, is_zombie) in
             [("7 (sh)", 'S', 1, false), ("7 (a) S 1 (b))", 'Z', 1, true), ("7 ()", 'Z', 2, false)]
         {
-            let text = format!("{name} {}", fields(&state.to_string(), threads));
+            let text = format!("{name} {}", fields(state, threads));
             let found = Stat::parse(&text).unwrap();
-            assert_eq!(found, Stat { state, parent: 5, threads, started: 99 }, "{text}");
-            assert_eq!(found.is_zombie(), is_zombie, "{text}");
+            let (parent, flags, started, status) = (5, 64, 99, Some(768));
+            let expected = Stat { state, parent, flags, threads, started, status };
+            assert_eq!((&found, found.is_zombie()), (&expected, is_zombie), "{text}");
         }
+        assert!(is_traced("State:\tZ\nTracerPid:\t12\n") && !is_traced("TracerPid:\t0\n"));
         for text in ["7 (sh", "7 (sh) S", "7 (sh) S 5 7", ""] {
             assert_eq!(Stat::parse(text), None, "{text}");
         }

@@ -173,6 +173,16 @@ pub enum Change {
     Killed(i32),
 }
 
+impl Change {
+    /// From a status of waitpid(2).
+    pub(super) fn of_status(status: i32) -> Self {
+        match libc::WIFSIGNALED(status) {
+            true => Self::Killed(libc::WTERMSIG(status)),
+            false => Self::Exited(libc::WEXITSTATUS(status) as u8),
+        }
+    }
+}
+
 /// Ends this process as another ended.
 pub(super) fn end_as(change: Change) -> ! {
     let status = match change {

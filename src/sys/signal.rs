@@ -2,7 +2,7 @@
 //! Start at [`Signals::take_over`]. See sigwaitinfo(2), signal(7).
 
 use crate::error::{Because, Result};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::time::Duration;
@@ -99,12 +99,16 @@ impl Signals {
         }
     }
 
-    /// Waits for the next signal as [`next`](Self::next) does, but no longer than until `file` is
-    /// readable.
+    /// Waits for the next signal as [`next`](Self::next) does, but no longer than `patience`, or until
+    /// `file` is readable.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn next_unless(&self, file: impl AsFd) -> Result<Option<Arrived>> {
+    pub fn next_unless(
+        &self,
+        file: impl AsFd,
+        patience: Option<Duration>,
+    ) -> Result<Option<Arrived>> {
         let cannot = || "cannot wait for signals".to_owned();
         // SAFETY: the kernel reads one set.
         let alarm = unsafe { libc::signalfd(-1, &raw const self.set, libc::SFD_CLOEXEC) };
@@ -114,7 +118,8 @@ impl Signals {
         // SAFETY: the kernel has just made it, for us.
         let alarm = unsafe { OwnedFd::from_raw_fd(alarm) };
         let mut files = [PollFd::new(&alarm, PollFlags::IN), PollFd::new(&file, PollFlags::IN)];
-        match poll(&mut files, None) {
+        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        match poll(&mut files, patience.as_ref()) {
             Ok(_) | Err(Errno::INTR) => self.next(Some(Duration::ZERO)),
             Err(error) => Err(error).because(cannot),
         }

@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cgroups;
 mod images;
 mod kernels;
 mod locks;
@@ -17,6 +18,7 @@ mod races;
 mod rootfs;
 mod squashfs;
 mod stages;
+mod tracers;
 mod trust;
 
 use common::hostile::{Flipper, field, give, snapshot, wait_until};

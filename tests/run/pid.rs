@@ -53,6 +53,47 @@ fn without_a_guardian_ranks_have_numbers_of_their_own() {
     assert!(refused.contains("no child subreapers\nhint: use --pid=private"), "{refused}");
 }
 
+/// As before Linux 5.3: there are no pidfds.
+#[test]
+fn without_handles_signals_find_their_processes_all_the_same() {
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        let old_kernel = installation.refusing(libc::SYS_pidfd_open, 1, 0);
+        let output = installation.path("home/alice/output");
+        let script = "trap 'echo got USR1' USR1; trap 'exit 7' TERM; sleep 1000 & echo ready; \
+                      while :; do sleep 0.02; done";
+        for pid in ["--pid=host", "--pid=private"] {
+            let args = ["run", pid, IMAGE, "sh", "-c", script];
+            let inner = installation.sarus_command(&installation.alice, &args);
+            let mut command = Command::new(&old_kernel);
+            command.arg(inner.get_program()).args(inner.get_args());
+            command.current_dir(inner.get_current_dir().unwrap());
+            let mut engine = command.stdout(fs::File::create(&output).unwrap()).spawn().unwrap();
+            let said = |text: &str| fs::read_to_string(&output).unwrap().contains(text);
+            wait_until("it is ready", || said("ready\n"));
+            let program = wait_for_program(&installation, "sleep 1000");
+            let send = |signal: &str| {
+                let kill = [signal.to_owned(), engine.id().to_string()];
+                Output::of(&mut installation.as_user(&installation.alice, "/bin/kill", kill))
+                    .succeeds();
+            };
+            let is_stopped = |pid: u32| {
+                let status = fs::read_to_string(format!("/proc/{pid}/status"));
+                field(&status.unwrap(), "State").starts_with('T')
+            };
+            send("-USR1");
+            wait_until("the signal comes", || said("got USR1\n"));
+            send("-TSTP");
+            wait_until("all stops", || is_stopped(engine.id()) && is_stopped(program));
+            send("-CONT");
+            wait_until("all goes on", || !is_stopped(engine.id()) && !is_stopped(program));
+            send("-TERM");
+            assert_eq!(engine.wait().unwrap().code(), Some(7), "{runtime:?} {pid}");
+            assert_nothing_is_left(&installation, runtime);
+        }
+    }
+}
+
 #[test]
 fn what_a_program_leaves_behind_among_the_hosts_processes_ends_with_it() {
     for runtime in Runtime::ALL {

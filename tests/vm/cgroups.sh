@@ -22,6 +22,13 @@ echo 0 >$job/cpuset.cpus
 in_job() { sh -c 'echo $$ >"$0/cgroup.procs" && echo $$ >/tmp/engine && ulimit ${limit:--n 1024} && exec "$@"' $job "$@"; }
 run() { in_job $setpriv --reuid 1000 --regid 1000 --clear-groups env HOME=/home/alice sarus run --pid=$pid load/library/box "$@"; }
 processes() { find $job -name cgroup.procs -exec cat {} + 2>/dev/null; }
+soon() { # CONDITION
+    tries=0
+    until eval "$1" || [ $tries -ge 100 ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
+}
 left() { processes && find $job -name 'container-*'; }
 
 for runtime in $(command -v runc) $(command -v crun); do
@@ -44,17 +51,13 @@ for runtime in $(command -v runc) $(command -v crun); do
             limit=
         done
         run sleep 1000 &
-        until processes | while read -r one; do cat "/proc/$one/comm"; done 2>/dev/null | grep -qx sleep; do
-            sleep 0.1
-        done
+        # shellcheck disable=SC2016 # as above
+        soon 'processes | while read -r one; do cat "/proc/$one/comm"; done 2>/dev/null | grep -qx sleep'
         expect "$what: type of the job's cgroup" domain "$(cat $job/cgroup.type)"
         kill -9 "$(cat /tmp/engine)"
         wait
-        tries=0
-        while [ -n "$(left)" ] && [ $tries -lt 100 ]; do
-            sleep 0.1
-            tries=$((tries + 1))
-        done
+        # shellcheck disable=SC2016 # as above
+        soon '[ -z "$(left)" ]'
         expect "$what: what is left" '' "$(left)"
     done
 done

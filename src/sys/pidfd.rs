@@ -130,6 +130,7 @@ impl Process {
                 let handle = handle.as_raw_fd();
                 libc::syscall(libc::SYS_pidfd_send_signal, handle, number, 0usize, 0u32);
             },
+            None if self.has_ended() => {}
             // A child keeps its number until it was waited for, which nobody does meanwhile.
             None if self.stat().is_some_and(|stat| stat.parent == own_number()) => {
                 // SAFETY: passes numbers.

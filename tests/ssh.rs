@@ -313,7 +313,7 @@ fn images_of_all_kinds_can_be_logged_in_to() {
             fs::create_dir(root.join("usr/bin/ssh")).unwrap();
         });
         let error = site.run(0, &[&directory, "true"]).fails(125);
-        assert!(error.contains("the container's /usr/bin/ssh is no regular file"), "{error}");
+        assert!(error.contains("the container's /usr/bin/ssh is not a regular file"), "{error}");
     }
 }
 

@@ -10,7 +10,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::str::FromStr;
 
-use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
+use rustix::io::Errno;
 
 use super::Container;
 use super::files::directory;
@@ -77,12 +78,38 @@ pub fn run(step: Step, state: &State, expected: &Expected<'_>) -> Result<()> {
 const PROC: u64 = 0x9fa0;
 const SYSFS: u64 = 0x6265_6572;
 
+/// Devices that the OCI runtime opens as root in the container or binds elsewhere, by name, major and
+/// minor number: "Default Devices" of the OCI runtime specification.
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+/// Insists that a device is itself, if the runtime has made it by now.
+fn expect_device(dev: &OwnedFd, (name, major, minor): (&str, u32, u32)) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let path = format!("/dev/{name}");
+    let device = match rustix::fs::openat(dev, name, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(()),
+        device => device.because(|| format!("cannot open the container's {path}"))?,
+    };
+    let status = rustix::fs::fstat(&device).because(|| format!("cannot look at {path}"))?;
+    let is_device = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice;
+    let number = rustix::fs::makedev(major, minor);
+    expect(is_device && status.st_rdev == number, &path)
+}
+
 /// Compares the mounts at `/`, `/dev`, `/proc` and `/sys` with what they must be.
 fn verify(expected: &Expected<'_>) -> Result<()> {
     let root = directory(expected.rootfs)?;
     expect(FileId::of(&root)? == expected.root, "/")?;
     let dev = below(&root, "dev")?;
     expect(FileId::of(&dev)? == expected.dev, "/dev")?;
+    DEVICES.iter().try_for_each(|device| expect_device(&dev, *device))?;
     for (name, magic) in [("proc", PROC), ("sys", SYSFS)] {
         let mounted = below(&root, name)?;
         let path = format!("/{name}");

@@ -64,24 +64,49 @@ impl Inside {
     /// When one of them is not there.
     pub fn replace(&self, source: &Path, target: &Path) -> Result<()> {
         let cannot = || format!("cannot mount the host's {}", source.display());
-        let over = self.container.find(target, OFlags::PATH)?;
-        let over = over.ok_or_else(|| format!("{} is gone", target.display())).because(cannot)?;
-        if kind_of(&over)? != FileType::RegularFile {
-            let why = format!("the container's {} is no regular file", target.display());
-            return Err(why).because(cannot);
-        }
+        let source = self.source(source).because(cannot)?;
         let restrictions = Restrictions { readonly: true, ..Restrictions::default() };
-        self.bind(source, &over, restrictions).because(cannot)
+        self.cover_file(&source, target, restrictions).because(cannot)
     }
 
-    fn bind(&self, source: &Path, target: &OwnedFd, restrictions: Restrictions) -> Result<()> {
-        let flags = OFlags::PATH;
-        let source = open::beneath(&self.host.root, source, flags, Mode::empty())?;
-        // Twice the same would only pile up mounts.
-        if identity(&source)? == identity(target)? {
-            return Ok(());
+    /// Shows the file `source` in place of the container's file `target`.
+    ///
+    /// # Errors
+    /// When the target is missing, not a regular file, or reserved.
+    pub fn cover_file(
+        &self,
+        source: &OwnedFd,
+        target: &Path,
+        restrictions: Restrictions,
+    ) -> Result<()> {
+        let over = self.container.find(target, OFlags::PATH)?;
+        let over = over.ok_or_else(|| Error::new(format!("{} is gone", target.display())))?;
+        if kind_of(&over)? != FileType::RegularFile {
+            let text = format!("the container's {} is not a regular file", target.display());
+            return Err(Error::new(text));
         }
-        mount::bind(&source, target, restrictions)
+        self.judge(&over, None)?;
+        mount_once(source, &over, restrictions)
+    }
+
+    fn source(&self, path: &Path) -> Result<OwnedFd> {
+        open::beneath(&self.host.root, path, OFlags::PATH, Mode::empty())
+    }
+
+    /// Judges the very file that is about to be mounted on, wherever it was found: the user may
+    /// exchange files and links in directories of theirs at any moment. Reserved places cannot be
+    /// moved by users. `exempt` may be reserved all the same.
+    fn judge(&self, target: &OwnedFd, exempt: Option<&Path>) -> Result<()> {
+        let name = |file: &OwnedFd| std::fs::read_link(mount::proc_path(file.as_fd()));
+        let cannot = || "cannot name a mount point of the container".to_owned();
+        let (found, root) = (name(target).because(cannot)?, name(&self.container.root));
+        let inside = found.strip_prefix(root.because(cannot)?).map_err(|_| "it is outside");
+        // Without the slash that joining an empty path adds.
+        let real: PathBuf = Path::new("/").join(inside.because(cannot)?).components().collect();
+        match exempt {
+            Some(exempt) if real == exempt => Ok(()),
+            _ => reserved::check(&real),
+        }
     }
 
     /// Shows the host's library `source` in the container's directory `folder` as `name`, and by
@@ -227,12 +252,15 @@ impl Inside {
             FileType::Directory => FileType::Directory,
             _ => FileType::RegularFile,
         };
+        // Before anything is created.
         self.spare_runtime(path).because(cannot)?;
         let target = self.place(path, kind).because(cannot)?;
+        self.judge(&target, Some(path)).because(cannot)?;
         if (kind_of(&target)? == FileType::Directory) != (kind == FileType::Directory) {
             return Err("only one of host and container has a directory there").because(cannot);
         }
-        self.bind(source, &target, restrictions).because(cannot)
+        let source = self.source(source).because(cannot)?;
+        mount_once(&source, &target, restrictions).because(cannot)
     }
 
     /// Tells whether two paths of the container lead to the same file.
@@ -366,6 +394,14 @@ fn write_beside(
         rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
     }
     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))
+}
+
+/// Mounts `source` on `target`, unless it is there already: twice the same would only pile up mounts.
+fn mount_once(source: &OwnedFd, target: &OwnedFd, restrictions: Restrictions) -> Result<()> {
+    if identity(source)? == identity(target)? {
+        return Ok(());
+    }
+    mount::bind(source, target, restrictions)
 }
 
 /// The device and number that a file is known by.

@@ -15,7 +15,7 @@ pub mod keys;
 mod port;
 mod session;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -183,12 +183,10 @@ fn provide_shell(inside: &Inside, place: &Place<'_>) -> Result<()> {
         Shell::Other(text) => {
             let cannot = || "cannot provide a shell".to_owned();
             place.write("passwd", 0o644, &text)?;
-            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let new = rustix::fs::openat(&place.directory, "passwd", flags, Mode::empty());
-            let over = inside.container.find(path, OFlags::PATH)?.ok_or("it is gone");
             let restrictions = Restrictions { readonly: false, nodev: true, noexec: true };
-            mount::bind(new.because(cannot)?, over.because(cannot)?.as_fd(), restrictions)
-                .because(cannot)
+            inside.cover_file(&new.because(cannot)?, path, restrictions).because(cannot)
         }
     }
 }

@@ -104,6 +104,7 @@ fn arrange_hooks(
         rootfs: &config.bundle_dir.join(&config.rootfs_folder),
         root: FileId::of(&rootfs.root)?,
         dev: FileId::of(&rootfs.dev)?,
+        limits: &bundle.limits,
     };
     let is_ours = |at| hooks.get(at) == Some(&Some(own));
     Ok(hooks::arrange(&config.hooks.list, is_ours, &bundle.asked, confinement))

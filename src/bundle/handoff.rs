@@ -133,7 +133,7 @@ mod tests {
                 socket: 4,
                 streams: Some(5),
                 directory: "/a --sshd".into(),
-                limits: Some("7,7,".repeat(18).parse().unwrap()),
+                limits: Some(",".repeat(37).parse().unwrap()),
                 sshd: true,
                 level: Level::Debug,
             },

@@ -7,6 +7,7 @@
 //! root relies on.
 
 use crate::config::Hook;
+use crate::sys::limits::Limits;
 use crate::sys::open::FileId;
 use miniserde::json::{Object, Value};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,8 @@ pub struct Confinement<'a> {
     pub root: FileId,
     /// Its `/dev`.
     pub dev: FileId,
+    /// Limits of the caller, which the container's first process gets from the last hook.
+    pub limits: &'a Limits,
 }
 
 /// The file in the bundle that `confine_hook` makes when it has verified the container.
@@ -102,11 +105,12 @@ impl StagedHook {
 }
 
 impl Confinement<'_> {
-    /// `confine_hook STEP ROOTFS ROOT DEV`
+    /// `confine_hook STEP ROOTFS ROOT DEV LIMITS`
     fn hook(&self, stage: &'static str, step: &str) -> StagedHook {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let words = ["confine_hook".into(), step.into(), text(self.rootfs)];
-        let words = words.into_iter().chain([self.root.to_string(), self.dev.to_string()]);
+        let facts = [self.root.to_string(), self.dev.to_string(), self.limits.to_string()];
+        let words = words.into_iter().chain(facts);
         let args = Value::Array(words.map(Value::String).collect());
         let path = Value::String(text(self.program));
         let object = [("path".to_owned(), path), ("args".to_owned(), args)];
@@ -120,12 +124,21 @@ mod tests {
     use super::*;
     use miniserde::json;
 
-    const CONFINEMENT: fn() -> Confinement<'static> = || Confinement {
-        program: Path::new("/bin/sarusbox"),
-        rootfs: Path::new("/b/rootfs"),
-        root: "1:2".parse().unwrap(),
-        dev: "3:4".parse().unwrap(),
-    };
+    fn limits() -> Limits {
+        ",".repeat(37).parse().unwrap()
+    }
+
+    /// The hooks of `site` among the engine's own.
+    fn arranged(site: &[Hook], is_ours: bool, asked: &[&str]) -> Vec<StagedHook> {
+        let confinement = Confinement {
+            program: Path::new("/bin/sarusbox"),
+            rootfs: Path::new("/b/rootfs"),
+            root: "1:2".parse().unwrap(),
+            dev: "3:4".parse().unwrap(),
+            limits: &limits(),
+        };
+        arrange(site, |_| is_ours, asked, confinement)
+    }
 
     fn site(hooks: &[(&'static str, &str)]) -> Vec<Hook> {
         let hook = |(stage, path): &(&'static str, &str)| {
@@ -141,7 +154,7 @@ mod tests {
         let word = |hook: &StagedHook| {
             let text = json::to_string(&hook.json);
             let step = ["enter", "confine", "verify"].into_iter().find(|step| {
-                text.contains(&format!(r#"["confine_hook","{step}","/b/rootfs","1:2","3:4"]"#))
+                text.contains(&format!(r#"["confine_hook","{step}","/b/rootfs","1:2","3:4",""#))
             });
             step.map_or_else(|| hook.path.display().to_string(), str::to_owned)
         };
@@ -150,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_engines_hooks_come_first_and_last() {
-        let arranged = |hooks| order(&arrange(&site(hooks), |_| false, &[], CONFINEMENT()));
+        let arranged = |hooks| order(&arranged(&site(hooks), false, &[]));
         assert_eq!(arranged(&[]), ["createContainer verify"]);
         assert_eq!(arranged(&[("poststop", "/p")]), ["poststop /p", "createContainer verify"]);
         assert_eq!(
@@ -178,7 +191,7 @@ mod tests {
         let names = [("prestart", "/x/ssh_hook"), ("prestart", "/x/timestamp_hook")];
         let mut hooks = site(&names);
         let arranged = |hooks: &[Hook], ours: bool, asked: &[&str]| {
-            order(&arrange(hooks, |_| ours, asked, CONFINEMENT())).join(", ")
+            order(&super::tests::arranged(hooks, ours, asked)).join(", ")
         };
         assert!(!arranged(&hooks, true, &[]).contains("ssh_hook"));
         assert!(arranged(&hooks, true, &[]).contains("timestamp_hook"));
@@ -192,7 +205,7 @@ mod tests {
 
     #[test]
     fn config_json_has_the_sites_objects_as_they_stand() {
-        let hooks = arrange(&site(&[("prestart", "/a")]), |_| false, &[], CONFINEMENT());
+        let hooks = arranged(&site(&[("prestart", "/a")]), false, &[]);
         let text = json::to_string(&to_json(&hooks));
         assert!(text.contains(r#"{"path":"/a","timeout":9}"#), "{text}");
         assert!(text.starts_with(r#"{"createContainer":["#), "{text}");

@@ -18,6 +18,7 @@ use super::files::directory;
 use super::state::State;
 use crate::bundle::hooks::VERIFIED;
 use crate::error::{Because, Error, Result};
+use crate::sys::limits::Limits;
 use crate::sys::mount;
 use crate::sys::open::FileId;
 
@@ -54,6 +55,8 @@ pub struct Expected<'a> {
     pub root: FileId,
     /// The identity of its `/dev`.
     pub dev: FileId,
+    /// The limits of the caller.
+    pub limits: Limits,
 }
 
 /// Does `step` for the container of `state`.
@@ -68,6 +71,7 @@ pub fn run(step: Step, state: &State, expected: &Expected<'_>) -> Result<()> {
     mount::confine(expected.rootfs)?;
     if step == Step::Verify {
         verify(expected).because(|| "cannot start in this container".into())?;
+        limit_parent(expected)?;
         let path = state.bundle.join(VERIFIED);
         std::fs::write(&path, b"").because(|| format!("cannot write {}", path.display()))?;
     }
@@ -118,6 +122,30 @@ fn verify(expected: &Expected<'_>) -> Result<()> {
         expect(found.f_type as u64 == magic && flags.contains(StatVfsMountFlags::NOSUID), &path)?;
     }
     Ok(())
+}
+
+/// Gives the container's first process, which runs this hook, the limits of the caller.
+fn limit_parent(expected: &Expected<'_>) -> Result<()> {
+    let cannot = || "cannot find the process that runs this hook".to_owned();
+    let parent = rustix::process::getppid().ok_or("it has ended").because(cannot)?;
+    let parent = parent.as_raw_nonzero().get();
+    // The container's own /proc has it by the number that it has here.
+    let proc = below(&directory(expected.rootfs)?, "proc")?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&proc, format!("{parent}/statm"), flags, Mode::empty());
+    let text = super::read_text(std::fs::File::from(file.because(cannot)?), MAX_STATM)?;
+    let used = memory(&text).ok_or("its /proc tells no memory").because(cannot)?;
+    expected.limits.give_to(parent, used)
+}
+
+/// Most that `/proc/PID/statm` has, in bytes.
+const MAX_STATM: u64 = 256;
+
+/// Bytes of address space and of data in the text of `/proc/PID/statm`. See proc(5).
+fn memory(statm: &str) -> Option<(u64, u64)> {
+    let page = rustix::param::page_size() as u64;
+    let field = |number| statm.split_whitespace().nth(number)?.parse::<u64>().ok();
+    Some((field(0)?.checked_mul(page)?, field(5)?.checked_mul(page)?))
 }
 
 fn below(root: &OwnedFd, name: &str) -> Result<OwnedFd> {

@@ -161,7 +161,8 @@ mod tests {
         let list = [hook("prestart", "/a"), hook("prestart", "/b"), hook("poststop", "/c")];
         let id = "1:2".parse().unwrap();
         let (program, rootfs) = (Path::new("/p"), Path::new("/r"));
-        let confinement = Confinement { program, rootfs, root: id, dev: id };
+        let limits = ",".repeat(37).parse().unwrap();
+        let confinement = Confinement { program, rootfs, root: id, dev: id, limits: &limits };
         let hooks = arrange(&list, |_| false, &[], confinement);
         let name = |why| hook_named_in(why, &hooks);
         assert_eq!(name("error running hook #2: x").unwrap(), "hook #2 is /b (prestart)");

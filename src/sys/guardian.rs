@@ -80,6 +80,7 @@ fn guard(engine: Pid, program: Program<'_>, mut report: PipeWriter) -> ! {
     report.write_all(told.as_bytes()).ok();
     let change = match started {
         Ok(child) => {
+            drop(report);
             // A reader of the program's output shall not wait for this process.
             process::close_all_but(&[]);
             process::lift_limits();

@@ -54,10 +54,15 @@ fn detach(keep: &[RawFd]) -> Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor, 0 to 2 too, but those of `keep`. Needs no /proc to list them.
+/// Closes every descriptor, 0 to 2 too, but those of `keep` and files that the caller brought along.
+/// To close a file, a file system may have to ask its server, and that may be the caller's own: only
+/// this process's end does it, when there is nothing left to do.
 pub(super) fn close_all_but(keep: &[RawFd]) {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    let files = (0..OWN_DESCRIPTORS).filter(|fd| is_file(*fd));
+    let keep = keep.iter().copied().chain(files).filter_map(|fd| u32::try_from(fd).ok());
+    let mut keep: Vec<u32> = keep.collect();
     keep.sort_unstable();
+    keep.dedup();
     let mut first = 0;
     for end in keep.into_iter().chain([u32::MAX]) {
         // SAFETY: what is closed is not used in this process.
@@ -71,6 +76,16 @@ pub(super) fn close_all_but(keep: &[RawFd]) {
         }
         first = end.saturating_add(1);
     }
+}
+
+/// The first descriptor that is not the caller's, nor a copy of one: see `handoff`.
+const OWN_DESCRIPTORS: RawFd = 8;
+
+/// Whether a descriptor is a file with a name, and neither a pipe, a socket nor a device. Nobody waits
+/// for the end of a file.
+fn is_file(fd: RawFd) -> bool {
+    let name = std::fs::read_link(format!("/proc/self/fd/{fd}"));
+    name.is_ok_and(|name| name.is_absolute() && !name.starts_with("/dev"))
 }
 
 /// More than this program has open when the OCI runtime runs; for kernels before 5.9.

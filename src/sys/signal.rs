@@ -186,7 +186,7 @@ pub(super) fn block_all() -> std::io::Result<Mask> {
     if answer == 0 { Ok(Mask(before)) } else { Err(std::io::Error::last_os_error()) }
 }
 
-fn is_ignored(number: i32) -> bool {
+pub(super) fn is_ignored(number: i32) -> bool {
     // SAFETY: all-zero is a valid `sigaction`, which the kernel fills.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();

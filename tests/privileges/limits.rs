@@ -119,6 +119,88 @@ fn the_program_has_the_limits_of_its_caller_and_hooks_and_runtime_have_none_of_t
     }
 }
 
+/// Programs of the image run as the user before the program itself does: they, and `launch`, which the
+/// user could trace, must not have what root's processes have.
+#[test]
+fn nothing_of_the_users_ever_has_the_priority_of_roots_processes() {
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        let show = "cut -d' ' -f19,41 /proc/self/stat; grep -E 'cpu time' /proc/self/limits";
+        let hook = format!("({show}) >/tmp/hook 2>&1");
+        let hooks = serde_json::json!({"startContainer": [
+            {"path": "/bin/sh", "args": ["sh", "-c", hook]}
+        ]});
+        let installation = installation.set("OCIHooks", &hooks.to_string());
+        let sarus = installation.prefix().join("bin/sarus");
+        for pid in ["private", "host"] {
+            let script = format!(
+                "ulimit -t 500; renice -n 15 $$ >/dev/null; chrt --batch -p 0 $$;
+                 exec {} run --pid={pid} {IMAGE} sh -c \"cat /tmp/hook; {show}\"",
+                sarus.display()
+            );
+            let args = ["-c", &script];
+            let output = Output::of(&mut installation.as_user(&installation.alice, "bash", args));
+            let seen = output.clone().succeeds();
+            let lines: Vec<_> = seen.lines().collect();
+            assert_eq!(lines.len(), 4, "{runtime:?} {output}");
+            assert_eq!(lines[..2], lines[2..], "{runtime:?} {output}");
+            assert_eq!(lines[0], "15 3", "{runtime:?} {output}");
+            assert!(lines[1].contains(" 500 "), "{runtime:?} {output}");
+        }
+    }
+}
+
+#[test]
+fn signals_that_the_caller_ignores_are_ignored_by_the_program() {
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        let sarus = installation.prefix().join("bin/sarus");
+        for options in ["", "--init", "--pid=host"] {
+            let script = format!(
+                "trap '' USR1 HUP TERM; grep SigIgn /proc/self/status;
+                 exec {} run {options} {IMAGE} grep SigIgn /proc/self/status",
+                sarus.display()
+            );
+            let args = ["-c", &script];
+            let output = Output::of(&mut installation.as_user(&installation.alice, "bash", args));
+            let seen = output.succeeds();
+            let lines: Vec<_> = seen.lines().collect();
+            assert_eq!(lines[0], lines[1], "{runtime:?} {options}");
+        }
+    }
+}
+
+/// Waits of root's processes are as long as the caller says, within minutes, unless that is undone.
+#[test]
+fn no_timer_slack_of_the_callers_keeps_root_from_ending_a_container() {
+    let source = r#"
+        #include <sys/prctl.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            prctl(PR_SET_TIMERSLACK, 60000000000UL, 0, 0, 0);
+            return execv(argv[1], argv + 1);
+        }"#;
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        let alice = &installation.alice;
+        let slack = installation.compile("slack", source);
+        let sarus = installation.prefix().join("bin/sarus");
+        let script = "for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; wait";
+        let args = [sarus.to_str().unwrap(), "run", "--pid=host", IMAGE, "sh", "-c", script];
+        let mut engine = installation.as_user(alice, &slack, args).spawn().unwrap();
+        let sleeps =
+            || processes_of(alice.uid).iter().filter(|(_, line)| line == "sleep 1000").count();
+        wait_until("it runs", || sleeps() == 8);
+        engine.kill().unwrap();
+        engine.wait().unwrap();
+        // Within the patience of the test, which is a third of the slack.
+        wait_until("nothing is left", || processes_of(alice.uid).is_empty());
+        let images = installation.repository(alice);
+        let is_ours = |(_, file): &(PathBuf, PathBuf)| file.starts_with(&images);
+        wait_until("no device is left", || !loop_devices().iter().any(is_ours));
+    }
+}
+
 /// The kernel starts set-user-id programs with a stack of 8 MiB at most.
 #[test]
 fn the_stack_is_as_large_as_the_callers() {

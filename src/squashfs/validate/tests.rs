@@ -238,6 +238,13 @@ fn signatures_of_others_are_refused() {
         (0x8001, b"CD001"),
         (512, b"EFI PART"),
         (1024, b"H+\0\x04"),
+        (0x3f8, b"\x20\x7e\x18\xfd"),
+        (0x4bf8, b"\xfd\x18\x7e\x20"),
+        (0x800, b"\x2b\x55\x44"),
+        (0x800, b"\x44\x55\x2b"),
+        (0x55c, b"\x19\x01\x54\x19"),
+        (0x1055c, b"\x95\x21\x61\0"),
+        (0x10004, b"\x8b\x42\x3c\x10"),
     ];
     for (at, bytes) in cases {
         let mut image = image();

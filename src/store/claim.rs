@@ -87,9 +87,7 @@ impl Claim {
     }
 
     fn is_current(&self) -> bool {
-        let here = self.file.metadata().map(|status| (status.dev(), status.ino()));
-        let there = fs::symlink_metadata(&self.path).map(|status| (status.dev(), status.ino()));
-        matches!((here, there), (Ok(here), Ok(there)) if here == there)
+        is_at(&self.file, &self.path)
     }
 
     /// The file that is being made.
@@ -123,16 +121,32 @@ impl Drop for Claim {
     }
 }
 
+/// Whether `path` still leads to `file`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let here = file.metadata().map(|status| (status.dev(), status.ino()));
+    let there = fs::symlink_metadata(path).map(|status| (status.dev(), status.ino()));
+    matches!((here, there), (Ok(here), Ok(there)) if here == there)
+}
+
 /// In a repository that several users write: what another one makes is waited for, and what another
 /// one left is removed.
 fn wait_for_other_user(path: &Path) -> Result<Option<Claim>> {
     let Ok(file) = lockfile::open_foreign(path) else {
         return Err(Errno::ACCESS).because(|| "open".into());
     };
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-        fs::remove_file(path).because(|| "it is another user's, and cannot be removed".into())?;
+    remove_abandoned(&file, path)
+        .because(|| "it is another user's, and cannot be removed".into())
+        .map(|()| None)
+}
+
+/// Removes `file` from `path` unless somebody has it locked, or has put another one there since it was
+/// opened, who may have locked that.
+fn remove_abandoned(file: &File, path: &Path) -> std::io::Result<()> {
+    let locked = rustix::fs::flock(file, FlockOperation::NonBlockingLockShared).is_ok();
+    if locked && is_at(file, path) {
+        fs::remove_file(path)?;
     }
-    Ok(None)
+    Ok(())
 }
 
 /// A symbolic link that reads as its owner, beside a file that cannot be locked otherwise. Its time
@@ -219,6 +233,25 @@ mod tests {
         });
         assert!(!scratch.path().join("blob").exists());
         assert!(scratch.path().join("made").exists());
+    }
+
+    #[test]
+    fn what_another_user_left_is_removed_but_not_what_took_its_place() {
+        let scratch = Scratch::new("claim-foreign");
+        let path = scratch.path().join("blob");
+        let left = File::create(&path).unwrap();
+        let opened = lockfile::open_foreign(&path).unwrap();
+        rustix::fs::flock(&left, FlockOperation::NonBlockingLockExclusive).unwrap();
+        remove_abandoned(&opened, &path).unwrap();
+        assert!(path.exists());
+        drop(left);
+        fs::rename(&path, scratch.path().join("made")).unwrap();
+        let next = Claim::try_take(&path).unwrap().unwrap();
+        remove_abandoned(&opened, &path).unwrap();
+        assert!(next.is_current());
+        drop(next);
+        remove_abandoned(&opened, &scratch.path().join("made")).unwrap();
+        assert!(!scratch.path().join("made").exists());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Whose a lock or a temporary file is, and whether that process still lives.
 //!
-//! Written as `host~namespace~pid~start`: a process number alone says nothing on a file system
-//! that many nodes share, nor after a reboot, nor in a container.
+//! Written as `host~boot~namespace~pid~start`: a process number alone says nothing on a file system
+//! that many nodes share, nor after a reboot, nor in a container. Nodes may share a name too: only the
+//! boot id tells them apart. Earlier releases wrote no boot id.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -12,6 +13,8 @@ use std::time::{Duration, SystemTime};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     host: String,
+    /// The random id of this boot of the host's kernel, if it is known.
+    boot: Option<String>,
     /// The inode of its pid namespace: numbers have a meaning only there.
     namespace: u64,
     pid: u32,
@@ -25,35 +28,47 @@ impl Owner {
     pub fn me() -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().replace(['~', '/'], "_");
         let pid = std::process::id();
-        Self { host, namespace: namespace(), pid, start: start(pid).unwrap_or_default() }
+        let start = start(pid).unwrap_or_default();
+        Self { host, boot: boot(), namespace: namespace(), pid, start }
     }
 
     /// Reads back what was written by `Display`; anything else is nobody's.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let mut fields = text.split('~');
-        let owner = Self {
-            host: fields.next()?.to_owned(),
-            namespace: fields.next()?.parse().ok()?,
-            pid: fields.next()?.parse().ok()?,
-            start: fields.next()?.parse().ok()?,
+        let fields: Vec<&str> = text.splitn(6, '~').collect();
+        let (host, boot, [namespace, pid, start]) = match fields[..] {
+            [host, namespace, pid, start] => (host, None, [namespace, pid, start]),
+            [host, boot, namespace, pid, start] => (host, Some(boot), [namespace, pid, start]),
+            _ => return None,
         };
-        fields.next().is_none().then_some(owner)
+        Some(Self {
+            host: host.to_owned(),
+            boot: boot.map(str::to_owned),
+            namespace: namespace.parse().ok()?,
+            pid: pid.parse().ok()?,
+            start: start.parse().ok()?,
+        })
     }
 
-    /// Whether the process has ended; `None` if that cannot be told from here.
+    /// Whether the process has ended; `None` if that cannot be told from here. One of another boot of
+    /// this host cannot be told from one of another host of this name.
     #[must_use]
     pub fn is_gone(&self) -> Option<bool> {
         let me = Self::me();
-        let visible = (&me.host, me.namespace) == (&self.host, self.namespace);
+        let visible = (&me.host, me.namespace) == (&self.host, self.namespace)
+            && (self.boot.is_none() || self.boot == me.boot);
         visible.then(|| start(self.pid) != Some(self.start))
     }
 }
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, namespace, pid, start } = self;
-        write!(f, "{host}~{namespace}~{pid}~{start}")
+        let Self { host, boot, namespace, pid, start } = self;
+        write!(f, "{host}~")?;
+        if let Some(boot) = boot {
+            write!(f, "{boot}~")?;
+        }
+        write!(f, "{namespace}~{pid}~{start}")
     }
 }
 
@@ -66,6 +81,11 @@ pub fn is_abandoned(path: &Path, owner: Option<&Owner>, patience: Duration) -> b
         let age = touched.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
         age.is_some_and(|age| age > patience)
     })
+}
+
+fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim_end().to_owned())
 }
 
 /// 0 before Linux 3.8, which does not tell.
@@ -97,8 +117,16 @@ mod tests {
         assert_eq!(Owner { start: me.start + 1, ..me.clone() }.is_gone(), Some(true));
         assert_eq!(Owner { pid: u32::MAX, ..me.clone() }.is_gone(), Some(true));
         assert_eq!(Owner { host: "elsewhere".into(), ..me.clone() }.is_gone(), None);
+        let elsewhere = Owner { boot: Some("of another node".into()), ..me.clone() };
+        assert_eq!(Owner { start: me.start + 1, ..elsewhere }.is_gone(), None);
+        // As earlier releases wrote it.
+        let old = Owner { boot: None, ..me.clone() };
+        assert_eq!(old.to_string().matches('~').count(), 3);
+        assert_eq!(Owner::parse(&old.to_string()), Some(old.clone()));
+        assert_eq!(old.is_gone(), Some(false));
+        assert_eq!(Owner { start: me.start + 1, ..old }.is_gone(), Some(true));
         assert_eq!(Owner { namespace: 1, ..me }.is_gone(), None);
-        for text in ["", "a~1~2", "a~1~2~3~4", "a~1~-2~3"] {
+        for text in ["", "a~1~2", "a~b~1~2~3~4", "a~b~1~-2~3", "a~1~-2~3"] {
             assert_eq!(Owner::parse(text), None);
         }
     }

@@ -140,9 +140,9 @@ fn an_image_that_passes_for_a_disk_of_the_host_is_refused() {
     // The only file of this size is stored as it is, from byte 96 on.
     let image_with = |name: &str, size: usize, patches: Patches<'_>| {
         let root = installation.path(&format!("rootfs-{name}"));
-        fs::create_dir(&root).unwrap();
+        fs::create_dir_all(&root).unwrap();
         fs::write(root.join("a"), vec![b'x'; size]).unwrap();
-        let path = pack(&installation, &root, name, &["-noD", "-noF"]);
+        let path = pack(&installation, &root, name, &["-noI", "-noD", "-noF"]);
         let good = fs::read(&path).unwrap();
         assert_eq!(&good[512..520], b"xxxxxxxx");
         validated(&path).unwrap();
@@ -161,12 +161,20 @@ fn an_image_that_passes_for_a_disk_of_the_host_is_refused() {
     let zeros = [0; 1024];
     let magic = [0x53, 0xef];
     let uuid = [7; 16];
-    let cases: [(&str, usize, Patches<'_>, &str, &str); 4] = [
+    let system_v = [0x20, 0x7e, 0x18, 0xfd];
+    let ufs = [0x19, 0x01, 0x54, 0x19];
+    let vmfs = [0x0d, 0xd0, 0x01, 0xc0];
+    let cases: [(&str, usize, Patches<'_>, &str, &str); 8] = [
         ("lvm", 4 << 20, &[(512, &label)], "LVM2_member", "LVM2"),
         ("luks", 4 << 20, &[(0x4000, &header)], "crypto_LUKS", "LUKS"),
+        ("vmfs", 4 << 20, &[(1 << 20, &vmfs)], "VMFS_volume_member", "VMFS"),
         // On a small device the first file system that is found is believed.
         ("ext", 64 << 10, &[(1024, &zeros), (1080, &magic), (1128, &uuid)], "ext2", "ext2"),
         ("swap", 64 << 10, &[(1024, &[1, 0, 0, 0, 9]), (4086, b"SWAPSPACE2")], "swap", "swap"),
+        // A label is all that System V and Xenix have.
+        ("sysv", 64 << 10, &[(952, b"home\0"), (1016, &system_v)], "sysv", "System V"),
+        ("xenix", 64 << 10, &[(1656, b"home\0"), (2048, b"+UD")], "xenix", "Xenix"),
+        ("ufs", 64 << 10, &[(0x55c, &ufs)], "ufs", "UFS"),
     ];
     for (name, size, patches, found, signature) in cases {
         let path = image_with(name, size, patches);
@@ -174,6 +182,14 @@ fn an_image_that_passes_for_a_disk_of_the_host_is_refused() {
         let text = run(&installation, &[&format!("load/library/{name}"), "true"]).fails(125);
         assert!(text.contains(&format!("has the signature of {signature}")), "{text}");
     }
+    // FileVault 2 has "CS" and the number 1 where squashfs has the position of the export table, which
+    // follows all data. Only libblkid 2.39 and later know it.
+    let path = image_with("fvault", 64 << 10, &[]);
+    let missing = 0x15343 - position(&fs::read(&path).unwrap(), 88) as usize;
+    let path = image_with("fvault", (64 << 10) + missing, &[(8, &[1, 0, 16, 0])]);
+    assert_eq!(position(&fs::read(&path).unwrap(), 88), 0x15343);
+    let text = run(&installation, &["load/library/fvault", "true"]).fails(125);
+    assert!(text.contains("has the signature of FileVault 2"), "{text}");
 }
 
 #[test]

@@ -9,13 +9,15 @@
 //! systems it believes none; but on a device of at most 1440 KiB it believes the first, and squashfs
 //! comes late in its list. So an image is refused if libblkid could believe any of these, by no
 //! stricter conditions than it has itself. Formats whose signature lies where the superblock of
-//! squashfs is (XFS, FAT, NTFS, LUKS 1, LVM 1 and others) are missing here: no file has both. So are
-//! those that have neither UUID nor label and that nothing acts on, such as Minix, and the RAID
-//! formats of mainboards that only dmraid knows.
+//! squashfs is are missing here if no valid superblock has it: XFS, NTFS, LUKS 1 and LVM 1 begin with
+//! another magic number, the sector size of FAT lies in the block size, and the names of BeFS, APFS and
+//! Oracle ASM in the offset of the root inode, which would be too large. Missing are also formats that
+//! have neither UUID nor label and that nothing acts on, such as Minix, and the RAID formats of
+//! mainboards that only dmraid knows. A label alone is a harm: /dev/disk/by-label gets it.
 //!
 //! An honest image has such bytes by chance, or as a disk image stored without compression at
 //! exactly the wrong place. Images of ours hold no data in their first [`RESERVED`] bytes. What is
-//! looked for behind them has at least 8 bytes, or 4 near the end; should chance bring even that about,
+//! looked for behind them has at least 4 bytes; should chance bring even that about,
 //! the import fails, which checks what it has written, and not the run.
 
 use super::File;
@@ -82,14 +84,8 @@ const SIGNATURES: &[Signature] = &[
     ("ReiserFS", Start(0x10014), b"ReIsEr"),
     ("Reiser4", Start(0x10000), b"ReIsEr4"),
     ("GFS", Start(0x10000), b"\x01\x16\x19\x70\0\0\0\x01"),
-    ("UFS", Start(0x255c), b"\x54\x19\x01\0"),
-    ("UFS", Start(0x255c), b"\0\x01\x19\x54"),
-    ("UFS", Start(0x255c), b"\x19\x01\x54\x19"),
-    ("UFS", Start(0x255c), b"\x19\x54\x01\x19"),
-    ("UFS", Start(0x1055c), b"\x54\x19\x01\0"),
-    ("UFS", Start(0x1055c), b"\0\x01\x19\x54"),
-    ("UFS", Start(0x1055c), b"\x19\x01\x54\x19"),
-    ("UFS", Start(0x1055c), b"\x19\x54\x01\x19"),
+    ("ScoutFS", Start(0x10004), b"\x8b\x42\x3c\x10"),
+    ("VMFS", Start(0x10_0000), b"\x0d\xd0\x01\xc0"),
     ("JFS", Start(0x8000), b"JFS1"),
     ("HPFS", Start(0x2000), b"\x49\xe8\x95\xf9"),
     // Volume descriptors from sector 16 on, the first of which may be of any of these kinds.
@@ -115,15 +111,50 @@ const PAGES: [u32; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 const LUKS: &[u8] = b"SKUL\xba\xbe\0\x02";
 const LUKS_HEADERS: std::ops::RangeInclusive<u32> = 14..=22;
 
-/// End of a ZFS label's checksum, without which no label is imported, in both byte orders.
-const ZFS: [&[u8]; 2] = [b"\x11\x7a\x0c\xb1\x7a\xda\x10\x02", b"\x02\x10\xda\x7a\xb1\x0c\x7a\x11"];
-/// 40 bytes before the middle of each of four labels of 256 KiB: two at the start, two at the end.
+/// 256 KiB: the size of each of four labels of ZFS, two at the start and two at the end.
 const ZFS_LABEL: u32 = 256 << 10;
-const ZFS_CHECKSUMS: [At; 4] = [
-    Start(ZFS_LABEL / 2 - 40),
-    Start(ZFS_LABEL / 2 * 3 - 40),
-    End(ZFS_LABEL, ZFS_LABEL / 2 + 40),
-    End(ZFS_LABEL, ZFS_LABEL / 2 * 3 + 40),
+
+/// Formats that have one of several magic numbers, such as in both byte orders, at one of several
+/// positions.
+const VARIANTS: &[(&str, &[At], &[&[u8]])] = &[
+    // 40 bytes before the middle of a label: the end of its checksum, without which no label is
+    // imported.
+    (
+        "ZFS",
+        &[
+            Start(ZFS_LABEL / 2 - 40),
+            Start(ZFS_LABEL / 2 * 3 - 40),
+            End(ZFS_LABEL, ZFS_LABEL / 2 + 40),
+            End(ZFS_LABEL, ZFS_LABEL / 2 * 3 + 40),
+        ],
+        &[b"\x11\x7a\x0c\xb1\x7a\xda\x10\x02", b"\x02\x10\xda\x7a\xb1\x0c\x7a\x11"],
+    ),
+    (
+        "UFS",
+        &[Start(0x55c), Start(0x255c), Start(0x1055c), Start(0x4055c)],
+        &[
+            b"\x54\x19\x01\0",
+            b"\0\x01\x19\x54",
+            b"\x19\x01\x54\x19",
+            b"\x19\x54\x01\x19",
+            // With large files, long names, more security or more than 4 GB.
+            b"\x12\x56\x19\0",
+            b"\0\x19\x56\x12",
+            b"\x14\x50\x09\0",
+            b"\0\x09\x50\x14",
+            b"\x95\x21\x61\0",
+            b"\0\x61\x21\x95",
+            b"\x94\x19\x23\x05",
+            b"\x05\x23\x19\x94",
+        ],
+    ),
+    // 504 bytes into the superblock, 512 bytes into block 0, 9, 15 or 18 of 1 KiB.
+    (
+        "System V",
+        &[Start(0x3f8), Start(0x27f8), Start(0x3ff8), Start(0x4bf8)],
+        &[b"\x20\x7e\x18\xfd", b"\xfd\x18\x7e\x20"],
+    ),
+    ("Xenix", &[Start(0x800)], &[b"\x2b\x55\x44", b"\x44\x55\x2b"]),
 ];
 
 /// Refuses a file that other software would take for its own.
@@ -140,12 +171,15 @@ pub fn check(file: &File<'_>) -> Result<()> {
     if LUKS_HEADERS.into_iter().any(|power| image.has(Start(1 << power), LUKS)) {
         return Err(found("LUKS"));
     }
-    if ZFS_CHECKSUMS.iter().any(|at| ZFS.iter().any(|magic| image.has(*at, magic))) {
-        return Err(found("ZFS"));
+    for (name, positions, magics) in VARIANTS {
+        if positions.iter().any(|at| magics.iter().any(|magic| image.has(*at, magic))) {
+            return Err(found(name));
+        }
     }
     for (name, is_there) in [
         ("ext2, ext3 or ext4", image.is_ext()),
         ("HFS", image.is_hfs()),
+        ("FileVault 2", image.is_file_vault()),
         ("a partition table", image.is_partitioned()),
     ] {
         if is_there {
@@ -218,6 +252,12 @@ impl<'a> Image<'a> {
     /// Two bytes, and a block size (in big-endian order) that is a multiple of 512.
     fn is_hfs(&self) -> bool {
         self.has(Start(0x400), b"BD") && self.byte(0x416) & 1 == 0 && self.byte(0x417) == 0
+    }
+
+    /// Version 1 where squashfs has the time it was made, and `CS` with checksum algorithm 1 where it
+    /// has the position of the export table.
+    fn is_file_vault(&self) -> bool {
+        self.has(Start(8), b"\x01\0") && self.has(Start(88), b"CS\x01\0\0\0")
     }
 
     /// An MBR: the two bytes at its end, and four entries that are each active or not. One of them is

@@ -113,12 +113,18 @@ fn compressor(
     if u64::from(header) != length | 0x8000 {
         return Err(Error::new(format!("{name} options with the header {header:#06x}")));
     }
-    // The kernel allocates the dictionary as large as it is told.
     let dictionary = u32_at(&options, 2);
-    if name == "xz" && dictionary > block_size {
+    if name == "xz" && !is_dictionary(dictionary, block_size) {
         return Err(Error::new(format!("xz dictionary of {dictionary} bytes")));
     }
     Ok((name, SIZE + 2 + length))
+}
+
+/// Whether xz may have a dictionary of `size` bytes: 2^n or 3 * 2^n, at least a metadata block, or it
+/// could not be read, and at most a block of data: the kernel allocates as much as it is told.
+fn is_dictionary(size: u32, block_size: u32) -> bool {
+    let odd = size.checked_shr(size.trailing_zeros()).unwrap_or_default();
+    matches!(odd, 1 | 3) && (8 << 10..=block_size).contains(&size)
 }
 
 /// `N` bytes at `at`.

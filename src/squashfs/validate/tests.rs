@@ -175,7 +175,14 @@ fn options_must_be_those_of_the_compressor() {
         (6, &[8, 0x80, 3, 0, 0, 0], false),
         (1, &[8, 0x80, 9, 0, 0, 0, 15, 0, 1, 0], true),
         (4, &[8, 0x80, 0, 0, 2, 0, 0, 0, 0, 0], true),
-        // A dictionary of 2 GiB.
+        // Dictionaries of 8 KiB and 96 KiB; of none, 5 bytes, 6 KiB, 40 KiB, 256 KiB and 2 GiB.
+        (4, &[8, 0x80, 0, 0x20, 0, 0, 0, 0, 0, 0], true),
+        (4, &[8, 0x80, 0, 0x80, 1, 0, 0, 0, 0, 0], true),
+        (4, &[8, 0x80, 0, 0, 0, 0, 0, 0, 0, 0], false),
+        (4, &[8, 0x80, 5, 0, 0, 0, 0, 0, 0, 0], false),
+        (4, &[8, 0x80, 0, 0x18, 0, 0, 0, 0, 0, 0], false),
+        (4, &[8, 0x80, 0, 0xa0, 0, 0, 0, 0, 0, 0], false),
+        (4, &[8, 0x80, 0, 0, 4, 0, 0, 0, 0, 0], false),
         (4, &[8, 0x80, 0, 0, 0, 0x80, 0, 0, 0, 0], false),
         (5, &[0xff, 0xff, 1, 0, 0, 0, 0, 0, 0, 0], false),
     ];
@@ -238,6 +245,13 @@ fn signatures_of_others_are_refused() {
         (0x8001, b"CD001"),
         (512, b"EFI PART"),
         (1024, b"H+\0\x04"),
+        (0x3f8, b"\x20\x7e\x18\xfd"),
+        (0x4bf8, b"\xfd\x18\x7e\x20"),
+        (0x800, b"\x2b\x55\x44"),
+        (0x800, b"\x44\x55\x2b"),
+        (0x55c, b"\x19\x01\x54\x19"),
+        (0x1055c, b"\x95\x21\x61\0"),
+        (0x10004, b"\x8b\x42\x3c\x10"),
     ];
     for (at, bytes) in cases {
         let mut image = image();

@@ -15,7 +15,7 @@ DIST    ?= dist
 # What is packed does not tell when it was packed, but what it was made from.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 # Above this the build fails: what a dependency costs stands in docs/size.md.
-BUDGET  := 2868000
+BUDGET  := 2965000
 
 # Containers get an OpenSSH of their own with --ssh; ENABLE_SSH=0 leaves it out.
 ENABLE_SSH ?= 1

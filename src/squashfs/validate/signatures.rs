@@ -114,9 +114,12 @@ const LUKS_HEADERS: std::ops::RangeInclusive<u32> = 14..=22;
 /// 256 KiB: the size of each of four labels of ZFS, two at the start and two at the end.
 const ZFS_LABEL: u32 = 256 << 10;
 
+/// Name, places, and magic numbers.
+type Variants = (&'static str, &'static [At], &'static [&'static [u8]]);
+
 /// Formats that have one of several magic numbers, such as in both byte orders, at one of several
 /// positions.
-const VARIANTS: &[(&str, &[At], &[&[u8]])] = &[
+const VARIANTS: &[Variants] = &[
     // 40 bytes before the middle of a label: the end of its checksum, without which no label is
     // imported.
     (

@@ -139,7 +139,8 @@ pub(super) fn lift_limits() {
         .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: own, maximum: own }))
         .ok();
     // Its memory is nothing beside what it may have to end.
-    std::fs::write("/proc/self/oom_score_adj", "-1000").ok();
+    let set = |score| std::fs::write("/proc/self/oom_score_adj", score);
+    set("-1000").or_else(|_| set("0")).ok();
 }
 
 /// The kernel's own default for the most that a process may have (`fs.nr_open`).

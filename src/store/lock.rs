@@ -148,7 +148,14 @@ impl Turn<'_> {
         let me = Owner::me().to_string();
         loop {
             match symlink(&me, &link) {
-                Ok(()) => return Ok(Lock { link, me, _flock: flock }),
+                Ok(()) => {
+                    // A process that was killed may have left it.
+                    let guard = link.with_extension("lock-guard");
+                    if fs::symlink_metadata(&guard).is_ok() && is_abandoned_lock(&guard, PATIENCE) {
+                        fs::remove_file(&guard).ok();
+                    }
+                    return Ok(Lock { link, me, _flock: flock });
+                }
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     if !take_away_abandoned(&link, &me, PATIENCE) {
                         self.wait()?;

@@ -34,7 +34,7 @@ pub struct Handoff {
     pub directory: OsString,
     /// Limits of the caller, which the program gets back.
     pub limits: Option<Limits>,
-    /// Whether the SSH daemon that `ssh_hook` prepared is started before the program.
+    /// True if the SSH daemon that `ssh_hook` prepared is started before the program.
     pub sshd: bool,
     /// The lowest level of messages that are shown.
     pub level: Level,

@@ -19,7 +19,7 @@ pub struct StagedHook {
     pub stage: &'static str,
     /// The program.
     pub path: PathBuf,
-    /// Whether the engine added it.
+    /// True if the engine added it.
     pub is_engines: bool,
     /// The object that config.json has.
     json: Value,
@@ -34,7 +34,7 @@ pub struct Confinement<'a> {
     pub rootfs: &'a Path,
     /// The root directory as the engine made it.
     pub root: FileId,
-    /// Its `/dev`.
+    /// Root of the file system on `/dev`.
     pub dev: FileId,
     /// Limits of the caller, which the container's first process gets from the last hook.
     pub limits: &'a Limits,
@@ -75,7 +75,7 @@ pub fn arrange(
     hooks
 }
 
-/// Whether one of our hooks has something to do.
+/// True if one of our hooks has something to do.
 fn is_asked(hook: &Hook, asked: &[&str]) -> bool {
     // The applet is found by what the program is called, which is the first argument if any.
     let name = hook.args.first().map_or(hook.path.as_path(), Path::new).file_name();

@@ -51,7 +51,7 @@ impl FromStr for Step {
 pub struct Expected<'a> {
     /// The root directory.
     pub rootfs: &'a Path,
-    /// Its identity.
+    /// Identity of the root directory.
     pub root: FileId,
     /// The identity of its `/dev`.
     pub dev: FileId,

@@ -21,6 +21,7 @@ use super::library::major;
 use crate::error::{Because, Error, Result};
 use crate::reserved;
 use crate::sys::mount::{self, Restrictions};
+use crate::sys::open::FileId;
 use crate::sys::{ids, open, random};
 use crate::user::User;
 
@@ -267,7 +268,7 @@ impl Inside {
     fn is_same(&self, one: &str, other: &str) -> Result<bool> {
         let find = |path: &str| self.container.find(Path::new(path), OFlags::PATH);
         let (Some(one), Some(other)) = (find(one)?, find(other)?) else { return Ok(false) };
-        Ok(identity(&one)? == identity(&other)?)
+        Ok(FileId::of(&one)? == FileId::of(&other)?)
     }
 
     /// Insists that no link of the image leads `path` to where the runtime works as root.
@@ -398,16 +399,10 @@ fn write_beside(
 
 /// Mounts `source` on `target`, unless it is there already: twice the same would only pile up mounts.
 fn mount_once(source: &OwnedFd, target: &OwnedFd, restrictions: Restrictions) -> Result<()> {
-    if identity(source)? == identity(target)? {
+    if FileId::of(source)? == FileId::of(target)? {
         return Ok(());
     }
     mount::bind(source, target, restrictions)
-}
-
-/// The device and number that a file is known by.
-fn identity(file: &OwnedFd) -> Result<(u64, u64)> {
-    let status = open::status(file).because(|| "cannot stat it".into())?;
-    Ok((status.st_dev, status.st_ino))
 }
 
 /// The mount of the container's `/dev`, if it is a file system of its own in memory.

@@ -6,8 +6,8 @@
 //! `-s` (be a subreaper) and `-g` (signal the group), which hold here anyway.
 
 use sarus::error::{Because, Error, Result};
+use sarus::sys::process::signals::{Arrived, Signals};
 use sarus::sys::process::{self, Change};
-use sarus::sys::signal::{Arrived, Signals};
 use std::ffi::OsString;
 
 /// What stops a background process that uses the terminal: it is meant for init itself.

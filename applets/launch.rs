@@ -7,12 +7,14 @@
 //! the user can change at any moment: through a link of theirs root would go where they may not,
 //! and they would start there. This applet goes with the user's rights and no others.
 
-use sarus::bundle::handoff::Handoff;
+use sarus::container::plan::handoff::Handoff;
 use sarus::error::{Because, Error, Result};
 use sarus::hook::ssh::daemon;
 use sarus::log;
-use sarus::sys::limits::Limits;
-use sarus::sys::{announce, descriptors, mount, process};
+use sarus::sys::fs::mount;
+use sarus::sys::process::limits::Limits;
+use sarus::sys::process::start_notify;
+use sarus::sys::{descriptors, process};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -44,7 +46,7 @@ fn prepare(handoff: &Handoff) -> Result<()> {
         daemon::start()?;
     }
     enter(&handoff.directory)?;
-    announce::announce(handoff.socket, handoff.streams.is_none())
+    start_notify::announce(handoff.socket, handoff.streams.is_none())
 }
 
 /// Looks once more that the root is confined: device files of an image of the user's own would open

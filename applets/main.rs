@@ -6,6 +6,7 @@ mod glibc_hook;
 mod init;
 mod launch;
 mod mpi_hook;
+mod rights;
 mod sarus;
 mod slurm_global_sync_hook;
 mod ssh_hook;
@@ -13,7 +14,7 @@ mod timestamp_hook;
 
 use ::sarus::error::{Error, Result};
 use ::sarus::log;
-use ::sarus::privilege::{self, Rights};
+use rights::Rights;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::Path;
@@ -104,13 +105,13 @@ fn run() -> Result<u8> {
         },
         (None, None) => return nothing_to_run(None),
     };
-    privilege::settle((applet.rights)(args))?;
+    rights::settle((applet.rights)(args))?;
     (applet.main)(args)
 }
 
 /// Lists the applets, after giving up what set-user-id gave.
 fn nothing_to_run(word: Option<&OsString>) -> Result<u8> {
-    privilege::settle(Rights::Drop)?;
+    rights::settle(Rights::Drop)?;
     match word {
         Some(word) if word != "--help" && word != "-h" && word != "help" => {
             let text = format!("there is no applet '{}'", word.to_string_lossy());

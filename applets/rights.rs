@@ -1,9 +1,9 @@
 //! Which rights an applet runs with. Settled from the applet table before a line of the applet
 //! runs.
 
-use crate::error::Result;
-use crate::sys::ids;
-use crate::user::User;
+use sarus::error::Result;
+use sarus::sys::ids;
+use sarus::user::User;
 
 /// What an applet does with the root that the program was started with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,13 +10,13 @@ mod rmi;
 mod run;
 mod ssh_keygen;
 
+use crate::rights::Rights;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
-use sarus::args::{self, Grammar, Words};
-use sarus::config::{Config, Installation};
+use sarus::cli::args::{self, Grammar, Words};
 use sarus::error::{Error, Result};
+use sarus::import::squashfs::Compression;
 use sarus::log::{self, Level};
-use sarus::privilege::Rights;
-use sarus::squashfs::Compression;
+use sarus::site::config::{Config, Installation};
 use sarus::store::Repository;
 use sarus::user::User;
 use std::ffi::OsString;

@@ -7,8 +7,8 @@
 mod installation;
 mod kernel;
 
-use crate::config::Installation;
 use crate::error::Error;
+use crate::site::config::Installation;
 use miniserde::Serialize;
 
 /// What came of one check; the worse, the larger.

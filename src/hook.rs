@@ -7,11 +7,11 @@
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state>.
 
 pub mod confine;
+pub mod container_root;
 pub mod elf;
 pub mod files;
 pub mod glibc;
 pub mod home;
-pub mod inside;
 pub mod ldcache;
 pub mod library;
 pub mod mpi;
@@ -25,8 +25,10 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Because, Error, Result};
 use crate::log::{self, Level};
-use crate::sys::parent::Voice;
-use crate::sys::{descriptors, mount, open};
+use crate::sys::descriptors;
+use crate::sys::fs::mount;
+use crate::sys::fs::resolve;
+use crate::sys::process::user_stderr::Voice;
 use files::Tree;
 use library::Library;
 use rustix::fs::{Mode, OFlags};
@@ -113,7 +115,7 @@ impl Container {
 }
 
 fn read_spec(path: &Path, bundle: &Path) -> Result<Spec> {
-    let file = std::fs::File::from(open::regular_file(path)?);
+    let file = std::fs::File::from(resolve::regular_file(path)?);
     Spec::parse(&read_text(file, MAX_CONFIG)?, bundle)
 }
 
@@ -141,7 +143,7 @@ fn enter_mount_namespace(state: &State) -> Result<()> {
     let pid = state.pid.ok_or("it has no process").because(cannot)?;
     let root = files::directory(Path::new("/"))?;
     let theirs = rustix::fs::stat(format!("/proc/{}/root/", pid.as_raw_nonzero()));
-    let ours = open::status(&root).because(cannot)?;
+    let ours = resolve::status(&root).because(cannot)?;
     let theirs = theirs.because(cannot)?;
     if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
         return Err(Error::caused_by(cannot(), "it has left the host's root already")

@@ -3,18 +3,27 @@
 //! Nothing is unpacked: layers stay tars, their entries are merged in memory, and only the image is
 //! written. Start at [`merge`], then [`Merged::write`].
 
+pub mod blob;
+pub mod layer;
+pub mod pull;
+pub mod source;
+pub mod squashfs;
+pub mod tar;
+pub mod temp;
+pub mod tree;
+
 use std::fs::File;
 
-use crate::blob::Blob;
-use crate::digest::Digest;
+use crate::cli::progress::{Meter, Progress};
 use crate::error::{Because, Error, Result};
-use crate::image::Metadata;
-use crate::layer::{self, Layer, Pending};
-use crate::progress::{Meter, Progress};
-use crate::source::Image;
-use crate::squashfs::{self, Compression, Owner};
-use crate::temp::Space;
-use crate::tree::Tree;
+use crate::image::digest::Digest;
+use crate::image::metadata::Metadata;
+use crate::import::blob::Blob;
+use crate::import::layer::{Layer, Pending};
+use crate::import::source::Image;
+use crate::import::squashfs::{Compression, Owner};
+use crate::import::temp::Space;
+use crate::import::tree::Tree;
 
 /// An image that was written, and all of whose parts have the digests that they should have. Only
 /// [`Merged::write`] makes one: what takes it may publish the file.

@@ -8,6 +8,7 @@
 mod auth;
 mod backoff;
 mod challenge;
+mod credential_helper;
 mod credentials;
 mod failure;
 mod http;
@@ -21,9 +22,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use miniserde::Deserialize;
 
-use crate::digest::Digest;
 use crate::error::{Because, Error, Result};
-use crate::reference::Reference;
+use crate::image::digest::Digest;
+use crate::image::manifest;
+use crate::image::reference::Reference;
 use auth::{Answer, Auth};
 pub use backoff::Backoff;
 pub use credentials::{Credentials, Login};
@@ -123,7 +125,7 @@ impl Registry {
         };
         // Signed ones have the digest of what was signed, and cannot be used anyway.
         if response.header("content-type").is_some_and(|kind| kind.contains(SCHEMA_1)) {
-            return Err(schema_1()).because(about);
+            return Err(manifest::schema_1()).because(about);
         }
         let digest = Digest::of(&bytes);
         let claimed = response.header("docker-content-digest").map(str::to_owned);
@@ -326,13 +328,6 @@ impl Transfer {
         let text = format!("{host} sent {received} bytes instead of {size}");
         Failure::transient(text, "try again; what has arrived is kept")
     }
-}
-
-/// What a manifest of long ago is met with.
-#[cold]
-pub(crate) fn schema_1() -> Error {
-    Error::new("it has a manifest of Docker's schema 1, given up in 2017")
-        .hint("convert it with `skopeo copy --format v2s2`")
 }
 
 /// `bytes 100-199/200`: where it begins, and how long the whole is.

@@ -10,32 +10,32 @@
 //! Files never change once they have their name, and appear by rename; the list comes last. So
 //! readers need no lock. All of this is done with the user's rights.
 
-mod cache;
-mod claim;
+mod blob_cache;
+mod image_writer;
 mod index;
+mod lease;
+mod listing;
 pub mod lock;
 mod lockfile;
-mod owner;
-mod pending;
-mod table;
+mod process_id;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::Config;
-use crate::digest::Digest;
 use crate::error::{Because, Error, Result};
-use crate::image::Metadata;
-use crate::json::bounds::{self, Limits};
-use crate::reference::{DEFAULT_SERVER, HUB_ALIAS, Reference};
+use crate::image::digest::Digest;
+use crate::image::metadata::Metadata;
+use crate::image::reference::{DEFAULT_SERVER, HUB_ALIAS, Reference};
+use crate::site::config::Config;
+use crate::site::json::bounds::{self, Limits};
 use crate::user::User;
 use index::Index;
 use lock::Lock;
 
-pub use cache::{Cache, Partial, Slot};
-pub use claim::Claim;
-pub use pending::Pending;
-pub use table::{json, names, size, table};
+pub use blob_cache::{Cache, Partial, Slot};
+pub use image_writer::Pending;
+pub use lease::Claim;
+pub use listing::{json, names, size, table};
 
 /// An image in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Image {
     pub created: String,
     /// The squashfs.
     pub image_path: PathBuf,
-    /// What the image says of itself, [`crate::image::Metadata`] as JSON.
+    /// What the image says of itself, [`crate::image::metadata::Metadata`] as JSON.
     pub metadata_path: PathBuf,
 }
 
@@ -149,7 +149,7 @@ impl Repository {
             .because(|| format!("cannot create {}", partial.display()))?;
         // Names of images may be longer than names of files.
         let name = Digest::of(reference.unique_key().as_bytes()).hex();
-        Claim::take(&partial.join(name).with_extension(pending::LOCK), waiting)
+        Claim::take(&partial.join(name).with_extension(image_writer::LOCK), waiting)
     }
 
     fn partial(&self) -> PathBuf {
@@ -213,7 +213,7 @@ impl Repository {
         let image = select(&index, &self.root, reference);
         let image = image.ok_or_else(|| no_such_image(self)).because(what)?;
         index.retain(&self.root, |other| other.key != image.key && other.is_there());
-        pending::replace(self, &index).because(what)?;
+        image_writer::replace(self, &index).because(what)?;
         for file in [&image.image_path, &image.metadata_path] {
             remove_file(file).because(what)?;
         }

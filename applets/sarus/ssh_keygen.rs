@@ -2,11 +2,11 @@
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::args::Words;
-use sarus::config::{Config, Installation};
+use sarus::cli::args::Words;
 use sarus::error::{Error, Result};
 use sarus::hook::home;
 use sarus::hook::ssh::keys::Keys;
+use sarus::site::config::{Config, Installation};
 use sarus::user::User;
 use std::path::PathBuf;
 

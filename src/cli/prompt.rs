@@ -7,8 +7,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
-use super::signal::Signals;
 use crate::error::{Because, Error, Result};
+use crate::sys::process::signals::Signals;
 
 /// Longest name or password: tokens of some registries take a few KiB.
 const MAX_LINE: usize = 16 << 10;
@@ -112,7 +112,7 @@ impl<'a> Hidden<'a> {
         let Some(signal) = self.signals.next(Some(Duration::ZERO))? else { return Ok(()) };
         self.restore();
         self.signals.mask_before().restore();
-        super::process::raise(signal.number);
+        crate::sys::process::raise(signal.number);
         Signals::take_over(&[])?;
         self.show().because(|| "cannot turn off the echo of the terminal".into())
     }

@@ -3,26 +3,26 @@
 //! [`Bundle`] is made by a pure function from configuration, image, options and caller; `runtime`
 //! realises it. `spec` says it in the words of the OCI runtime specification.
 
-pub mod command;
 pub mod environment;
 pub mod handoff;
 pub mod hooks;
 pub mod mounts;
-pub mod pid;
-pub mod spec;
+pub mod namespaces;
+pub mod oci_spec;
+pub mod process;
 
-use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::image::Metadata;
+use crate::image::metadata::Metadata;
 use crate::log;
-use crate::sys::limits::Limits;
+use crate::site::config::Config;
+use crate::sys::process::limits::Limits;
 use crate::sys::terminal::Size;
 use crate::user::User;
-use command::Entrypoint;
 use environment::Variables;
 use handoff::{Handoff, PMI_FD};
 use mounts::MountRequest;
-use pid::PidNamespace;
+use namespaces::PidNamespace;
+use process::Entrypoint;
 use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -154,7 +154,7 @@ impl Bundle {
         if caller.pmi {
             env.insert("PMI_FD".into(), PMI_FD.to_string());
         }
-        let mut args = command::words(image, &options.entrypoint, &options.args)?;
+        let mut args = process::words(image, &options.entrypoint, &options.args)?;
         if options.init {
             args.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
         }
@@ -196,7 +196,7 @@ impl Bundle {
         }
         let user = options.mounts.into_iter().map(|request| Mount { request, by_user: true });
         Ok(Self {
-            directory: command::directory(image, options.workdir.as_deref()),
+            directory: process::directory(image, options.workdir.as_deref()),
             mounts: site.chain(user).collect(),
             args,
             env,

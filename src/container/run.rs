@@ -13,18 +13,21 @@ mod mountpoint;
 pub mod oci_runtime;
 mod rootfs;
 mod supervise;
+mod trusted;
 
-use crate::bundle::hooks::{self, Confinement, StagedHook};
-use crate::bundle::{Bundle, INIT, LAUNCH, Mount};
-use crate::config::{Config, RamFilesystem};
+use crate::container::plan::hooks::{self, Confinement, StagedHook};
+use crate::container::plan::{Bundle, INIT, LAUNCH, Mount};
 use crate::error::{Because, Error, Result};
 use crate::log;
-use crate::reserved;
-use crate::sys::announce::Listener;
-use crate::sys::mount::{self, Restrictions};
-use crate::sys::open::FileId;
-use crate::sys::{guardian, ids, open};
-use crate::trust::{self, Trusted};
+use crate::site::config::{Config, RamFilesystem};
+use crate::site::reserved;
+use crate::site::trust;
+use crate::sys::fs::mount::{self, Restrictions};
+use crate::sys::fs::resolve;
+use crate::sys::fs::resolve::FileId;
+use crate::sys::ids;
+use crate::sys::process::start_notify::Listener;
+use crate::sys::process::supervisor;
 use crate::user::User;
 pub use cgroups::{allowed_devices, are_unified};
 pub use image::Image;
@@ -33,6 +36,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::Path;
 use std::time::Instant;
+use trusted::Trusted;
 
 /// Makes the container of `bundle`, waits for its end, and gives the exit status of the program.
 /// `program` is this one's path; on the other end of `listener`, a descriptor that children inherit,
@@ -55,9 +59,9 @@ pub fn run(
     let start = Instant::now();
     // Held open: a namespace without processes would leave its number to the container's.
     let _held = std::fs::File::open("/proc/self/ns/mnt").because(|| "cannot open /proc".into())?;
-    let host = guardian::mount_namespace(std::process::id());
+    let host = supervisor::mount_namespace(std::process::id());
     mount::private_namespace()?;
-    let trusted = trust::check_installation(config)?;
+    let trusted = trusted::check(config)?;
     runtime.check_start_hooks(config)?;
     let ours = this_program(config, program)?;
     let root = open_directory(Path::new("/"))?;
@@ -129,7 +133,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd> {
 fn open_sources(root: &OwnedFd, bundle: &Bundle) -> Result<Vec<OwnedFd>> {
     let open = |mount: &Mount| {
         // Not through magic links, which would lead to descriptors of ours.
-        open::beneath(root, &mount.request.source, OFlags::PATH, Mode::empty())
+        resolve::beneath(root, &mount.request.source, OFlags::PATH, Mode::empty())
     };
     let as_user = |mount: &Mount| ids::as_user(&bundle.user, || open(mount));
     bundle

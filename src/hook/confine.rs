@@ -16,11 +16,11 @@ use rustix::io::Errno;
 use super::Container;
 use super::files::directory;
 use super::state::State;
-use crate::bundle::hooks::VERIFIED;
+use crate::container::plan::hooks::VERIFIED;
 use crate::error::{Because, Error, Result};
-use crate::sys::limits::Limits;
-use crate::sys::mount;
-use crate::sys::open::FileId;
+use crate::sys::fs::mount;
+use crate::sys::fs::resolve::FileId;
+use crate::sys::process::limits::Limits;
 
 /// One part of the hook's work, by stage and place among the other hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,10 +19,11 @@ use super::files::{Tree, directory, kind_of};
 use super::ldcache::{self, Listing};
 use super::library::major;
 use crate::error::{Because, Error, Result};
-use crate::reserved;
-use crate::sys::mount::{self, Restrictions};
-use crate::sys::open::FileId;
-use crate::sys::{ids, open, random};
+use crate::site::reserved;
+use crate::sys::fs::mount::{self, Restrictions};
+use crate::sys::fs::resolve;
+use crate::sys::fs::resolve::FileId;
+use crate::sys::{ids, random};
 use crate::user::User;
 
 /// Where some linker or other looks without being told to.
@@ -91,7 +92,7 @@ impl Inside {
     }
 
     fn source(&self, path: &Path) -> Result<OwnedFd> {
-        open::beneath(&self.host.root, path, OFlags::PATH, Mode::empty())
+        resolve::beneath(&self.host.root, path, OFlags::PATH, Mode::empty())
     }
 
     /// Judges the very file that is about to be mounted on, wherever it was found: the user may
@@ -248,7 +249,8 @@ impl Inside {
     /// When it is not there, or the path is something else in the container.
     pub fn show(&self, source: &Path, path: &Path, restrictions: Restrictions) -> Result<()> {
         let cannot = || format!("cannot mount the host's {}", source.display());
-        let kind = kind_of(open::beneath(&self.host.root, source, OFlags::PATH, Mode::empty())?)?;
+        let kind =
+            kind_of(resolve::beneath(&self.host.root, source, OFlags::PATH, Mode::empty())?)?;
         let kind = match kind {
             FileType::Directory => FileType::Directory,
             _ => FileType::RegularFile,
@@ -355,7 +357,7 @@ impl Inside {
         }
         let path = Path::new(ldcache::PATH);
         let found = self.container.find(path, OFlags::PATH | OFlags::NOFOLLOW).because(cannot)?;
-        let status = open::status(found.ok_or("it is gone").because(cannot)?).because(cannot)?;
+        let status = resolve::status(found.ok_or("it is gone").because(cannot)?).because(cannot)?;
         let folder = path.parent().unwrap_or(path);
         let place =
             self.container.find(folder, OFlags::PATH | OFlags::DIRECTORY).because(cannot)?;
@@ -410,11 +412,11 @@ fn own_dev(host: &OwnedFd, root: &OwnedFd) -> Result<Option<u64>> {
     /// `TMPFS_MAGIC` of `linux/magic.h`
     const TMPFS: u64 = 0x0102_1994;
     let open = |root: &OwnedFd| {
-        open::find_beneath(root, Path::new("dev"), OFlags::PATH | OFlags::NOFOLLOW)
+        resolve::find_beneath(root, Path::new("dev"), OFlags::PATH | OFlags::NOFOLLOW)
     };
     let cannot = || "cannot look at /dev".to_owned();
     let (Some(ours), Some(theirs)) = (open(host)?, open(root)?) else { return Ok(None) };
-    let device = |file: &OwnedFd| open::status(file).map(|status| status.st_dev);
+    let device = |file: &OwnedFd| resolve::status(file).map(|status| status.st_dev);
     let kind = rustix::fs::fstatfs(&theirs).because(cannot)?.f_type as u64;
     let is_own =
         kind == TMPFS && device(&ours).because(cannot)? != device(&theirs).because(cannot)?;

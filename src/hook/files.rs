@@ -12,7 +12,8 @@ use super::elf;
 use super::ldcache;
 use super::library::Library;
 use crate::error::{Because, Error, Result};
-use crate::sys::{ids, open};
+use crate::sys::fs::resolve;
+use crate::sys::ids;
 use crate::user::User;
 
 /// As the kernel's own limit (path_resolution(7)).
@@ -47,7 +48,7 @@ impl Tree {
     /// # Errors
     /// When it is there, but cannot be opened.
     pub fn find(&self, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
-        self.act(|| open::find_beneath(&self.root, path, flags))
+        self.act(|| resolve::find_beneath(&self.root, path, flags))
     }
 
     /// Opens the regular file `path` for reading, if it is there. Pipes and devices are not touched.
@@ -139,7 +140,7 @@ impl Tree {
     /// If it is too large, or not a regular file.
     pub fn cache(&self) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.open_file(Path::new(ldcache::PATH))? else { return Ok(None) };
-        let size = open::status(&file).because(|| "cannot stat it".into())?.st_size;
+        let size = resolve::status(&file).because(|| "cannot stat it".into())?.st_size;
         let size = u64::try_from(size).unwrap_or(u64::MAX);
         if size > ldcache::MAX_SIZE {
             return Err(Error::new("it is too large"));
@@ -153,7 +154,7 @@ impl Tree {
 /// # Errors
 /// When the file system does not tell.
 pub fn kind_of(file: impl AsFd) -> Result<FileType> {
-    let status = open::status(file).because(|| "cannot stat it".into())?;
+    let status = resolve::status(file).because(|| "cannot stat it".into())?;
     Ok(FileType::from_raw_mode(status.st_mode))
 }
 

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
+use super::container_root::Inside;
 use super::files::Tree;
-use super::inside::Inside;
 use super::library::Library;
 use super::{Container, elf, host_libraries, ldcache, log_plan};
 use crate::error::{Because, Error, Result};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::setting;
 use crate::error::{Because, Error, Result};
-use crate::sys::open;
+use crate::sys::fs::resolve;
 use crate::user::User;
 
 /// As the engine's own limit for this file.
@@ -30,7 +30,7 @@ pub fn of(user: &User) -> Result<PathBuf> {
 /// # Errors
 /// When it does not know them.
 pub fn below(base: &Path, passwd: &Path, user: &User) -> Result<PathBuf> {
-    let file = std::fs::File::from(open::regular_file(passwd)?);
+    let file = std::fs::File::from(resolve::regular_file(passwd)?);
     let bytes = super::read_bytes(file, MAX_PASSWD)
         .because(|| format!("cannot use {}", passwd.display()))?;
     // Comments of old databases are not in UTF-8.

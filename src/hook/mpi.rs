@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::inside::Inside;
+use super::container_root::Inside;
 use super::ldcache::{self, Entry, Listing};
 use super::library::{Abi, Library, linker_name};
 use super::{Container, elf, glibc, host_libraries, log_plan, paths};

@@ -20,13 +20,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::container_root::Inside;
 use super::files::{Tree, directory, kind_of};
-use super::inside::Inside;
 use super::{Container, elf, home, setting};
 use crate::error::{Because, Error, Result};
 use crate::log;
-use crate::sys::mount::{self, Restrictions};
-use crate::sys::{ids, open};
+use crate::sys::fs::mount::{self, Restrictions};
+use crate::sys::fs::resolve;
+use crate::sys::ids;
 use crate::user::User;
 use keys::{Keys, Texts};
 use session::Shell;
@@ -108,12 +109,13 @@ fn show(inside: &Inside, openssh: &Path, user: &User) -> Result<OwnedFd> {
     let cannot = || format!("cannot prepare {HOME}/etc/{KEYS}");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let etc = inside.container.find(&Path::new(HOME).join("etc"), flags)?;
-    let site = open::find_beneath(&inside.host.root, &openssh.join("etc"), flags)?;
+    let site = resolve::find_beneath(&inside.host.root, &openssh.join("etc"), flags)?;
     let (Some(etc), Some(site)) = (etc, site) else {
         return Err(format!("{} has no etc", openssh.display())).because(cannot);
     };
     // Then nobody but the site can change what is in it.
-    let identity = |file: &OwnedFd| open::status(file).map(|status| (status.st_dev, status.st_ino));
+    let identity =
+        |file: &OwnedFd| resolve::status(file).map(|status| (status.st_dev, status.st_ino));
     if identity(&etc).because(cannot)? != identity(&site).because(cannot)? {
         return Err("it moved meanwhile").because(cannot);
     }
@@ -196,7 +198,7 @@ fn is_program(inside: &Inside, path: &str) -> bool {
     let found = inside.container.find(Path::new(path), OFlags::PATH).ok().flatten();
     let is = |file: &OwnedFd| {
         kind_of(file).is_ok_and(|kind| kind == rustix::fs::FileType::RegularFile)
-            && open::status(file).is_ok_and(|status| status.st_mode & 0o111 != 0)
+            && resolve::status(file).is_ok_and(|status| status.st_mode & 0o111 != 0)
     };
     found.as_ref().is_some_and(is)
 }

@@ -9,7 +9,8 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::{Container, setting};
 use crate::error::{Because, Error, Result};
 use crate::log::{self, Level};
-use crate::sys::{ids, open};
+use crate::sys::fs::resolve;
+use crate::sys::ids;
 
 /// Where to write; set by the user, and nothing happens without it.
 const LOGFILE: &str = "TIMESTAMP_HOOK_LOGFILE";
@@ -44,8 +45,8 @@ fn append(path: &Path, line: &[u8]) -> Result<()> {
     // the user's.
     let flags =
         OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = open::beneath(&root, path, flags, Mode::from_raw_mode(0o644))?;
-    let status = open::status(&file).because(|| "cannot stat it".into())?;
+    let file = resolve::beneath(&root, path, flags, Mode::from_raw_mode(0o644))?;
+    let status = resolve::status(&file).because(|| "cannot stat it".into())?;
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
         return Err(Error::new("it is no regular file"));
     }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 
 use miniserde::{Deserialize, json};
 
-use crate::digest::Digest;
+use super::platform::{Platform, TargetPlatform};
 use crate::error::{Because, Error, Result};
-use crate::image::Metadata;
+use crate::image::digest::Digest;
+use crate::image::metadata::Metadata;
 use crate::log;
-use crate::registry;
 
 /// Reads a document that was written by a machine.
 pub fn parse<T: Deserialize>(bytes: &[u8]) -> Result<T> {
@@ -21,24 +21,34 @@ pub fn parse<T: Deserialize>(bytes: &[u8]) -> Result<T> {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Descriptor {
     #[serde(rename = "mediaType")]
+    /// Type of the blob.
     pub media_type: Option<String>,
+    /// Digest of the blob, `sha256:<hex>`.
     pub digest: String,
+    /// Size of the blob in bytes.
     pub size: u64,
-    pub platform: Option<PlatformOf>,
+    /// Platform of the image, in an index.
+    pub platform: Option<Platform>,
+    /// Annotations of the descriptor.
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
 impl Descriptor {
+    /// Parses the digest.
+    ///
+    /// # Errors
+    /// If it is not a SHA-256 digest.
     pub fn digest(&self) -> Result<Digest> {
         Digest::parse(&self.digest)
     }
 
-    /// The name that tools give an image in a layout.
+    /// Returns the name that tools give an image in a layout.
     pub fn name(&self) -> Option<&str> {
         let name = self.annotations.as_ref()?.get("org.opencontainers.image.ref.name")?;
         (!name.is_empty()).then_some(name)
     }
 
+    /// Returns whether it is an index.
     pub fn is_index(&self) -> bool {
         matches!(
             self.media_type.as_deref(),
@@ -101,6 +111,7 @@ impl Descriptor {
 #[derive(Debug, Deserialize)]
 pub struct Document {
     #[serde(rename = "schemaVersion")]
+    /// Version of the schema: 2, or absent.
     pub schema_version: Option<u64>,
     /// Of an index.
     pub manifests: Option<Vec<Descriptor>>,
@@ -115,7 +126,7 @@ impl Document {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let document: Self = parse(bytes)?;
         match document.schema_version {
-            Some(1) => Err(registry::schema_1()),
+            Some(1) => Err(schema_1()),
             Some(2) | None => Ok(document),
             Some(version) => Err(Error::new(format!("unknown manifest schema {version}"))),
         }
@@ -144,30 +155,37 @@ impl Document {
 /// An image configuration.
 #[derive(Debug, Deserialize)]
 pub struct Config {
+    /// Processor.
     pub architecture: Option<String>,
+    /// Operating system.
     pub os: Option<String>,
+    /// Variant of the processor.
     pub variant: Option<String>,
+    /// Execution parameters.
     pub config: Option<Metadata>,
+    /// Layers.
     pub rootfs: Option<RootFs>,
 }
 
+/// The layers of an image, as its configuration lists them.
 #[derive(Debug, Deserialize)]
 pub struct RootFs {
+    /// Digests of the uncompressed layers, the lowest first.
     pub diff_ids: Vec<String>,
 }
 
 impl Config {
     /// For what the image is made, if it tells.
-    pub fn platform(&self) -> Option<PlatformOf> {
+    pub fn platform(&self) -> Option<Platform> {
         let architecture = self.architecture.clone().filter(|text| !text.is_empty())?;
         let os = self.os.clone().filter(|text| !text.is_empty()).unwrap_or("linux".into());
         // Empty where there are none, in what Docker writes.
         let variant = self.variant.clone().filter(|text| !text.is_empty());
-        Some(PlatformOf { architecture, os, variant })
+        Some(Platform { architecture, os, variant })
     }
 
     /// An image for another processor loads, but will not run: say so now.
-    pub fn warn_of_foreign(&self, platform: &Platform) {
+    pub fn warn_of_foreign(&self, platform: &TargetPlatform) {
         let architecture = self.architecture.as_deref().unwrap_or_default();
         if !architecture.is_empty() && architecture != platform.architecture {
             let text = format!("the image is made for {architecture:.20}, not for {platform}");
@@ -176,91 +194,10 @@ impl Config {
     }
 }
 
-/// For what an image is made, as an index says it.
-#[derive(Debug, Clone, Deserialize)]
-pub struct PlatformOf {
-    pub architecture: String,
-    pub os: String,
-    pub variant: Option<String>,
-}
-
-impl PlatformOf {
-    pub fn text(&self) -> String {
-        let variant = self.variant.as_deref().map(|variant| format!("/{variant}"));
-        format!("{}/{}{}", self.os, self.architecture, variant.unwrap_or_default())
-    }
-}
-
-/// For what an image is wanted: `linux` and a processor, in Go's names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Platform {
-    architecture: String,
-    variant: Option<String>,
-}
-
-impl std::fmt::Display for Platform {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "linux/{}", self.architecture)?;
-        self.variant.iter().try_for_each(|variant| write!(f, "/{variant}"))
-    }
-}
-
-/// What is meant where no variant is told.
-fn usual_variant(architecture: &str) -> Option<&'static str> {
-    match architecture {
-        "arm64" => Some("v8"),
-        "arm" => Some("v7"),
-        _ => None,
-    }
-}
-
-impl Platform {
-    /// The machine that this program was made for.
-    #[must_use]
-    pub fn host() -> Self {
-        let architecture = match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            "powerpc64" => "ppc64le",
-            "x86" => "386",
-            other => other,
-        };
-        let variant = usual_variant(architecture).map(Into::into);
-        Self { architecture: architecture.into(), variant }
-    }
-
-    /// Parses `linux/<architecture>[/<variant>]`.
-    ///
-    /// # Errors
-    /// When `text` is anything else.
-    pub fn parse(text: &str) -> Result<Self> {
-        let mut parts = text.split('/');
-        match (parts.next(), parts.next(), parts.next(), parts.next()) {
-            (Some("linux"), Some(architecture), variant, None) if !architecture.is_empty() => {
-                let variant = variant.or(usual_variant(architecture)).map(Into::into);
-                Ok(Self { architecture: architecture.into(), variant })
-            }
-            _ => Err(Error::new("expected linux/<architecture>[/<variant>]"))
-                .because(|| format!("cannot use the platform {text:?}")),
-        }
-    }
-
-    /// How well an image fits, less being better; nothing if it does not. Variants of a processor
-    /// grow, so that of those that run the highest is best; one that is not told always runs.
-    pub(super) fn fit(&self, offered: &PlatformOf) -> Option<u32> {
-        if offered.os != "linux" || offered.architecture != self.architecture {
-            return None;
-        }
-        let number = |variant: &Option<String>| {
-            variant.as_deref().and_then(|variant| variant.strip_prefix('v')?.parse::<u32>().ok())
-        };
-        // The first x86-64 level is what is meant when none is told.
-        let lowest = u32::from(self.architecture == "amd64");
-        let wanted = number(&self.variant).unwrap_or(lowest);
-        match &offered.variant {
-            variant if *variant == self.variant => Some(0),
-            None => Some(if self.variant.is_none() { 0 } else { 100 }),
-            variant => wanted.checked_sub(number(variant)?),
-        }
-    }
+/// The error for a manifest of Docker's schema 1.
+#[cold]
+#[must_use]
+pub fn schema_1() -> Error {
+    Error::new("it has a manifest of Docker's schema 1, given up in 2017")
+        .hint("convert it with `skopeo copy --format v2s2`")
 }

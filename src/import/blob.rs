@@ -168,7 +168,7 @@ impl BlobReader {
 impl Blob {
     /// A blob of these bytes, for tests.
     pub(crate) fn of(bytes: &[u8]) -> Self {
-        let space = crate::temp::Space::new(&std::env::temp_dir()).unwrap();
+        let space = crate::import::temp::Space::new(&std::env::temp_dir()).unwrap();
         let mut spool = space.file().unwrap();
         spool.append(bytes).unwrap();
         spool.into_blob().unwrap()

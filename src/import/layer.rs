@@ -14,12 +14,12 @@ use std::sync::{Mutex, PoisonError};
 
 pub use entry::{Entry, What};
 
-use crate::archive::{self, Members, Tape};
-use crate::blob::Blob;
-use crate::digest::{Digest, Hasher, HashingReader};
+use crate::cli::progress::Meter;
 use crate::error::{Because, Error, Result};
-use crate::progress::Meter;
-use crate::temp::{Space, Spool};
+use crate::image::digest::{Digest, Hasher, HashingReader};
+use crate::import::blob::Blob;
+use crate::import::tar::{self, Members, Tape};
+use crate::import::temp::{Space, Spool};
 use entry::Budget;
 use inflate::{Compression, Inflate};
 use window::Windows;
@@ -51,7 +51,7 @@ pub enum Expected {
     Stored(Digest),
     /// The tar in it, by the image configuration's `diff_ids`.
     Inflated(Digest),
-    /// Those that an [`Arrival`](crate::blob::Arrival) lets be read to the end: checked there.
+    /// Those that an [`Arrival`](crate::import::blob::Arrival) lets be read to the end: checked there.
     Arriving,
 }
 
@@ -98,7 +98,7 @@ impl Pending {
         let mut buffer = vec![0; CHUNK];
         let mut total = 0;
         loop {
-            match archive::read_all(&mut reader, &mut buffer).because(about)? {
+            match tar::read_all(&mut reader, &mut buffer).because(about)? {
                 0 => break,
                 count => {
                     total += count as u64;
@@ -283,7 +283,7 @@ impl<'a> Inflating<'a> {
 
     /// Inflates the next chunk; false at the end.
     fn refill(&mut self) -> Result<bool> {
-        let count = archive::read_all(&mut self.reader, &mut self.chunk)?;
+        let count = tar::read_all(&mut self.reader, &mut self.chunk)?;
         self.ready = 0..count;
         let bytes = self.chunk.get(..count).unwrap_or_default();
         if let Some(hasher) = &mut self.hasher {

@@ -6,18 +6,18 @@ mod download;
 
 use std::time::Duration;
 
-use crate::blob::{Arrival, Blob};
+use crate::cli::progress::{Progress, Row};
 use crate::error::{Because, Result};
+use crate::image::platform::TargetPlatform;
+use crate::image::reference::Reference;
+use crate::import::blob::{Arrival, Blob};
+use crate::import::layer::{self, Expected, Source};
+use crate::import::source::remote::{self, Part, Remote};
+use crate::import::squashfs::Compression;
+use crate::import::temp::Space;
 use crate::import::{self, Merged};
-use crate::layer::{self, Expected, Source};
-use crate::progress::{Progress, Row};
-use crate::reference::Reference;
 use crate::registry::Registry;
-use crate::source::Platform;
-use crate::source::remote::{self, Part, Remote};
-use crate::squashfs::Compression;
 use crate::store::{Cache, Image, Repository};
-use crate::temp::Space;
 use download::{Download, Downloads};
 
 /// What to pull, and how.
@@ -26,7 +26,7 @@ pub struct Order<'a> {
     /// The name of the image, there and here.
     pub reference: &'a Reference,
     /// For which nodes.
-    pub platform: Platform,
+    pub platform: TargetPlatform,
     /// Where it goes to.
     pub repository: &'a Repository,
     /// Where layers are inflated.

@@ -6,7 +6,6 @@
 
 mod docker;
 mod files;
-mod manifest;
 mod oci;
 pub mod remote;
 #[cfg(test)]
@@ -15,15 +14,15 @@ mod tests;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use crate::digest::Digest;
+use crate::cli::progress::Progress;
 use crate::error::{Because, Error, Result};
-use crate::image::Metadata;
-use crate::layer::{MAX_LAYERS, Source};
-use crate::progress::Progress;
-use crate::temp::Space;
+use crate::image::digest::Digest;
+use crate::image::manifest::{self, Config};
+use crate::image::metadata::Metadata;
+use crate::image::platform::TargetPlatform;
+use crate::import::layer::{MAX_LAYERS, Source};
+use crate::import::temp::Space;
 use files::Files;
-use manifest::Config;
-pub use manifest::Platform;
 
 /// Longest manifest, index or configuration: registries refuse manifests above 4 MiB.
 const MAX_JSON: u64 = 4 << 20;
@@ -45,7 +44,7 @@ pub struct Choice {
     /// `repository:tag`, as the user names the image.
     pub name: String,
     /// For which processor.
-    pub platform: Platform,
+    pub platform: TargetPlatform,
 }
 
 /// Opens the image in `path`: a docker-archive (`docker save`), an OCI archive, plain or

@@ -7,7 +7,6 @@ mod output;
 mod pool;
 #[cfg(test)]
 mod tests;
-pub mod validate;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -22,11 +21,12 @@ use backhand::{BackhandError, FilesystemWriter, NodeHeader};
 
 pub use compressor::Compression;
 
-use crate::blob::Blob;
+use crate::cli::progress::Meter;
 use crate::error::{Because, Cause, Error, Result};
-use crate::layer::cores;
-use crate::progress::Meter;
-use crate::tree::{Content, Directory, Kind, Node, Tree};
+use crate::import::blob::Blob;
+use crate::import::layer::cores;
+use crate::import::tree::{Content, Directory, Kind, Node, Tree};
+use crate::squashfs::validate;
 use compressor::Engine;
 use content::ContentReader;
 use output::Output;

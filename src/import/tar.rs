@@ -11,8 +11,8 @@ mod tests;
 
 use tar::{EntryType, Header};
 
-use crate::blob::{Blob, BlobReader};
 use crate::error::{Because, Error, Result};
+use crate::import::blob::{Blob, BlobReader};
 use pax::Pax;
 pub use sparse::{Extent, Sparse};
 

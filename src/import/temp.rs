@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::blob::Blob;
 use crate::error::{Because, Error, Result};
+use crate::import::blob::Blob;
 
 /// Where inflated data goes.
 #[derive(Debug, Clone)]

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 use std::collections::btree_map;
 use std::sync::Arc;
 
-use crate::archive::Sparse;
 use crate::error::{Because, Error, Result};
-use crate::layer::{Entry, What};
+use crate::import::layer::{Entry, What};
+use crate::import::tar::Sparse;
 
 /// Deepest nesting of directories: ten times what real images have. Those who walk the tree
 /// recurse.

@@ -24,8 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 ///
 /// # Errors
 /// When it cannot be run, or fails.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "runs as the caller alone, with all that is the caller's"
+)]
 pub fn ask(name: &str, server: &str) -> Result<Option<String>> {
-    if super::ids::are_raised() {
+    if crate::sys::ids::are_raised() {
         return Err(Error::new("not while the program has more rights than its caller"));
     }
     let program = find(name)?;

@@ -81,7 +81,7 @@ fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
 fn items(path: &Path) -> Vec<PemItem<'static>> {
     use std::io::Read;
     let mut text = Vec::new();
-    let Ok(file) = crate::sys::open::regular_file(path) else { return Vec::new() };
+    let Ok(file) = crate::sys::fs::resolve::regular_file(path) else { return Vec::new() };
     if std::fs::File::from(file).take(MAX_SIZE).read_to_end(&mut text).is_err() {
         return Vec::new();
     }

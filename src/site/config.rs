@@ -9,9 +9,9 @@ mod sections;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Because, Error, Result};
-use crate::json::{self, Object, Value};
 use crate::log::{self, Level};
-use crate::trust::{self, Checks};
+use crate::site::json::{self, Object, Value};
+use crate::site::trust::{self, Checks};
 
 pub use sections::{
     Compression, Environment, Hook, Hooks, Pulling, RamFilesystem, SiteMount, UserMounts,

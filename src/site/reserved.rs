@@ -53,7 +53,7 @@ pub fn check(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::{INIT, LAUNCH};
+    use crate::container::plan::{INIT, LAUNCH};
 
     #[test]
     fn what_engine_and_runtime_make_is_reserved_however_it_is_written() {

@@ -2,8 +2,7 @@
 //!
 //! A path is followed from `/` by descriptors. Every directory and link on the way, and the file
 //! itself, must belong to root and be writable for root alone; the content is then read from the
-//! descriptor that was judged, never by path again. [`check_installation`] does all that the
-//! manual's security requirements list.
+//! descriptor that was judged, never by path again.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,9 +12,8 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::config::{Config, Hook};
 use crate::error::{Because, Error, Result};
-use crate::sys::open::{self, Walk};
+use crate::sys::fs::resolve::{self, Walk};
 
 /// More than any OpenSSH tree holds; keeps a mistake (`"OCIBundleDir": "/"`) from lasting minutes.
 const MAX_ENTRIES: usize = 4096;
@@ -36,49 +34,12 @@ pub enum Checks {
     Off,
 }
 
-/// What an installation stands on: checked, and open by `O_PATH`.
-#[derive(Debug)]
-pub struct Trusted {
-    /// The OCI runtime.
-    pub runtime: OwnedFd,
-    /// The site's process 1, where it has its own.
-    pub init: Option<OwnedFd>,
-    /// The directory over which bundles are mounted.
-    pub bundle_dir: OwnedFd,
-    /// The hooks, in the order of the configuration; none for those that are the image's programs.
-    pub hooks: Vec<Option<OwnedFd>>,
-}
-
-/// Checks all that the configuration names and root uses; sarus.json itself was checked when it
-/// was opened.
-///
-/// # Errors
-/// When something is missing, or can be tampered with.
-pub fn check_installation(config: &Config) -> Result<Trusted> {
-    let judge = Judge::of_root(config.checks)?;
-    judge.open(&config.prefix_dir, OFlags::PATH | OFlags::DIRECTORY)?;
-    let program = |hook: &Hook| hook.is_of_host().then(|| judge.program(&hook.path)).transpose();
-    let trusted = Trusted {
-        hooks: config.hooks.list.iter().map(program).collect::<Result<_>>()?,
-        runtime: judge.program(&config.runc_path)?,
-        init: config.init_path.as_deref().map(|path| judge.program(path)).transpose()?,
-        bundle_dir: judge.tree(&config.bundle_dir)?,
-    };
-    for openssh in config.hooks.list.iter().filter_map(|hook| hook.openssh(&config.prefix_dir)) {
-        // Without it, only runs with --ssh fail.
-        if judge.find(&openssh)?.is_some() {
-            judge.tree(&openssh)?;
-        }
-    }
-    Ok(trusted)
-}
-
 /// Reads the text file `path` of at most `max` bytes, checked whatever the configuration says.
 ///
 /// # Errors
 /// When it can be tampered with, cannot be read, is larger, or is no text.
 pub fn read(path: &Path, max: u64) -> Result<String> {
-    Judge::of_root(Checks::On)?.read(path, max)
+    Verifier::new(Checks::On)?.read(path, max)
 }
 
 /// Opens `path` by `O_PATH`, checked whatever the configuration says; `None` if it is not there.
@@ -86,7 +47,7 @@ pub fn read(path: &Path, max: u64) -> Result<String> {
 /// # Errors
 /// When it can be tampered with.
 pub fn find(path: &Path) -> Result<Option<OwnedFd>> {
-    Judge::of_root(Checks::On)?.find(path)
+    Verifier::new(Checks::On)?.find(path)
 }
 
 /// Opens the program `path` by `O_PATH`.
@@ -94,7 +55,7 @@ pub fn find(path: &Path) -> Result<Option<OwnedFd>> {
 /// # Errors
 /// When it can be tampered with, or is no program.
 pub fn program(path: &Path, checks: Checks) -> Result<OwnedFd> {
-    Judge::of_root(checks)?.program(path)
+    Verifier::new(checks)?.program(path)
 }
 
 /// Opens the directory `path` by `O_PATH`; what is in it is not looked at.
@@ -102,7 +63,7 @@ pub fn program(path: &Path, checks: Checks) -> Result<OwnedFd> {
 /// # Errors
 /// When it can be tampered with, or is no directory.
 pub fn directory(path: &Path, checks: Checks) -> Result<OwnedFd> {
-    Judge::of_root(checks)?.open(path, OFlags::PATH | OFlags::DIRECTORY)
+    Verifier::new(checks)?.directory(path)
 }
 
 /// Opens the directory `path` by `O_PATH`, after a look at all that is in it.
@@ -110,19 +71,23 @@ pub fn directory(path: &Path, checks: Checks) -> Result<OwnedFd> {
 /// # Errors
 /// When any of it can be tampered with.
 pub fn tree(path: &Path, checks: Checks) -> Result<OwnedFd> {
-    Judge::of_root(checks)?.tree(path)
+    Verifier::new(checks)?.tree(path)
 }
 
-/// Tells whom files must belong to, and where paths start: `/` and root, but in tests.
+/// Opens what only its owner can change: paths start at `/` and the owner is root, except in tests.
 #[derive(Debug)]
-struct Judge {
+pub struct Verifier {
     root: OwnedFd,
     owner: u32,
     checks: Checks,
 }
 
-impl Judge {
-    fn of_root(checks: Checks) -> Result<Self> {
+impl Verifier {
+    /// A verifier for files of root's; with [`Checks::Off`] owners and modes are not looked at.
+    ///
+    /// # Errors
+    /// If `/` cannot be opened.
+    pub fn new(checks: Checks) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root =
             rustix::fs::open("/", flags, Mode::empty()).because(|| "cannot open /".into())?;
@@ -141,7 +106,11 @@ impl Judge {
         })
     }
 
-    fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
+    /// As the function of the same name.
+    ///
+    /// # Errors
+    /// Those of the function.
+    pub fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
         match self.walk(path, OFlags::PATH)? {
             Err(Errno::NOENT) => Ok(None),
             found => found.map(Some).because(|| format!("cannot open {}", path.display())),
@@ -152,7 +121,7 @@ impl Judge {
     fn walk(&self, path: &Path, flags: OFlags) -> Result<rustix::io::Result<OwnedFd>> {
         let mut distrust = None;
         let mut visit = |passed: &Path, status: &Stat| {
-            self.judge(passed, status).map_err(|why| {
+            self.check_owner(passed, status).map_err(|why| {
                 distrust = Some(why);
                 Errno::ACCESS
             })
@@ -166,7 +135,7 @@ impl Judge {
     }
 
     /// Whether only the right owner can change what was found at `path`.
-    fn judge(&self, path: &Path, status: &Stat) -> Result<()> {
+    fn check_owner(&self, path: &Path, status: &Stat) -> Result<()> {
         if self.checks == Checks::Off {
             return Ok(());
         }
@@ -194,10 +163,14 @@ impl Judge {
         Err(Error::new(format!("{path} is writable for {who}")).hint(hint))
     }
 
-    fn program(&self, path: &Path) -> Result<OwnedFd> {
+    /// As the function of the same name.
+    ///
+    /// # Errors
+    /// Those of the function.
+    pub fn program(&self, path: &Path) -> Result<OwnedFd> {
         let program = self.open(path, OFlags::PATH)?;
         let what = || format!("cannot use {}", path.display());
-        let status = open::status(&program).because(what)?;
+        let status = resolve::status(&program).because(what)?;
         let executable = Mode::XUSR | Mode::XGRP | Mode::XOTH;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err("not a file").because(what);
@@ -208,12 +181,20 @@ impl Judge {
         Ok(program)
     }
 
+    /// As the function of the same name.
+    ///
+    /// # Errors
+    /// Those of the function.
+    pub fn directory(&self, path: &Path) -> Result<OwnedFd> {
+        self.open(path, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
     fn read(&self, path: &Path, max: u64) -> Result<String> {
         // A pipe in its place must not make us wait.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = self.open(path, flags)?;
         let what = || format!("cannot read {}", path.display());
-        let status = open::status(&file).because(what)?;
+        let status = resolve::status(&file).because(what)?;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err("not a file").because(what);
         }
@@ -228,7 +209,11 @@ impl Judge {
         text.map_err(|fault| fault.utf8_error().to_string()).because(what)
     }
 
-    fn tree(&self, path: &Path) -> Result<OwnedFd> {
+    /// As the function of the same name.
+    ///
+    /// # Errors
+    /// Those of the function.
+    pub fn tree(&self, path: &Path) -> Result<OwnedFd> {
         let directory = self.open(path, OFlags::PATH | OFlags::DIRECTORY)?;
         if self.checks == Checks::On {
             self.look_into(path, directory.as_fd(), MAX_DEPTH, &mut MAX_ENTRIES.clone())
@@ -260,8 +245,8 @@ impl Judge {
                 Err(Errno::NOENT) => continue, // just removed
                 found => found.because(|| format!("cannot open {}", path.display()))?,
             };
-            let status = open::status(&found).because(what)?;
-            self.judge(&path, &status)?;
+            let status = resolve::status(&found).because(what)?;
+            self.check_owner(&path, &status)?;
             match FileType::from_raw_mode(status.st_mode) {
                 FileType::Symlink => drop(self.open(&path, OFlags::PATH)?),
                 FileType::Directory => {

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::Repository;
-use super::claim::Claim;
+use super::lease::Claim;
 use super::lockfile;
-use crate::digest::Digest;
 use crate::error::{Because, Error, Result};
+use crate::image::digest::Digest;
 use crate::log;
 
 /// The folder of the blobs.
@@ -184,7 +184,7 @@ fn partial(path: &Path) -> PathBuf {
 /// The blob at `path`, if there is one. It counts as used now.
 fn open(path: &Path) -> Result<Option<File>> {
     let about = || format!("cannot open {}", path.display());
-    match crate::sys::open::regular_file(path) {
+    match crate::sys::fs::resolve::regular_file(path) {
         Ok(file) => {
             let file = File::from(file);
             file.set_modified(SystemTime::now()).ok();

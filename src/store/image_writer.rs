@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::claim::Claim;
 use super::index::Index;
+use super::lease::Claim;
 use super::lock::Lock;
-use super::owner::{Owner, is_abandoned};
-use super::{Image, Repository, table};
+use super::process_id::{Owner, is_abandoned};
+use super::{Image, Repository, listing};
 use crate::error::{Because, Result};
-use crate::image::Metadata;
-use crate::json;
-use crate::reference::Reference;
+use crate::image::metadata::Metadata;
+use crate::image::reference::Reference;
+use crate::site::json;
 use crate::sys::clock;
 
 /// How the names of locks of images end.
@@ -148,7 +148,7 @@ fn describe(
         image,
         tag,
         digest: digest.trim_start_matches("sha256:").to_owned(),
-        size: table::size(size),
+        size: listing::size(size),
         created: clock::local_time(),
         key,
     })

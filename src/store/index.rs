@@ -9,7 +9,7 @@ use miniserde::json::{self, Array, Object, Value};
 
 use super::Image;
 use crate::error::{Because, Error, Result};
-use crate::json::bounds::{self, Limits};
+use crate::site::json::bounds::{self, Limits};
 
 /// Bytes of an index of more than ten thousand images.
 const MAX_SIZE: u64 = 8 << 20;

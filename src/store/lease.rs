@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::lock::{remove_own, take_away_abandoned};
 use super::lockfile::{self, LockFile};
-use super::owner::Owner;
+use super::process_id::Owner;
 use crate::error::{Because, Result};
 
 /// How often who waits looks again: rarely after a while, since thousands may wait.

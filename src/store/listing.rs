@@ -1,7 +1,7 @@
 //! The output of `sarus images`: for people [`table`], for programs [`json`] and [`names`].
 
 use super::Image;
-use crate::reference::{full_label, repository_label, tag_label};
+use crate::image::reference::{full_label, repository_label, tag_label};
 use miniserde::Serialize;
 
 /// As many digits of a digest as tell images apart.
@@ -55,7 +55,7 @@ struct Row<'a> {
 /// The images as an array in JSON: what [`table`] has, and more.
 #[must_use]
 pub fn json(images: &[Image]) -> String {
-    crate::json::write(&images.iter().map(row).collect::<Vec<_>>())
+    crate::site::json::write(&images.iter().map(row).collect::<Vec<_>>())
 }
 
 fn row(image: &Image) -> Row<'_> {

@@ -16,7 +16,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::lockfile::{self, LockFile};
-use super::owner::{Owner, is_abandoned};
+use super::process_id::{Owner, is_abandoned};
 use crate::error::{Because, Error, Result};
 use crate::log;
 

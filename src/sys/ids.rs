@@ -3,8 +3,8 @@
 //! Everything here changes the calling thread only, as the kernel does; the program has one thread
 //! whenever it holds privileges. See credentials(7) and setresuid(2).
 
-use super::signal;
 use crate::error::{Because, Error, Result};
+use crate::sys::process::signals;
 use crate::user::User;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{
@@ -129,7 +129,7 @@ pub fn as_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Those of `work`, or when the kernel refuses the change.
 pub(super) fn unsignalled<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
     let caller = rustix::process::getuid();
-    let mask = signal::block_all()?;
+    let mask = signals::block_all()?;
     let result =
         set_thread_res_uid(Some(Uid::ROOT), None, None).map_err(Into::into).and_then(|()| {
             let result = work();

@@ -2,8 +2,8 @@
 //! changed as the site says. Manual, "Environmental Transfer", "NVIDIA GPU support" and
 //! `environment` of the configuration file reference.
 
-use crate::config::Environment;
 use crate::log;
+use crate::site::config::Environment;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 

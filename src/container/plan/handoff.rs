@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::log::Level;
-use crate::sys::limits::Limits;
+use crate::sys::process::limits::Limits;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 
@@ -26,7 +26,7 @@ pub fn first_stream(pmi: bool) -> RawFd {
 /// The options of `launch`: how the last step is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handoff {
-    /// The descriptor for [`announce`](crate::sys::announce::announce).
+    /// The descriptor for [`announce`](crate::sys::process::start_notify::announce).
     pub socket: RawFd,
     /// The first of the caller's streams; none with a terminal of the container's own.
     pub streams: Option<RawFd>,

@@ -6,9 +6,9 @@
 //! confines the root file system, and the last one makes sure that nobody moved the mounts that
 //! root relies on.
 
-use crate::config::Hook;
-use crate::sys::limits::Limits;
-use crate::sys::open::FileId;
+use crate::site::config::Hook;
+use crate::sys::fs::resolve::FileId;
+use crate::sys::process::limits::Limits;
 use miniserde::json::{Object, Value};
 use std::path::{Path, PathBuf};
 

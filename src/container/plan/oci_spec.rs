@@ -2,7 +2,7 @@
 //! fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 
 use super::hooks::{self, StagedHook};
-use super::pid::PidNamespace;
+use super::namespaces::PidNamespace;
 use super::{Bundle, LAUNCH};
 use crate::log;
 use crate::sys::terminal::Size;

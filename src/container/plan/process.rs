@@ -2,7 +2,7 @@
 //! Manual, "Image entrypoint and default arguments" and "Working directory".
 
 use crate::error::{Error, Result};
-use crate::image::Metadata;
+use crate::image::metadata::Metadata;
 use std::ffi::OsString;
 
 /// The `--entrypoint` of a command line.

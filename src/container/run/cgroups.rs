@@ -9,9 +9,9 @@
 use super::execute::FAILED;
 use crate::error::{Because, Error, Result};
 use crate::log;
-use crate::sys::mount::{self, Restrictions};
-use crate::sys::pidfd::Process;
+use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::process;
+use crate::sys::process::pidfd::Process;
 use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::fs::{Mode, OFlags};

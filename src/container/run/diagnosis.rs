@@ -4,8 +4,8 @@
 //! its log does. runc logs as `time="…" level=error msg="…"`, crun in plain text.
 
 use super::supervise::End;
-use crate::bundle::hooks::StagedHook;
-use crate::bundle::{Bundle, HOOKS_OUTPUT};
+use crate::container::plan::hooks::StagedHook;
+use crate::container::plan::{Bundle, HOOKS_OUTPUT};
 use crate::error::Error;
 use crate::log;
 use rustix::fd::OwnedFd;
@@ -129,8 +129,8 @@ fn hook_named_in(why: &str, hooks: &[StagedHook]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::hooks::{Confinement, arrange};
-    use crate::config::Hook;
+    use crate::container::plan::hooks::{Confinement, arrange};
+    use crate::site::config::Hook;
     use std::path::Path;
 
     #[test]

@@ -7,17 +7,19 @@ use super::cgroups::{self, Janitor};
 use super::oci_runtime::{Kind, OciRuntime};
 use super::supervise::{End, Watch};
 use super::{diagnosis, files};
-use crate::bundle::hooks::{StagedHook, VERIFIED};
-use crate::bundle::pid::PidNamespace;
-use crate::bundle::{Bundle, spec};
-use crate::config::Config;
+use crate::container::plan::Bundle;
+use crate::container::plan::hooks::{StagedHook, VERIFIED};
+use crate::container::plan::namespaces::PidNamespace;
+use crate::container::plan::oci_spec;
 use crate::error::{Because, Error, Result};
-use crate::sys::announce::{Listener, Started};
-use crate::sys::contained::{self, Program};
-use crate::sys::guardian::Places;
-use crate::sys::signal::Signals;
+use crate::site::config::Config;
+use crate::sys::process::runtime_child::{self, Program};
+use crate::sys::process::signals::Signals;
+use crate::sys::process::start_notify::{Listener, Started};
+use crate::sys::process::supervisor;
+use crate::sys::process::supervisor::Places;
+use crate::sys::random;
 use crate::sys::terminal::Terminal;
-use crate::sys::{guardian, random};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode};
 use std::ffi::OsString;
@@ -60,14 +62,14 @@ pub fn run(
         stderr,
         takes_stdio: runtime.kind != Kind::Runc,
         prepare: &|pid| {
-            let text = spec::config_json(bundle, hooks, pid, cgroup.as_deref());
+            let text = oci_spec::config_json(bundle, hooks, pid, cgroup.as_deref());
             files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
         },
     };
     let janitor = needs_janitor.then(|| Janitor::start(&id, terminal.as_ref())).transpose()?;
     let child = match bundle.pid {
-        PidNamespace::Private => contained::spawn_in_namespace(program, places),
-        PidNamespace::Host => guardian::spawn_guarded(program, places),
+        PidNamespace::Private => runtime_child::spawn_in_namespace(program, places),
+        PidNamespace::Host => supervisor::spawn_guarded(program, places),
     };
     if let Some(janitor) = &janitor {
         janitor.expect(child.as_ref().ok().map(|child| child.child));

@@ -1,9 +1,9 @@
 //! Files that the engine writes: into the bundle, and the few of `/etc` that a program on a cluster
 //! needs from the host.
 
-use crate::bundle::Bundle;
-use crate::config::Config;
+use crate::container::plan::Bundle;
 use crate::error::{Because, Error, Result};
+use crate::site::config::Config;
 use crate::sys::ids;
 use crate::user::User;
 use rustix::fd::{AsFd, OwnedFd};

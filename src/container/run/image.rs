@@ -2,7 +2,7 @@
 
 use crate::error::{Because, Error, Result};
 use crate::squashfs::validate;
-use crate::sys::open;
+use crate::sys::fs::resolve;
 use crate::user::User;
 use rustix::fd::OwnedFd;
 use std::fs::File;
@@ -33,7 +33,7 @@ impl Image {
     /// If the file cannot be opened, if its content is not under the control of `user` or root alone,
     /// or if it is not a valid image.
     pub fn open(path: &Path, name: String, user: &User, accepted: &[&str]) -> Result<Self> {
-        let file = File::from(open::regular_file(path)?);
+        let file = File::from(resolve::regular_file(path)?);
         check(&file, user, accepted).because(|| format!("cannot use the image {name}"))?;
         Ok(Self { file: file.into(), name })
     }

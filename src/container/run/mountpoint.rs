@@ -6,10 +6,12 @@
 
 use super::files;
 use super::rootfs::Rootfs;
-use crate::config::UserMounts;
 use crate::error::{Because, Error, Result};
-use crate::reserved;
-use crate::sys::{ids, mount, open};
+use crate::site::config::UserMounts;
+use crate::site::reserved;
+use crate::sys::fs::mount;
+use crate::sys::fs::resolve;
+use crate::sys::ids;
 use crate::user::User;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -38,7 +40,7 @@ pub fn find<'a>(rootfs: &'a Rootfs, destination: &Path) -> Result<Place<'a>> {
     let find = |count: usize| {
         let path: PathBuf = names.iter().take(count).collect();
         let path = if count == 0 { Path::new(".") } else { &path };
-        open::find_beneath(&rootfs.root, path, OFlags::PATH)
+        resolve::find_beneath(&rootfs.root, path, OFlags::PATH)
     };
     for count in (0..=names.len()).rev() {
         if let Some(found) = find(count)? {

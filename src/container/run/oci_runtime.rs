@@ -3,12 +3,13 @@
 //! Asking costs a start of the runtime, some 10 ms for runc. So the answer is kept in [`CACHE`], a
 //! directory of root's in memory, for the very file that gave it.
 
-use crate::config::Config;
 use crate::error::{Because, Error, Result};
 use crate::log;
-use crate::sys::open::{self, FileId};
-use crate::sys::{ids, output};
-use crate::trust;
+use crate::site::config::Config;
+use crate::site::trust;
+use crate::sys::fs::resolve::{self, FileId};
+use crate::sys::ids;
+use crate::sys::process::output;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use std::io::Write;
@@ -129,7 +130,7 @@ fn cache_name(program: &OwnedFd) -> Result<String> {
 
 /// Size and times of a program: whoever changes it changes these.
 fn stamp(program: &OwnedFd) -> Result<String> {
-    let status = open::status(program).because(|| "cannot stat the OCI runtime".into())?;
+    let status = resolve::status(program).because(|| "cannot stat the OCI runtime".into())?;
     let rustix::fs::Stat { st_size, st_mtime, st_mtime_nsec, st_ctime, st_ctime_nsec, .. } = status;
     Ok(format!("{st_size} {st_mtime}.{st_mtime_nsec} {st_ctime}.{st_ctime_nsec}"))
 }

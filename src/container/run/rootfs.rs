@@ -4,11 +4,11 @@
 //! links are never followed out of it. Manual, "Root filesystem".
 
 use super::{Image, files};
-use crate::bundle::Bundle;
-use crate::config::Config;
+use crate::container::plan::Bundle;
 use crate::error::{Because, Error, Result};
-use crate::sys::loopdev;
-use crate::sys::mount::{self, Restrictions};
+use crate::site::config::Config;
+use crate::sys::fs::loop_device;
+use crate::sys::fs::mount::{self, Restrictions};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 
@@ -66,7 +66,7 @@ fn subdirectory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
 fn mount_image(place: &OwnedFd, image: &Image) -> Result<()> {
     let cannot = || format!("cannot mount the image {}", image.name);
     let compressor = Compressor::of(image).because(cannot)?;
-    let device = loopdev::attach(&image.file).because(cannot)?;
+    let device = loop_device::attach(&image.file).because(cannot)?;
     let restrictions = Restrictions { readonly: true, ..CONFINED };
     let lower = subdirectory(place, LOWER)?;
     mount::filesystem("squashfs", &device.path, &lower, restrictions, "").map_err(|error| {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::{HOME, KEYS, SUBSYSTEM};
 use crate::error::{Because, Error, Result};
 use crate::log;
-use crate::sys::daemon;
+use crate::sys::process::daemon;
 
 /// sshd listens within milliseconds, but a node may be busy with the start of a hundred ranks.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::format;
 use crate::error::{Because, Error, Result};
 use crate::store::lock;
-use crate::sys::open;
+use crate::sys::fs::resolve;
 
 /// The pair of the daemons. The name of its public part has `.pub` added.
 pub const HOST: &str = "ssh_host_ed25519_key";
@@ -111,8 +111,8 @@ impl Keys {
         if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(self.missing(name));
         }
-        let file = open::regular_file(&path)?;
-        let status = open::status(&file).because(what)?;
+        let file = resolve::regular_file(&path)?;
+        let status = resolve::status(&file).because(what)?;
         judge(&status, if public { 0o022 } else { 0o077 }).because(what)?;
         crate::hook::read_text(fs::File::from(file), MAX_KEY).because(what)
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::archive::{Data, Kind, Member, Members, Sparse, Tape};
 use crate::error::{Because, Error, Result};
+use crate::import::tar::{Data, Kind, Member, Members, Sparse, Tape};
 
 /// Longest path, as the kernel's `PATH_MAX` without its final zero byte.
 const MAX_PATH: usize = 4095;

@@ -5,9 +5,9 @@ use std::io::{self, BufRead, BufReader, Read};
 use flate2::bufread::GzDecoder;
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
-use crate::blob::{Blob, BlobReader};
-use crate::digest::{Hasher, HashingReader};
 use crate::error::{Because, Error, Result};
+use crate::image::digest::{Hasher, HashingReader};
+use crate::import::blob::{Blob, BlobReader};
 
 /// Largest zstd window, as log2 of its bytes: what `zstd -d` takes without `--long`.
 pub(super) const MAX_WINDOW_LOG: u32 = 27;
@@ -24,7 +24,7 @@ impl Compression {
     /// Looks at the first bytes of `blob`.
     pub fn of(blob: &Blob) -> Result<Self> {
         let mut magic = [0; 6];
-        crate::archive::read_all(&mut blob.reader(), &mut magic)?;
+        crate::import::tar::read_all(&mut blob.reader(), &mut magic)?;
         match magic {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Self::Zstd),

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
+use ::tar::{Builder, Header};
 use flate2::write::GzEncoder;
-use tar::{Builder, Header};
 
 use super::*;
 

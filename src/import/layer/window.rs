@@ -6,8 +6,8 @@
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::blob::Blob;
 use crate::error::Result;
+use crate::import::blob::Blob;
 
 /// In bytes: one decoder with the largest window that is taken, or many usual ones.
 const ALL: u64 = 160 << 20;
@@ -34,7 +34,7 @@ impl Windows {
     /// may not ask for more than the first, or than all usually do.
     pub fn take(&self, blob: &Blob) -> Result<Window<'_>> {
         let mut header = [0; 14];
-        crate::archive::read_all(&mut blob.reader(), &mut header)?;
+        crate::import::tar::read_all(&mut blob.reader(), &mut header)?;
         let size = size(&header);
         let full = |taken: &mut u64| *taken > 0 && taken.saturating_add(size) > ALL;
         let taken = self.freed.wait_while(self.lock(), full);

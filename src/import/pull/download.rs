@@ -6,12 +6,12 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use crate::blob::{Arrival, Blob};
-use crate::digest::Hasher;
+use crate::cli::progress::Row;
 use crate::error::{Because, Error, Result};
-use crate::progress::Row;
+use crate::image::digest::Hasher;
+use crate::import::blob::{Arrival, Blob};
+use crate::import::source::remote::Part;
 use crate::registry::{Backoff, Kind, Registry, Transfer};
-use crate::source::remote::Part;
 use crate::store::{Cache, Partial, Slot};
 
 /// What is read and written at a time.

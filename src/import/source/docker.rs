@@ -5,9 +5,9 @@ use miniserde::Deserialize;
 
 use super::files::Files;
 use super::{Choice, Image, MAX_JSON, ambiguous, assemble, manifest, same_name};
-use crate::digest::Digest;
 use crate::error::{Because, Error, Result};
-use crate::layer::{Expected, Source};
+use crate::image::digest::Digest;
+use crate::import::layer::{Expected, Source};
 
 /// One image of `manifest.json`.
 #[derive(Debug, Deserialize)]

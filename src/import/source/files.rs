@@ -7,12 +7,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::archive::{self, Data, Kind, Members};
-use crate::blob::Blob;
+use crate::cli::progress::{Meter, Progress};
 use crate::error::{Because, Error, Result};
-use crate::layer::inflated;
-use crate::progress::{Meter, Progress};
-use crate::temp::Space;
+use crate::import::blob::Blob;
+use crate::import::layer::inflated;
+use crate::import::tar::{self, Data, Kind, Members};
+use crate::import::temp::Space;
 
 /// Most files of an archive: a few for each layer, of each image in it.
 const MAX_FILES: usize = 100_000;
@@ -147,7 +147,7 @@ fn kept(mut file: File, space: &Space, meter: &Meter) -> Result<Blob> {
 fn index(blob: &Blob) -> Result<HashMap<String, Found>> {
     let mut members = Members::of(blob);
     let mut index = HashMap::new();
-    while let Some(archive::Member { path, kind, .. }) = members.next()? {
+    while let Some(tar::Member { path, kind, .. }) = members.next()? {
         if index.len() >= MAX_FILES {
             return Err(Error::new(format!("more than {MAX_FILES} files in it")));
         }

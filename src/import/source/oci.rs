@@ -2,11 +2,11 @@
 //! a configuration and layers, each by digest and size.
 
 use super::files::Files;
-use super::manifest::{Descriptor, Document};
-use super::{Choice, Image, MAX_JSON, Platform, ambiguous, assemble, same_name};
-use crate::blob::Blob;
+use super::{Choice, Image, MAX_JSON, TargetPlatform, ambiguous, assemble, same_name};
 use crate::error::{Because, Error, Result};
-use crate::layer::{Expected, Source};
+use crate::image::manifest::{Descriptor, Document};
+use crate::import::blob::Blob;
+use crate::import::layer::{Expected, Source};
 
 /// Deepest nesting of indexes: one is usual, two are known.
 pub(super) const MAX_NESTING: usize = 4;
@@ -53,26 +53,29 @@ fn open(files: &Files, descriptor: &Descriptor) -> Result<Blob> {
 fn read(files: &Files, descriptor: &Descriptor) -> Result<Vec<u8>> {
     let about = || format!("cannot read blob {:.100}", descriptor.digest);
     let bytes = open(files, descriptor)?.bytes(MAX_JSON).because(about)?;
-    let mut hasher = crate::digest::Hasher::default();
+    let mut hasher = crate::image::digest::Hasher::default();
     hasher.update(&bytes);
     hasher.check(descriptor.digest()?).because(about)?;
     Ok(bytes)
 }
 
 /// The images and indexes that may serve `platform`; there is one at least.
-fn fitting<'a>(manifests: &'a [Descriptor], platform: &Platform) -> Result<Vec<&'a Descriptor>> {
+fn fitting<'a>(
+    manifests: &'a [Descriptor],
+    platform: &TargetPlatform,
+) -> Result<Vec<&'a Descriptor>> {
     let images: Vec<_> = manifests.iter().filter(|manifest| manifest.is_image()).collect();
     let fits = |image: &&Descriptor| fit(platform, image).is_some();
     let fitting: Vec<_> = images.iter().copied().filter(fits).collect();
     if fitting.is_empty() { Err(nothing_fits(&images, platform)) } else { Ok(fitting) }
 }
 
-fn fit(platform: &Platform, image: &Descriptor) -> Option<u32> {
+fn fit(platform: &TargetPlatform, image: &Descriptor) -> Option<u32> {
     image.platform.as_ref().map_or(Some(0), |offered| platform.fit(offered))
 }
 
 /// The best of those that fit; the first of several that fit alike.
-fn best<'a>(fitting: Vec<&'a Descriptor>, platform: &Platform) -> Result<&'a Descriptor> {
+fn best<'a>(fitting: Vec<&'a Descriptor>, platform: &TargetPlatform) -> Result<&'a Descriptor> {
     let best = fitting.into_iter().min_by_key(|image| fit(platform, image));
     best.ok_or_else(|| Error::new("it holds no image"))
 }
@@ -80,7 +83,7 @@ fn best<'a>(fitting: Vec<&'a Descriptor>, platform: &Platform) -> Result<&'a Des
 /// The manifest or index that fits `platform` best.
 pub(super) fn for_platform<'a>(
     manifests: &'a [Descriptor],
-    platform: &Platform,
+    platform: &TargetPlatform,
 ) -> Result<&'a Descriptor> {
     best(fitting(manifests, platform)?, platform)
 }
@@ -110,7 +113,7 @@ fn choose<'a>(manifests: &'a [Descriptor], choice: &Choice) -> Result<&'a Descri
 }
 
 #[cold]
-fn nothing_fits(images: &[&Descriptor], wanted: &Platform) -> Error {
+fn nothing_fits(images: &[&Descriptor], wanted: &TargetPlatform) -> Error {
     let platforms: Vec<_> =
         images.iter().filter_map(|image| image.platform.as_ref()).map(|of| of.text()).collect();
     if platforms.is_empty() {

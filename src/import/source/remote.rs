@@ -1,12 +1,12 @@
 //! An image in a registry: its manifest leads to a configuration and layers, which are yet to be
 //! fetched.
 
-use super::manifest::{self, Descriptor, Document};
-use super::{Choice, Image, Platform, assemble, oci};
-use crate::digest::Digest;
+use super::{Choice, Image, TargetPlatform, assemble, oci};
 use crate::error::{Because, Error, Result};
-use crate::layer::{MAX_LAYERS, Source};
-use crate::reference::Reference;
+use crate::image::digest::Digest;
+use crate::image::manifest::{self, Descriptor, Document};
+use crate::image::reference::Reference;
+use crate::import::layer::{MAX_LAYERS, Source};
 use crate::registry::Registry;
 
 /// What an image in a registry consists of.
@@ -42,7 +42,11 @@ impl Part {
 ///
 /// # Errors
 /// When there is no such image, it is for other platforms only, or it is no image at all.
-pub fn resolve(registry: &Registry, reference: &Reference, platform: &Platform) -> Result<Remote> {
+pub fn resolve(
+    registry: &Registry,
+    reference: &Reference,
+    platform: &TargetPlatform,
+) -> Result<Remote> {
     let mut which = reference.digest.clone().unwrap_or_else(|| reference.tag.clone());
     for _ in 0..oci::MAX_NESTING {
         let sent = registry.manifest(&which)?;
@@ -84,7 +88,7 @@ impl Remote {
     pub fn image(
         &self,
         config: &[u8],
-        platform: &Platform,
+        platform: &TargetPlatform,
         layer: impl Fn(&Part) -> Source,
     ) -> Result<Image> {
         let offered: manifest::Config =

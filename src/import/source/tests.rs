@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tar::{Builder, EntryType, Header};
 
 use super::*;
-use crate::layer::Expected;
+use crate::import::layer::Expected;
 
 /// A file of a test's own that goes away with it.
 struct Scratch(PathBuf);
@@ -31,7 +31,7 @@ impl Drop for Scratch {
 }
 
 fn choice(name: &str) -> Choice {
-    Choice { name: name.into(), platform: Platform::parse("linux/amd64").unwrap() }
+    Choice { name: name.into(), platform: TargetPlatform::parse("linux/amd64").unwrap() }
 }
 
 fn opened(path: &Scratch, name: &str) -> Result<Image> {
@@ -334,7 +334,7 @@ fn platforms_are_ranked() {
     let of = |text: &str| {
         let mut parts = text.split('/').map(String::from);
         let (os, architecture) = (parts.next().unwrap(), parts.next().unwrap());
-        manifest::PlatformOf { os, architecture, variant: parts.next() }
+        crate::image::platform::Platform { os, architecture, variant: parts.next() }
     };
     let cases = [
         ("linux/amd64", "linux/amd64", Some(0)),
@@ -348,12 +348,12 @@ fn platforms_are_ranked() {
         ("linux/arm/v6", "linux/arm/v7", None),
     ];
     for (wanted, offered, expected) in cases {
-        let wanted = Platform::parse(wanted).unwrap();
+        let wanted = TargetPlatform::parse(wanted).unwrap();
         assert_eq!(wanted.fit(&of(offered)), expected, "{wanted} {offered}");
     }
     assert!(
         ["", "linux", "windows/amd64", "linux/", "linux/a/b/c"]
             .iter()
-            .all(|text| Platform::parse(text).is_err())
+            .all(|text| TargetPlatform::parse(text).is_err())
     );
 }

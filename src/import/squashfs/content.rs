@@ -4,9 +4,9 @@ use std::io::{self, Read};
 
 use super::BLOCK;
 use super::pool::Queue;
-use crate::blob::Blob;
-use crate::progress::Meter;
-use crate::tree::Content;
+use crate::cli::progress::Meter;
+use crate::import::blob::Blob;
+use crate::import::tree::Content;
 
 /// Reads a file's content, holes as zeros. One exists for each file of an image: kept small.
 pub struct ContentReader<'a> {

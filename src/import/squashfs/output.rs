@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::io::{Result, Seek, SeekFrom, Write};
 
-use super::validate::RESERVED;
-use crate::sys::writeback;
+use crate::squashfs::validate::RESERVED;
+use crate::sys::fs::writeback;
 
 /// How many bytes are handed to the disk at a time: large enough to be written in one piece.
 const STRIDE: u64 = 16 << 20;

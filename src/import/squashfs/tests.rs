@@ -7,7 +7,7 @@ use std::sync::Arc;
 use backhand::compression::CompressionAction;
 
 use super::*;
-use crate::archive::{Extent, Sparse};
+use crate::import::tar::{Extent, Sparse};
 
 const ALL: [Compression; 4] =
     [Compression::Zstd(3), Compression::Gzip(6), Compression::Lz4, Compression::None];
@@ -123,7 +123,7 @@ fn holes_read_as_zeros() {
 
 #[test]
 fn what_squashfs_cannot_hold_is_told() {
-    let entry = |path: &str, what| crate::layer::Entry {
+    let entry = |path: &str, what| crate::import::layer::Entry {
         path: path.as_bytes().into(),
         what,
         mode: 0o644,
@@ -131,8 +131,8 @@ fn what_squashfs_cannot_hold_is_told() {
     };
     let huge = Arc::new(Sparse { length: MAX_TOTAL + 1, extents: vec![] });
     let cases = [
-        (crate::layer::What::Symlink(vec![b'x'; 256].into()), "its link has 256 bytes"),
-        (crate::layer::What::Sparse(huge), "more than 1 TiB"),
+        (crate::import::layer::What::Symlink(vec![b'x'; 256].into()), "its link has 256 bytes"),
+        (crate::import::layer::What::Sparse(huge), "more than 1 TiB"),
     ];
     for (what, expected) in cases {
         let mut tree = Tree::new();

@@ -6,9 +6,9 @@
 use tar::{Builder, EntryType, Header};
 
 use super::*;
-use crate::archive::Members;
-use crate::blob::Blob;
-use crate::layer;
+use crate::import::blob::Blob;
+use crate::import::layer;
+use crate::import::tar::Members;
 
 fn tar_of(lines: &[&str]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());

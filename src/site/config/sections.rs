@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::json::{Object, Value};
 use crate::log::Level;
-use crate::reserved;
-use crate::trust::Checks;
+use crate::site::json::{Object, Value};
+use crate::site::reserved;
+use crate::site::trust::Checks;
 
 /// The file system that a container's bundle lies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -65,7 +65,7 @@ fn skip_string(bytes: &mut std::str::Bytes<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nonsense::{Numbers, spoil};
+    use crate::mutate::{Numbers, spoil};
     use miniserde::json::Value;
 
     fn passes(text: &str, depth: usize, values: usize) -> bool {

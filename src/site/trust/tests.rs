@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// A root directory of the test's own, in which this user plays root's part.
 struct Site {
     root: PathBuf,
-    judge: Judge,
+    verifier: Verifier,
 }
 
 impl Site {
@@ -19,12 +19,12 @@ impl Site {
             fs::create_dir(root.join(directory)).unwrap();
             fs::set_permissions(root.join(directory), fs::Permissions::from_mode(mode)).unwrap();
         }
-        let judge = Judge {
+        let verifier = Verifier {
             root: fs::File::open(&root).unwrap().into(),
             owner: rustix::process::getuid().as_raw(),
             checks: Checks::On,
         };
-        let site = Self { root, judge };
+        let site = Self { root, verifier };
         site.file("opt/etc/good", 0o644);
         site.file("tmp/file", 0o644);
         site.file("group/file", 0o755);
@@ -48,7 +48,7 @@ impl Site {
     }
 
     fn read(&self, path: &str) -> String {
-        match self.judge.read(Path::new(path), 100) {
+        match self.verifier.read(Path::new(path), 100) {
             Ok(text) => text,
             Err(error) => format!("! {error}; {}", error.advice().unwrap_or("-")),
         }
@@ -102,11 +102,11 @@ fn only_what_nobody_else_can_change_is_read() {
 #[test]
 fn the_wrong_owner_is_named_where_it_first_shows() {
     let mut site = Site::new("owner");
-    let uid = site.judge.owner;
-    site.judge.owner += 1;
+    let uid = site.verifier.owner;
+    site.verifier.owner += 1;
     let expected = format!("! cannot trust /sbin/good: / is owned by uid {uid}; chown -h root /");
     assert_eq!(site.read("/sbin/good"), expected);
-    site.judge.checks = Checks::Off;
+    site.verifier.checks = Checks::Off;
     assert_eq!(site.read("/sbin/good"), "text");
 }
 
@@ -120,24 +120,24 @@ fn content_is_bounded_and_text() {
         site.read("/opt/binary"),
         "! cannot read /opt/binary: invalid utf-8 sequence of 1 bytes from index 2; -"
     );
-    rustix::fs::mkfifoat(&site.judge.root, "opt/pipe", Mode::from_raw_mode(0o600)).unwrap();
+    rustix::fs::mkfifoat(&site.verifier.root, "opt/pipe", Mode::from_raw_mode(0o600)).unwrap();
     assert_eq!(site.read("/opt/pipe"), "! cannot read /opt/pipe: not a file; -");
 }
 
 #[test]
 fn programs_are_executable_files() {
     let site = Site::new("program");
-    let program = |path: &str| site.judge.program(Path::new(path)).map_err(|e| e.to_string());
+    let program = |path: &str| site.verifier.program(Path::new(path)).map_err(|e| e.to_string());
     assert!(program("/opt/program").is_ok());
     assert_eq!(program("/opt/etc/good").unwrap_err(), "cannot use /opt/etc/good: not executable");
     assert_eq!(program("/opt").unwrap_err(), "cannot use /opt: not a file");
-    assert!(site.judge.find(Path::new("/opt/missing")).unwrap().is_none());
+    assert!(site.verifier.find(Path::new("/opt/missing")).unwrap().is_none());
 }
 
 #[test]
 fn trees_are_looked_into() {
     let site = Site::new("tree");
-    let tree = || site.judge.tree(Path::new("/opt")).map(drop).map_err(|e| e.to_string());
+    let tree = || site.verifier.tree(Path::new("/opt")).map(drop).map_err(|e| e.to_string());
     let remove = |path: &str| fs::remove_file(site.root.join(path)).unwrap();
     assert!(tree().is_err());
     remove("opt/etc/open");

@@ -3,9 +3,9 @@
 //! Containers of the same image share the device, so that the kernel has one squashfs superblock
 //! and one page cache for all of them. Start at [`attach`]. See loop(4).
 
-use super::ids;
 use crate::error::{Because, Result};
 use crate::log;
+use crate::sys::ids;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::os::unix::ffi::OsStrExt;
@@ -98,7 +98,7 @@ type Failure = (String, std::io::Error);
 /// When there is no loop driver, or no device can be had in half a minute.
 pub fn attach(image: impl AsFd) -> Result<LoopDevice> {
     let stat = rustix::fs::fstat(&image).because(|| "cannot stat the image file".into())?;
-    let name = std::fs::read_link(super::mount::proc_path(image.as_fd()))
+    let name = std::fs::read_link(crate::sys::fs::mount::proc_path(image.as_fd()))
         .because(|| "cannot name the image file".into())?;
     let find = || find(&name, stat.st_dev, stat.st_ino);
     // Most starts find one, and need no lock.

@@ -3,8 +3,8 @@
 //! New calls (`open_tree`, `mount_setattr`, `move_mount`: Linux 5.2 and 5.12) are tried first and
 //! `mount_compat` serves where the kernel does not know them. See mount(2), mount_setattr(2).
 
-use super::mount_compat;
 use crate::error::{Because, Error, Result};
+use crate::sys::fs::mount_compat;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;

@@ -4,8 +4,8 @@
 //! The copy is visible in our own mount namespace meanwhile, where no process of the user exists
 //! yet. See proc(5), `/proc/pid/mountinfo`.
 
-use super::mount::{Restrictions, proc_path};
 use crate::error::{Because, Error, Result};
+use crate::sys::fs::mount::{Restrictions, proc_path};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 /// As `mount::bind`.
-pub(super) fn bind(
+pub(in crate::sys) fn bind(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
     restrictions: Restrictions,
@@ -110,7 +110,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 }
 
 /// The number of the mount that a descriptor is on.
-pub(super) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
+pub(in crate::sys) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
     use rustix::fd::AsRawFd;
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
     let text = std::fs::read_to_string(&path).because(|| format!("cannot read {path}"))?;

@@ -4,8 +4,8 @@
 //! confine it as long as root still has it, by [`Limits::give_to`] in the last hook; the rest, by
 //! [`Limits::give_back`] in `launch`. See getrlimit(2), sched(7), ioprio_set(2), prctl(2).
 
-use super::signal;
 use crate::error::{Because, Error, Result};
+use crate::sys::process::signals;
 use rustix::process::{Resource, getppid, getuid};
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
@@ -254,7 +254,7 @@ const SIGNALS: std::ops::Range<i32> = 1..64;
 
 /// Signals that the caller ignores.
 fn ignored() -> i64 {
-    let ignored = SIGNALS.filter(|number| *number != libc::SIGPIPE && signal::is_ignored(*number));
+    let ignored = SIGNALS.filter(|number| *number != libc::SIGPIPE && signals::is_ignored(*number));
     ignored.fold(0, |bits, number| bits | 1 << (number - 1))
 }
 

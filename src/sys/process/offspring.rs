@@ -1,15 +1,15 @@
 //! All that came from a process: found by parents, signalled one by one. A process group or a session
 //! may hold others too: that of the caller is as often as not a workload manager's.
 
-use super::pidfd::{Process, Stat, own_number};
-use super::process;
+use crate::sys::process;
+use crate::sys::process::pidfd::{Process, Stat, own_number};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 use std::time::Duration;
 
 /// Kills all children of this process, and what comes to it from them, until none is left that runs.
 /// Zombies that stay are traced by somebody else, who may never wait for them.
-pub(super) fn end_children() {
+pub(in crate::sys) fn end_children() {
     end(|| {
         let children = children();
         // Who makes processes faster than they are ended is the youngest.
@@ -20,7 +20,7 @@ pub(super) fn end_children() {
 
 /// Ends those children of this process that `is_ours` proves to be of the container, and all that
 /// came from them: children from before the start, and theirs, are the caller's own.
-pub(super) fn end_proven(is_ours: impl Fn(i32) -> bool) {
+pub(in crate::sys) fn end_proven(is_ours: impl Fn(i32) -> bool) {
     let mut known: Vec<Process> = Vec::new();
     end(|| {
         known.retain(|process| !process.has_ended());
@@ -93,7 +93,7 @@ fn children() -> Vec<Process> {
 
 /// Sends `signal` to those of whom `is_meant` among all that came from `root`, but not to `except`.
 /// `root` is a child of ours, or proved to be of the container.
-pub(super) fn signal_offspring(
+pub(in crate::sys) fn signal_offspring(
     root: &Process,
     except: Option<&Process>,
     signal: i32,
@@ -118,7 +118,7 @@ pub(super) fn signal_offspring(
 
 /// Whether nothing is left of what came from `root`, but for `except`, than zombies whose tracers do
 /// not wait for them.
-pub(super) fn are_held(root: &Process, except: &Process) -> bool {
+pub(in crate::sys) fn are_held(root: &Process, except: &Process) -> bool {
     let rest = offspring(root);
     let mut rest = rest.iter().filter(|process| !process.is(except)).peekable();
     rest.peek().is_some() && rest.all(|process| process.untold_end().is_some())

@@ -1,7 +1,7 @@
 //! What a trusted program prints.
 
-use super::ids;
 use crate::error::{Because, Error, Result};
+use crate::sys::ids;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Read;
 use std::os::unix::process::CommandExt;

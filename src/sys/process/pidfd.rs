@@ -1,7 +1,7 @@
 //! Processes that signals are sent to: by a pidfd (pidfd_open(2), Linux 5.3), which stands for the
 //! process itself, whoever gets its number next.
 
-use super::process::{Change, is_readable, wait_for};
+use crate::sys::process::{Change, is_readable, wait_for};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, getpid};
 
@@ -84,12 +84,12 @@ impl Process {
     }
 
     /// Whether both are the same process.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    pub(in crate::sys) fn is(&self, other: &Self) -> bool {
         self.pid == other.pid && self.started.is_some() && self.started == other.started
     }
 
     /// State of the process as long as it has its number.
-    pub(super) fn stat(&self) -> Option<Stat> {
+    pub(in crate::sys) fn stat(&self) -> Option<Stat> {
         let stat = Stat::of(self.pid)?;
         (Some(stat.started) == self.started).then_some(stat)
     }
@@ -163,7 +163,7 @@ impl Process {
 const PIDFD_GET_INFO: u32 = 0xc040_ff0b;
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
-pub(super) fn own_number() -> i32 {
+pub(in crate::sys) fn own_number() -> i32 {
     number(getpid())
 }
 
@@ -173,7 +173,7 @@ fn number(pid: Pid) -> i32 {
 
 /// Fields of `/proc/<pid>/stat`, see proc(5).
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Stat {
+pub(in crate::sys) struct Stat {
     state: char,
     /// Number of the parent.
     pub parent: i32,

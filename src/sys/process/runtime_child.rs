@@ -2,14 +2,16 @@
 //!
 //! Either it is the first process of a PID namespace ([`spawn_in_namespace`]), and the kernel ends
 //! what is in there; or it lives among the processes of the host and a guardian of root's does it
-//! ([`guardian`](super::guardian)).
+//! ([`guardian`](crate::sys::process::supervisor)).
 
-use super::guardian::Places;
-use super::pidfd::Process;
-use super::process::{self, Change};
-use super::signal::Signals;
-use super::{guard, ids, offspring};
 use crate::error::{Because, Result};
+use crate::sys::ids;
+use crate::sys::process::offspring;
+use crate::sys::process::pidfd::Process;
+use crate::sys::process::seccomp;
+use crate::sys::process::signals::Signals;
+use crate::sys::process::supervisor::Places;
+use crate::sys::process::{self, Change};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal};
@@ -57,14 +59,14 @@ pub struct Contained {
     /// The child whose end is the end of everything: what [`process::next_change`] tells of.
     pub child: u32,
     /// The program itself.
-    pub(super) program: Process,
-    pub(super) hold: Hold,
-    pub(super) places: Places,
+    pub(in crate::sys) program: Process,
+    pub(in crate::sys) hold: Hold,
+    pub(in crate::sys) places: Places,
 }
 
 /// What keeps together all that the program starts.
 #[derive(Debug)]
-pub(super) enum Hold {
+pub(in crate::sys) enum Hold {
     /// A PID namespace whose first process the program is. It has ended already where there is none.
     Namespace {
         /// Closed by the kernel when this process ends, and not before.
@@ -172,7 +174,7 @@ pub fn spawn_in_namespace(program: Program<'_>, places: Places) -> Result<Contai
 }
 
 /// Starts `program` as root, after the child has done `first` and what they all do.
-pub(super) fn spawn(
+pub(in crate::sys) fn spawn(
     program: Program<'_>,
     first: impl Fn() -> io::Result<()> + Send + Sync + 'static,
 ) -> Result<Child> {
@@ -201,13 +203,13 @@ pub(super) fn spawn(
             first()?;
             prepare(rustix::process::getpid()).map_err(io::Error::other)?;
             // For all, in case that another one does it too; kernels that cannot are rare and old.
-            guard::keep_owner_of_stdio().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })
+            seccomp::keep_owner_of_stdio().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })
         });
     }
     command.spawn().because(|| format!("cannot execute {}", path.to_string_lossy()))
 }
 
 /// What is said of a child whose parent died at once; nobody hears it.
-pub(super) fn orphaned() -> io::Error {
+pub(in crate::sys) fn orphaned() -> io::Error {
     io::Error::from_raw_os_error(libc::ECHILD)
 }

@@ -173,7 +173,7 @@ impl Mask {
 }
 
 /// Blocks all signals but those that tell of faults of the program; the mask that was there before.
-pub(super) fn block_all() -> std::io::Result<Mask> {
+pub(in crate::sys) fn block_all() -> std::io::Result<Mask> {
     let (mut set, mut before) = (empty_set(), empty_set());
     // SAFETY: the sets are initialised, and the calls write to nothing else.
     let answer = unsafe {
@@ -186,7 +186,7 @@ pub(super) fn block_all() -> std::io::Result<Mask> {
     if answer == 0 { Ok(Mask(before)) } else { Err(std::io::Error::last_os_error()) }
 }
 
-pub(super) fn is_ignored(number: i32) -> bool {
+pub(in crate::sys) fn is_ignored(number: i32) -> bool {
     // SAFETY: all-zero is a valid `sigaction`, which the kernel fills.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -195,7 +195,7 @@ pub(super) fn is_ignored(number: i32) -> bool {
     }
 }
 
-pub(super) fn empty_set() -> libc::sigset_t {
+pub(in crate::sys) fn empty_set() -> libc::sigset_t {
     // SAFETY: all-zero is a valid `sigset_t`, and sigemptyset makes it an empty one.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();

@@ -2,10 +2,10 @@
 //! a message on a socket, with which the kernel gives the sender's number and user as the receiver
 //! sees them, and since Linux 6.5 a pidfd. See unix(7), SCM_CREDENTIALS, SCM_RIGHTS and SCM_PIDFD.
 
-use super::descriptors;
-use super::pidfd::Process;
-use super::terminal::Size;
 use crate::error::{Because, Result};
+use crate::sys::descriptors;
+use crate::sys::process::pidfd::Process;
+use crate::sys::terminal::Size;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::net::{

@@ -4,12 +4,13 @@
 //! the runtime has ended, and everything when the engine has. See PR_SET_CHILD_SUBREAPER and
 //! PR_SET_PDEATHSIG of prctl(2). Start at [`spawn_guarded`].
 
-use super::contained::{Contained, Hold, Program, orphaned, spawn};
-use super::pidfd::Process;
-use super::process::{self, Change};
-use super::signal::Signals;
-use super::{ids, offspring};
 use crate::error::{Because, Error, Result};
+use crate::sys::ids;
+use crate::sys::process::offspring;
+use crate::sys::process::pidfd::Process;
+use crate::sys::process::runtime_child::{Contained, Hold, Program, orphaned, spawn};
+use crate::sys::process::signals::Signals;
+use crate::sys::process::{self, Change};
 use rustix::process::{Pid, Signal, getpid, getppid};
 use std::io::{PipeWriter, Read, Write};
 use std::path::PathBuf;
@@ -145,7 +146,7 @@ pub struct Places {
 
 impl Places {
     /// Whether `process` is in a mount namespace of the container's, not in our own, as hooks are.
-    pub(super) fn are_inside(&self, process: i32) -> bool {
+    pub(in crate::sys) fn are_inside(&self, process: i32) -> bool {
         let ours = mount_namespace(std::process::id());
         let theirs = of_threads(process, |thread| std::fs::read_link(thread.join("ns/mnt")).ok());
         ours.is_some()
@@ -155,7 +156,7 @@ impl Places {
     }
 
     /// Whether `process` sees the container's root file system: runtime, hooks, and the container.
-    pub(super) fn are_seen_by(&self, process: i32) -> bool {
+    pub(in crate::sys) fn are_seen_by(&self, process: i32) -> bool {
         let mounts = of_threads(process, |thread| std::fs::read(thread.join("mountinfo")).ok());
         mounts.is_some_and(|mounts| has_device(&String::from_utf8_lossy(&mounts), &self.root))
     }

@@ -1,0 +1,4 @@
+//! The squashfs format, as far as writer and mount share it, and the check that an image file is
+//! valid before the kernel reads it.
+
+pub mod validate;

@@ -115,7 +115,7 @@ fn nothing_to_run(word: Option<&OsString>) -> Result<u8> {
     match word {
         Some(word) if word != "--help" && word != "-h" && word != "help" => {
             let text = format!("there is no applet '{}'", word.to_string_lossy());
-            Err(Error::new(text).hint("'sarusbox' lists them"))
+            Err(Error::new(text).with_hint("'sarusbox' lists them"))
         }
         _ => {
             log::print(
@@ -135,7 +135,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             report(&error);
-            ExitCode::from(error.code())
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -143,7 +143,7 @@ fn main() -> ExitCode {
 /// The one place where an error is printed.
 fn report(error: &Error) {
     let mut text = format!("sarus: {error}\n");
-    if let Some(hint) = error.advice() {
+    if let Some(hint) = error.hint() {
         text.push_str(&format!("hint: {hint}\n"));
     }
     let text = log::printable(&text, &['\n', '\t']);

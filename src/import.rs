@@ -15,7 +15,7 @@ pub mod tree;
 use std::fs::File;
 
 use crate::cli::progress::{Meter, Progress};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::metadata::Metadata;
 use crate::import::blob::Blob;
@@ -73,7 +73,7 @@ pub fn merge(
     for (index, layer) in layers.into_iter().enumerate() {
         let Layer { name, entries, data: blob, pending: check } = layer;
         let index = u16::try_from(index).map_err(|_| Error::new("too many layers"))?;
-        tree.apply(index, entries).because(|| format!("cannot use layer {name}"))?;
+        tree.apply(index, entries).context(|| format!("cannot use layer {name}"))?;
         data.push(blob);
         pending.extend(check);
     }
@@ -112,7 +112,7 @@ impl Merged {
                     .spawn(move || layer::in_parallel(&pending, workers, &|| {}, Pending::check));
                 let owner = Owner::caller();
                 let size = squashfs::write(tree, &data, owner, compression, out, meter)
-                    .because(|| "cannot make the squashfs image".into());
+                    .context(|| "cannot make the squashfs image".into());
                 // A damaged layer explains more than what the writer made of it.
                 checks.join().map_err(|_| Error::new("a thread failed"))??;
                 size

@@ -38,7 +38,7 @@ pub mod import;
 
 pub mod check;
 
-pub use error::{Because, Error, Result};
+pub use error::{Context, Error, ErrorKind, Result};
 
 #[cfg(test)]
 mod mutate;

@@ -4,7 +4,7 @@ use super::Command;
 use argh::{ArgsInfo, FromArgs};
 use sarus::cli::args::Words;
 use sarus::cli::progress::Progress;
-use sarus::error::{Because, Result};
+use sarus::error::{Context, Result};
 use sarus::image::platform::TargetPlatform;
 use sarus::image::reference::Reference;
 use sarus::import;
@@ -55,7 +55,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let choice = Choice { name: name.into_owned(), platform: TargetPlatform::host() };
     // Help tells what FILE can be.
     let image = source::open(file, &choice, &space, progress)
-        .map_err(|error| if error.advice().is_some() { error } else { command.see(error) })?;
+        .map_err(|error| error.or_hint(command.see_help()))?;
     let pending = repository.begin(&reference)?;
     progress.say("> expand image layers ...");
     for layer in &image.layers {
@@ -65,9 +65,9 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let about = || format!("cannot import into {}", repository.path().display());
     let merged = progress
         .during(stored, |meter| import::merge(image, &space, layer::cores(), meter, &|| {}))
-        .because(about)?;
+        .context(about)?;
     progress.say("> make squashfs ...");
-    let imported = merged.write(compression, pending.file(), progress).because(about)?;
+    let imported = merged.write(compression, pending.file(), progress).context(about)?;
     progress.say("> create metadata ...");
     let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
     log::print(&format!("# created: {}", image.image_path.display()));

@@ -5,7 +5,7 @@ use argh::{ArgsInfo, FromArgs};
 use sarus::cli::args::Words;
 use sarus::cli::progress::Progress;
 use sarus::cli::prompt;
-use sarus::error::{Because, Error, Result};
+use sarus::error::{Context, Error, Result};
 use sarus::image::platform::TargetPlatform;
 use sarus::image::reference::Reference;
 use sarus::import::pull::{self, Order};
@@ -73,7 +73,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let login = login(&given).map_err(|error| command.see(error))?;
     let registry = Registry::new(&reference, settings, login);
     pull::pull(&registry, &order, Progress::new())
-        .because(|| format!("cannot pull {reference}"))?;
+        .context(|| format!("cannot pull {reference}"))?;
     Ok(0)
 }
 
@@ -81,7 +81,7 @@ fn reference(name: &str) -> Result<Reference> {
     let reference: Reference = name.parse()?;
     if reference.server == sarus::image::reference::LOADED {
         return Err(Error::new(format!("cannot pull {reference}: it was loaded from a file"))
-            .hint("load it again by 'sarus load'"));
+            .with_hint("load it again by 'sarus load'"));
     }
     Ok(reference)
 }

@@ -10,7 +10,7 @@ use sarus::container::plan::namespaces::PidNamespace;
 use sarus::container::plan::process::Entrypoint;
 use sarus::container::plan::{self, Bundle, Caller, Options};
 use sarus::container::run::{self, Image, OciRuntime};
-use sarus::error::{Because, Error, Result};
+use sarus::error::{Context, Error, Result};
 use sarus::image::reference::Reference;
 use sarus::log;
 use sarus::site::config::{Config, Installation};
@@ -164,8 +164,9 @@ fn typed(given: Given, args: &[OsString], environment: &Environment) -> Result<(
     // sshd and what it starts end with a namespace of their own; its sessions are no ranks.
     let pid = match (given.pid.map(|text| text.parse()).transpose()?, given.ssh) {
         (Some(PidNamespace::Host), true) => {
-            return Err(Error::new("cannot run with both --ssh and --pid=host")
-                .hint("leave --pid=host out: with --ssh, ranks start in one container of a node"));
+            return Err(Error::new("cannot run with both --ssh and --pid=host").with_hint(
+                "leave --pid=host out: with --ssh, ranks start in one container of a node",
+            ));
         }
         (_, true) => PidNamespace::Private,
         (Some(pid), false) => pid,
@@ -203,7 +204,7 @@ fn require_root() -> Result<()> {
     if ids::is_effective_root() {
         return Ok(());
     }
-    Err(Error::new("cannot run containers: sarus is not installed set-user-id root").hint(
+    Err(Error::new("cannot run containers: sarus is not installed set-user-id root").with_hint(
         "ask the administrator to run configure_installation.sh as root; the file system of the \
          installation must not be mounted nosuid",
     ))
@@ -231,10 +232,11 @@ fn not_available(repository: &Repository, reference: &Reference) -> Error {
     let loaded = reference.clone().for_load();
     match repository.find(&loaded) {
         Ok(Some(_)) => {
-            error.hint(format!("an image of that name was loaded: it is called {loaded}"))
+            error.with_hint(format!("an image of that name was loaded: it is called {loaded}"))
         }
-        _ => error
-            .hint("'sarus images' lists what is here; 'sarus pull' and 'sarus load' bring more"),
+        _ => error.with_hint(
+            "'sarus images' lists what is here; 'sarus pull' and 'sarus load' bring more",
+        ),
     }
 }
 
@@ -242,7 +244,7 @@ fn not_available(repository: &Repository, reference: &Reference) -> Error {
 fn proc_options() -> Result<Vec<String>> {
     let path = "/proc/self/mountinfo";
     // Whoever may mount may do it on any name.
-    let text = std::fs::read(path).because(|| format!("cannot read {path}"))?;
+    let text = std::fs::read(path).context(|| format!("cannot read {path}"))?;
     plan::namespaces::restrictions_of_proc(&String::from_utf8_lossy(&text))
 }
 

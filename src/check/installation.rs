@@ -188,7 +188,7 @@ pub(super) fn storage(report: &mut Report<'_>, config: &Config) {
         Err(_) if !shared.exists() => {
             report.ok(SUBJECT, format!("{} will be made by the first image", shared.display()));
         }
-        Err(error) => report.tell(SUBJECT, Status::Warning, error.to_string(), error.advice()),
+        Err(error) => report.tell(SUBJECT, Status::Warning, error.to_string(), error.hint()),
     }
 }
 

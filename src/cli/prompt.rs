@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::process::signals::Signals;
 
 /// Longest name or password: tokens of some registries take a few KiB.
@@ -45,25 +45,25 @@ fn read_line(attend: impl Fn() -> Result<()>) -> Result<String> {
                 attend()?;
                 continue;
             }
-            other => other.because(about)?,
+            other => other.context(about)?,
         };
         let mut byte = [0];
         match rustix::io::read(stdin.as_fd(), &mut byte) {
-            Ok(0) if line.is_empty() => return Err(Error::new("it ended")).because(about),
+            Ok(0) if line.is_empty() => return Err(Error::new("it ended")).context(about),
             Ok(0) => break,
             Ok(_) if byte == *b"\n" => break,
             Ok(_) => line.extend(byte),
             Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno).because(about),
+            Err(errno) => return Err(errno).context(about),
         }
         if line.len() > MAX_LINE {
-            return Err(Error::new(format!("a line longer than {MAX_LINE} bytes"))).because(about);
+            return Err(Error::new(format!("a line longer than {MAX_LINE} bytes"))).context(about);
         }
     }
     if line.last() == Some(&b'\r') {
         line.pop();
     }
-    String::from_utf8(line).map_err(|_| Error::new("it is not UTF-8")).because(about)
+    String::from_utf8(line).map_err(|_| Error::new("it is not UTF-8")).context(about)
 }
 
 /// A prompt that stands, with the echo as it should be and all signals held back until the echo is
@@ -80,11 +80,11 @@ impl<'a> Hidden<'a> {
         // Before the echo is off, or a signal between the two would leave it so.
         let signals = Signals::take_over(&[])?;
         let before = match secret {
-            true => Some(tcgetattr(std::io::stdin()).because(about)?),
+            true => Some(tcgetattr(std::io::stdin()).context(about)?),
             false => None,
         };
         let hidden = Self { prompt, before, signals };
-        hidden.show().because(about)?;
+        hidden.show().context(about)?;
         Ok(hidden)
     }
 
@@ -114,7 +114,7 @@ impl<'a> Hidden<'a> {
         self.signals.mask_before().restore();
         crate::sys::process::raise(signal.number);
         Signals::take_over(&[])?;
-        self.show().because(|| "cannot turn off the echo of the terminal".into())
+        self.show().context(|| "cannot turn off the echo of the terminal".into())
     }
 
     fn end(self) {

@@ -17,7 +17,7 @@ mod trusted;
 
 use crate::container::plan::hooks::{self, Confinement, StagedHook};
 use crate::container::plan::{Bundle, INIT, LAUNCH, Mount};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::site::config::{Config, RamFilesystem};
 use crate::site::reserved;
@@ -58,7 +58,7 @@ pub fn run(
 ) -> Result<u8> {
     let start = Instant::now();
     // Held open: a namespace without processes would leave its number to the container's.
-    let _held = std::fs::File::open("/proc/self/ns/mnt").because(|| "cannot open /proc".into())?;
+    let _held = std::fs::File::open("/proc/self/ns/mnt").context(|| "cannot open /proc".into())?;
     let host = supervisor::mount_namespace(std::process::id());
     mount::private_namespace()?;
     let trusted = trusted::check(config)?;
@@ -85,7 +85,7 @@ pub fn run(
     }
     drop(sources);
     mountpoint::create_directory(&rootfs, &bundle.user, Path::new(&bundle.directory))
-        .because(|| format!("cannot create the working directory {}", bundle.directory))?;
+        .context(|| format!("cannot create the working directory {}", bundle.directory))?;
     log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
     let hooks = arrange_hooks(config, bundle, &trusted, program, &ours, &rootfs)?;
     execute::run(config, runtime, bundle, &hooks, &place, listener, host)
@@ -126,7 +126,7 @@ pub fn read_group_database(config: &Config, user: &User) -> Result<String> {
 fn open_directory(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
-        .because(|| format!("cannot open {}", path.display()))
+        .context(|| format!("cannot open {}", path.display()))
 }
 
 /// Opens what is mounted, the user's requests with the user's rights.
@@ -146,7 +146,7 @@ fn open_sources(root: &OwnedFd, bundle: &Bundle) -> Result<Vec<OwnedFd>> {
             } else {
                 open(mount).or_else(|_| as_user(mount))
             };
-            file.because(|| cannot_mount(mount))
+            file.context(|| cannot_mount(mount))
         })
         .collect()
 }
@@ -165,9 +165,9 @@ fn prepare_place(config: &Config, below: &OwnedFd) -> Result<OwnedFd> {
     };
     let restrictions = Restrictions { nodev: true, ..Restrictions::default() };
     mount::filesystem(kind, kind, below, restrictions, "mode=755")
-        .because(|| format!("cannot prepare {}", path.display()))?;
+        .context(|| format!("cannot prepare {}", path.display()))?;
     let place = open_directory(path)?;
-    let found = rustix::fs::fstatfs(&place).because(|| "cannot look at the bundle".into())?;
+    let found = rustix::fs::fstatfs(&place).context(|| "cannot look at the bundle".into())?;
     if found.f_type as u64 == magic {
         Ok(place)
     } else {
@@ -178,16 +178,16 @@ fn prepare_place(config: &Config, below: &OwnedFd) -> Result<OwnedFd> {
 
 /// The program that is running, whose applets serve in the container.
 fn this_program(config: &Config, path: &Path) -> Result<OwnedFd> {
-    trust::program(path, config.checks).because(|| "cannot use this program".into())
+    trust::program(path, config.checks).context(|| "cannot use this program".into())
 }
 
 /// Makes a program of the host visible in the container's `/dev`, as `path`.
 fn place_program(rootfs: &rootfs::Rootfs, path: &str, program: &OwnedFd) -> Result<()> {
     let cannot = || format!("cannot provide {path}");
     let name = path.trim_start_matches("/dev/");
-    let target = files::create(&rootfs.dev, name, b"", 0o755, None).because(cannot)?;
+    let target = files::create(&rootfs.dev, name, b"", 0o755, None).context(cannot)?;
     let restrictions = Restrictions { readonly: true, ..Restrictions::default() };
-    mount::bind(program, &target, restrictions).because(cannot)
+    mount::bind(program, &target, restrictions).context(cannot)
 }
 
 /// Mounts what was asked for, where it was asked for.
@@ -198,19 +198,19 @@ fn attach(
     mount: &Mount,
     source: &OwnedFd,
 ) -> Result<()> {
-    reserved::check(&mount.request.destination).because(|| cannot_mount(mount))?;
+    reserved::check(&mount.request.destination).context(|| cannot_mount(mount))?;
     let find = || mountpoint::find(rootfs, &mount.request.destination);
     // The way may lead through the host's directories: what a user may not see there, the engine
     // must not tell.
     let place = if mount.by_user { ids::as_user(&bundle.user, find) } else { find() };
-    let place = place.because(|| cannot_mount(mount))?;
+    let place = place.context(|| cannot_mount(mount))?;
     if mount.by_user {
         place.judge(&config.user_mounts, &bundle.user)
     } else {
         place.judge_for_site()
     }
-    .because(|| cannot_mount(mount))?;
-    let target = place.create_like(source, &bundle.user).because(|| cannot_mount(mount))?;
+    .context(|| cannot_mount(mount))?;
+    let target = place.create_like(source, &bundle.user).context(|| cannot_mount(mount))?;
     let restrictions = Restrictions { readonly: mount.request.readonly, ..Restrictions::default() };
-    mount::bind(source.as_fd(), target.as_fd(), restrictions).because(|| cannot_mount(mount))
+    mount::bind(source.as_fd(), target.as_fd(), restrictions).context(|| cannot_mount(mount))
 }

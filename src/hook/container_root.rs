@@ -18,7 +18,7 @@ use super::Container;
 use super::files::{Tree, directory, kind_of};
 use super::ldcache::{self, Listing};
 use super::library::major;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::site::reserved;
 use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::fs::resolve;
@@ -52,7 +52,7 @@ impl Inside {
         let (host, root) = (directory(Path::new("/"))?, directory(&container.spec.rootfs)?);
         let mut own = vec![mount::id_of(&root)?];
         if own.contains(&mount::id_of(&host)?) {
-            return Err("its root file system is not mounted").because(cannot);
+            return Err("its root file system is not mounted").context(cannot);
         }
         own.extend(own_dev(&host, &root)?);
         let user = container.spec.user.clone();
@@ -66,9 +66,9 @@ impl Inside {
     /// When one of them is not there.
     pub fn replace(&self, source: &Path, target: &Path) -> Result<()> {
         let cannot = || format!("cannot mount the host's {}", source.display());
-        let source = self.source(source).because(cannot)?;
+        let source = self.source(source).context(cannot)?;
         let restrictions = Restrictions { readonly: true, ..Restrictions::default() };
-        self.cover_file(&source, target, restrictions).because(cannot)
+        self.cover_file(&source, target, restrictions).context(cannot)
     }
 
     /// Shows the file `source` in place of the container's file `target`.
@@ -101,10 +101,10 @@ impl Inside {
     fn judge(&self, target: &OwnedFd, exempt: Option<&Path>) -> Result<()> {
         let name = |file: &OwnedFd| std::fs::read_link(mount::proc_path(file.as_fd()));
         let cannot = || "cannot name a mount point of the container".to_owned();
-        let (found, root) = (name(target).because(cannot)?, name(&self.container.root));
-        let inside = found.strip_prefix(root.because(cannot)?).map_err(|_| "it is outside");
+        let (found, root) = (name(target).context(cannot)?, name(&self.container.root));
+        let inside = found.strip_prefix(root.context(cannot)?).map_err(|_| "it is outside");
         // Without the slash that joining an empty path adds.
-        let real: PathBuf = Path::new("/").join(inside.because(cannot)?).components().collect();
+        let real: PathBuf = Path::new("/").join(inside.context(cannot)?).components().collect();
         match exempt {
             Some(exempt) if real == exempt => Ok(()),
             _ => reserved::check(&real),
@@ -126,14 +126,14 @@ impl Inside {
         aliases: &'a [String],
     ) -> Result<Vec<&'a str>> {
         let cannot = || format!("cannot add the host's {}", source.display());
-        let place = self.place(folder, FileType::Directory).because(cannot)?;
+        let place = self.place(folder, FileType::Directory).context(cannot)?;
         let path = folder.join(name);
-        self.clear_dangling(&place, name, &path).because(cannot)?;
+        self.clear_dangling(&place, name, &path).context(cannot)?;
         if self.leads_elsewhere(&path, major(name))? {
-            self.remove_link(&place, name).because(cannot)?;
+            self.remove_link(&place, name).context(cannot)?;
         }
         if self.container.find(&path, OFlags::PATH)?.is_none() {
-            self.create(&place, OsStr::new(name), FileType::RegularFile).because(cannot)?;
+            self.create(&place, OsStr::new(name), FileType::RegularFile).context(cannot)?;
         }
         self.replace(source, &path)?;
         let mut names = vec![name];
@@ -143,9 +143,9 @@ impl Inside {
                 if major(alias).is_none() {
                     continue;
                 }
-                self.remove_link(&place, alias).because(cannot)?;
+                self.remove_link(&place, alias).context(cannot)?;
             }
-            if !self.link_in(&place, alias, &path, Path::new(name)).because(cannot)? {
+            if !self.link_in(&place, alias, &path, Path::new(name)).context(cannot)? {
                 self.replace(source, &path)?;
             }
             names.push(alias);
@@ -191,7 +191,7 @@ impl Inside {
         }
         let link = || {
             rustix::fs::symlinkat(target, place, name)
-                .because(|| format!("cannot create {}", path.display()))
+                .context(|| format!("cannot create {}", path.display()))
         };
         self.create_by(place, &link).map(|()| true)
     }
@@ -202,7 +202,7 @@ impl Inside {
             return Err(Error::new("it is a link in a directory of the host"));
         }
         rustix::fs::unlinkat(place, name, AtFlags::empty())
-            .because(|| format!("cannot remove {name}"))
+            .context(|| format!("cannot remove {name}"))
     }
 
     /// Takes away a link that leads nowhere.
@@ -211,7 +211,7 @@ impl Inside {
         if itself.is_some() && self.container.find(path, OFlags::PATH)?.is_none() {
             let unlink = || {
                 rustix::fs::unlinkat(place, name, AtFlags::empty())
-                    .because(|| format!("cannot replace {}", path.display()))
+                    .context(|| format!("cannot replace {}", path.display()))
             };
             self.create_by(place, &unlink)?;
         }
@@ -226,10 +226,10 @@ impl Inside {
     pub fn cover(&self, source: &Path, folder: &Path, name: &str) -> Result<()> {
         let path = folder.join(name);
         let cannot = || format!("cannot replace {}", path.display());
-        let place = self.place(folder, FileType::Directory).because(cannot)?;
+        let place = self.place(folder, FileType::Directory).context(cannot)?;
         let found = self.container.find(&path, OFlags::PATH | OFlags::NOFOLLOW)?;
         if found.is_some_and(|found| kind_of(found).is_ok_and(|kind| kind == FileType::Symlink)) {
-            self.remove_link(&place, name).because(cannot)?;
+            self.remove_link(&place, name).context(cannot)?;
         }
         self.add(source, folder, name, &[]).map(drop)
     }
@@ -256,14 +256,14 @@ impl Inside {
             _ => FileType::RegularFile,
         };
         // Before anything is created.
-        self.spare_runtime(path).because(cannot)?;
-        let target = self.place(path, kind).because(cannot)?;
-        self.judge(&target, Some(path)).because(cannot)?;
+        self.spare_runtime(path).context(cannot)?;
+        let target = self.place(path, kind).context(cannot)?;
+        self.judge(&target, Some(path)).context(cannot)?;
         if (kind_of(&target)? == FileType::Directory) != (kind == FileType::Directory) {
-            return Err("only one of host and container has a directory there").because(cannot);
+            return Err("only one of host and container has a directory there").context(cannot);
         }
-        let source = self.source(source).because(cannot)?;
-        mount_once(&source, &target, restrictions).because(cannot)
+        let source = self.source(source).context(cannot)?;
+        mount_once(&source, &target, restrictions).context(cannot)
     }
 
     /// Tells whether two paths of the container lead to the same file.
@@ -282,9 +282,9 @@ impl Inside {
         let Some((found, missing)) = deepest.transpose()? else { return Ok(()) };
         let name = |file: &OwnedFd| std::fs::read_link(mount::proc_path(file.as_fd()));
         let cannot = || format!("cannot name {}", path.display());
-        let (found, root) = (name(&found).because(cannot)?, name(&self.container.root));
-        let inside = found.strip_prefix(root.because(cannot)?).map_err(|_| "it is outside");
-        let real = Path::new("/").join(inside.because(cannot)?).join(missing);
+        let (found, root) = (name(&found).context(cannot)?, name(&self.container.root));
+        let inside = found.strip_prefix(root.context(cannot)?).map_err(|_| "it is outside");
+        let real = Path::new("/").join(inside.context(cannot)?).join(missing);
         // Without the slash that joining an empty path adds.
         let real: PathBuf = real.components().collect();
         if real == path {
@@ -320,12 +320,12 @@ impl Inside {
             let cannot = || format!("cannot create {}", name.to_string_lossy());
             if kind == FileType::Directory {
                 let mode = Mode::from_raw_mode(0o755);
-                return rustix::fs::mkdirat(parent, name, mode).because(cannot);
+                return rustix::fs::mkdirat(parent, name, mode).context(cannot);
             }
             let flags =
                 OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
             let mode = Mode::from_raw_mode(0o644);
-            rustix::fs::openat(parent, name, flags, mode).because(cannot).map(drop)
+            rustix::fs::openat(parent, name, flags, mode).context(cannot).map(drop)
         })
     }
 
@@ -349,21 +349,21 @@ impl Inside {
             let path = Path::new(OsStr::from_bytes(path));
             !matches!(self.container.find(path, OFlags::PATH), Ok(None))
         };
-        let is_merged = self.is_same("/lib", "/usr/lib").because(cannot)?;
+        let is_merged = self.is_same("/lib", "/usr/lib").context(cannot)?;
         let root = ldcache::Root { is_merged, exists: &exists };
-        let bytes = ldcache::add(old, libraries, root).because(cannot)?;
+        let bytes = ldcache::add(old, libraries, root).context(cannot)?;
         if bytes == old {
             return Ok(());
         }
         let path = Path::new(ldcache::PATH);
-        let found = self.container.find(path, OFlags::PATH | OFlags::NOFOLLOW).because(cannot)?;
-        let status = resolve::status(found.ok_or("it is gone").because(cannot)?).because(cannot)?;
+        let found = self.container.find(path, OFlags::PATH | OFlags::NOFOLLOW).context(cannot)?;
+        let status = resolve::status(found.ok_or("it is gone").context(cannot)?).context(cannot)?;
         let folder = path.parent().unwrap_or(path);
         let place =
-            self.container.find(folder, OFlags::PATH | OFlags::DIRECTORY).because(cannot)?;
-        let place = place.ok_or("it is gone").because(cannot)?;
+            self.container.find(folder, OFlags::PATH | OFlags::DIRECTORY).context(cannot)?;
+        let place = place.ok_or("it is gone").context(cannot)?;
         let mut number = [0; 8];
-        random::fill(&mut number).because(cannot)?;
+        random::fill(&mut number).context(cannot)?;
         let temporary = format!(".ld.so.cache.{:x}", u64::from_ne_bytes(number));
         let name = path.file_name().unwrap_or_default();
         let work = || {
@@ -372,7 +372,7 @@ impl Inside {
             if written.is_err() {
                 rustix::fs::unlinkat(&place, &temporary, AtFlags::empty()).ok();
             }
-            written.because(cannot)
+            written.context(cannot)
         };
         self.create_by(&place, &work)
     }
@@ -417,8 +417,8 @@ fn own_dev(host: &OwnedFd, root: &OwnedFd) -> Result<Option<u64>> {
     let cannot = || "cannot look at /dev".to_owned();
     let (Some(ours), Some(theirs)) = (open(host)?, open(root)?) else { return Ok(None) };
     let device = |file: &OwnedFd| resolve::status(file).map(|status| status.st_dev);
-    let kind = rustix::fs::fstatfs(&theirs).because(cannot)?.f_type as u64;
+    let kind = rustix::fs::fstatfs(&theirs).context(cannot)?.f_type as u64;
     let is_own =
-        kind == TMPFS && device(&ours).because(cannot)? != device(&theirs).because(cannot)?;
+        kind == TMPFS && device(&ours).context(cannot)? != device(&theirs).context(cannot)?;
     if is_own { mount::id_of(&theirs).map(Some) } else { Ok(None) }
 }

@@ -102,7 +102,7 @@ impl Hasher {
             return Ok(());
         }
         Err(Error::new(format!("its digest is {found}, but {expected} was expected"))
-            .hint("the image is damaged or was tampered with: save or copy it again"))
+            .with_hint("the image is damaged or was tampered with: save or copy it again"))
     }
 }
 

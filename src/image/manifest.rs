@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use miniserde::{Deserialize, json};
 
 use super::platform::{Platform, TargetPlatform};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::metadata::Metadata;
 use crate::log;
@@ -141,12 +141,12 @@ impl Document {
         if !config.is_config() {
             let type_ = config.media_type.as_deref().unwrap_or_default();
             return Err(Error::new(format!("it is no container image, but holds {type_:.100}"))
-                .hint("artifacts such as charts and signatures cannot be run"));
+                .with_hint("artifacts such as charts and signatures cannot be run"));
         }
         if let Some((at, layer)) = layers.iter().enumerate().find(|(_, layer)| !layer.is_layer()) {
             let type_ = layer.media_type.as_deref().unwrap_or("none");
             return Err(Error::new(format!("unknown type {type_:.100}")))
-                .because(|| format!("cannot use layer {}", at + 1));
+                .context(|| format!("cannot use layer {}", at + 1));
         }
         Ok((config, layers))
     }
@@ -199,5 +199,5 @@ impl Config {
 #[must_use]
 pub fn schema_1() -> Error {
     Error::new("it has a manifest of Docker's schema 1, given up in 2017")
-        .hint("convert it with `skopeo copy --format v2s2`")
+        .with_hint("convert it with `skopeo copy --format v2s2`")
 }

@@ -2,7 +2,7 @@
 
 use miniserde::Deserialize;
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// The platform that an image is made for (image-spec, `image-index.md`).
 #[derive(Debug, Clone, Deserialize)]
@@ -74,7 +74,7 @@ impl TargetPlatform {
                 Ok(Self { architecture: architecture.into(), variant })
             }
             _ => Err(Error::new("expected linux/<architecture>[/<variant>]"))
-                .because(|| format!("cannot use the platform {text:?}")),
+                .context(|| format!("cannot use the platform {text:?}")),
         }
     }
 

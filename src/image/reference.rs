@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// Docker Hub, as the registry API and the folders of repositories call it.
 pub const DEFAULT_SERVER: &str = "index.docker.io";
@@ -108,8 +108,8 @@ impl FromStr for Reference {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        parse(text).because(|| format!("invalid image name '{text}'")).map_err(|error| {
-            error.hint(match text.contains('<') {
+        parse(text).context(|| format!("invalid image name '{text}'")).map_err(|error| {
+            error.with_hint(match text.contains('<') {
                 true => "'sarus images --quiet' shows the names of images without a tag",
                 false => "images are named [server/][namespace/]image[:tag]",
             })

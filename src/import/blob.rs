@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use arrival::Arrival;
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// `length` bytes of a file, from `offset`.
 #[derive(Debug, Clone)]
@@ -111,7 +111,7 @@ impl Blob {
             return Err(Error::new(format!("{length} bytes long, more than {limit}")));
         }
         let mut bytes = Vec::new();
-        self.reader().read_to_end(&mut bytes).because(|| "cannot read it".into())?;
+        self.reader().read_to_end(&mut bytes).context(|| "cannot read it".into())?;
         if bytes.len() as u64 != self.length {
             return Err(Error::new("the file ends early"));
         }

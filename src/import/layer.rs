@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 pub use entry::{Entry, What};
 
 use crate::cli::progress::Meter;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::digest::{Digest, Hasher, HashingReader};
 use crate::import::blob::Blob;
 use crate::import::tar::{self, Members, Tape};
@@ -98,7 +98,7 @@ impl Pending {
         let mut buffer = vec![0; CHUNK];
         let mut total = 0;
         loop {
-            match tar::read_all(&mut reader, &mut buffer).because(about)? {
+            match tar::read_all(&mut reader, &mut buffer).context(about)? {
                 0 => break,
                 count => {
                     total += count as u64;
@@ -107,9 +107,9 @@ impl Pending {
             }
         }
         if total != self.blob.length() {
-            return Err(Error::new("the file ends early")).because(about);
+            return Err(Error::new("the file ends early")).context(about);
         }
-        hasher.check(self.expected).because(about)
+        hasher.check(self.expected).context(about)
     }
 }
 
@@ -135,19 +135,19 @@ pub fn expand_all(
         let blob = &source.blob;
         Compression::of(blob)
             .and_then(|compression| inflate::least(blob, compression))
-            .because(|| format!("cannot read layer {}", source.name))
+            .context(|| format!("cannot read layer {}", source.name))
     });
     let needed = needed.sum::<Result<u64>>()?;
     space.check(needed)?;
     let (budget, windows) = (Budget::default(), Windows::default());
     in_parallel(sources, workers, failed, |source| {
-        let expanded = expand(source, space, &budget, &windows, meter);
-        // Bytes that are not what they should be explain more than what they look like. An error
-        // with a hint, as of a full disk, is not about bytes.
-        if expanded.as_ref().is_err_and(|error| error.advice().is_none()) {
+        let expanded = expand(source, space, &budget, &windows, meter)
+            .map_err(|error| error.or_kind(ErrorKind::Corrupt));
+        // A wrong digest, known when all bytes are here, explains more than a malformed tar.
+        if expanded.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
             source.blob.wait();
         }
-        expanded.because(|| format!("cannot read layer {}", source.name))
+        expanded.context(|| format!("cannot read layer {}", source.name))
     })
 }
 

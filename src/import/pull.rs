@@ -7,7 +7,7 @@ mod download;
 use std::time::Duration;
 
 use crate::cli::progress::{Progress, Row};
-use crate::error::{Because, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::image::platform::TargetPlatform;
 use crate::image::reference::Reference;
 use crate::import::blob::{Arrival, Blob};
@@ -78,7 +78,7 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
     let pending = repository.begin(reference)?;
     let path = repository.images_dir().join(format!("{key}.squashfs"));
     progress.say(&format!("> make squashfs image: {path:?}"));
-    let imported = merged.write(order.compression, pending.file(), progress).because(about)?;
+    let imported = merged.write(order.compression, pending.file(), progress).context(about)?;
     let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
     if let Some(limit) = order.cache_limit {
         cache.trim(limit);
@@ -174,9 +174,9 @@ fn fetch(
         // made of an image whose layers did not all arrive.
         match downloads.take_failure() {
             Some(error) => Err(error),
-            None => merged.map_err(|error| match error.advice() {
-                Some(_) => error,
-                None => error.hint("the image is damaged: tell whoever made it"),
+            None => merged.map_err(|error| match error.kind() {
+                ErrorKind::Corrupt => error.or_hint("the image is damaged: tell whoever made it"),
+                _ => error,
             }),
         }
     })
@@ -198,7 +198,7 @@ fn fetch_config(registry: &Registry, cache: &Cache, remote: &Remote) -> Result<V
     if let Some(error) = downloads.take_failure() {
         return Err(error);
     }
-    Blob::arriving(&arrival).bytes(part.size).because(about)
+    Blob::arriving(&arrival).bytes(part.size).context(about)
 }
 
 /// Looks whether there is room, before any time is spent.

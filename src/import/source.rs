@@ -15,7 +15,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use crate::cli::progress::Progress;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::manifest::{self, Config};
 use crate::image::metadata::Metadata;
@@ -55,18 +55,20 @@ pub struct Choice {
 pub fn open(path: &OsStr, choice: &Choice, space: &Space, progress: Progress) -> Result<Image> {
     let name = if path == "-" { "stdin".into() } else { Path::new(path).display().to_string() };
     let about = || format!("cannot load {name}");
-    let files = Files::open(path, space, progress).because(about)?;
-    let image = if files.find("manifest.json").because(about)?.is_some() {
+    let files = Files::open(path, space, progress).context(about)?;
+    let image = if files.find("manifest.json").context(about)?.is_some() {
         docker::image(&files, choice)
-    } else if files.find("index.json").because(about)?.is_some() {
+    } else if files.find("index.json").context(about)?.is_some() {
         oci::image(&files, choice)
     } else {
         Err(Error::new(
             "neither a docker-archive nor an OCI layout: no manifest.json, no index.json",
         )
-        .hint("`docker save` and `skopeo copy ... docker-archive:FILE` write what can be loaded"))
+        .with_hint(
+            "`docker save` and `skopeo copy ... docker-archive:FILE` write what can be loaded",
+        ))
     };
-    image.because(about)
+    image.context(about)
 }
 
 /// Joins what the configuration says with the layers that it speaks of; `layer` opens one by its
@@ -79,7 +81,7 @@ fn assemble(
 ) -> Result<Image> {
     let digest = Digest::of(config);
     let config: Config =
-        manifest::parse(config).because(|| "cannot read its configuration".into())?;
+        manifest::parse(config).context(|| "cannot read its configuration".into())?;
     config.warn_of_foreign(&choice.platform);
     let diff_ids = config.rootfs.map(|rootfs| rootfs.diff_ids).unwrap_or_default();
     if diff_ids.len() != count {
@@ -92,7 +94,7 @@ fn assemble(
         return Err(Error::new(format!("it has {count} layers, more than {MAX_LAYERS}")));
     }
     let layers = diff_ids.iter().enumerate().map(|(at, diff_id)| {
-        layer(at, Digest::parse(diff_id)?).because(|| format!("cannot open layer {}", at + 1))
+        layer(at, Digest::parse(diff_id)?).context(|| format!("cannot open layer {}", at + 1))
     });
     let layers = layers.collect::<Result<_>>()?;
     Ok(Image { metadata: config.config.unwrap_or_default(), digest, layers })
@@ -123,5 +125,5 @@ fn ambiguous(choice: &Choice, names: impl Iterator<Item = String>) -> Error {
         names.take(SHOWN).map(|name| name.chars().take(200).collect()).collect();
     let (wanted, names) = (&choice.name, names.join(", "));
     Error::new(format!("it holds several images, and none is named {wanted}: {names}"))
-        .hint("give the image the name of one of them")
+        .with_hint("give the image the name of one of them")
 }

@@ -22,7 +22,7 @@ use backhand::{BackhandError, FilesystemWriter, NodeHeader};
 pub use compressor::Compression;
 
 use crate::cli::progress::Meter;
-use crate::error::{Because, Cause, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::import::blob::Blob;
 use crate::import::layer::cores;
 use crate::import::tree::{Content, Directory, Kind, Node, Tree};
@@ -117,11 +117,11 @@ pub fn write(
     })?;
     // A duplicate is found only after it was written; at the end its remains would stay.
     let mut end = out;
-    out.set_len(size).because(|| "cannot cut the image to its size".into())?;
-    end.rewind().because(|| "cannot rewind the image".into())?;
+    out.set_len(size).context(|| "cannot cut the image to its size".into())?;
+    end.rewind().context(|| "cannot rewind the image".into())?;
     // To fail here rather than when it is to be run.
     validate::check(&|buffer, offset| out.read_exact_at(buffer, offset), size)
-        .because(|| "the image that was written cannot be used".into())?;
+        .context(|| "the image that was written cannot be used".into())?;
     Ok(size)
 }
 
@@ -170,14 +170,14 @@ impl<'a> Plan<'a> {
         let about = || format!("cannot store {}", path.display());
         match node.kind {
             Kind::Directory(directory) => {
-                self.writer.push_dir(&path, header).map_err(failure).because(about)?;
+                self.writer.push_dir(&path, header).map_err(failure).context(about)?;
                 return self.descend(path, directory);
             }
             Kind::File(content) => {
                 self.total = self.total.saturating_add(content.length());
                 if self.total > MAX_TOTAL {
                     return Err(Error::new("the image's files have more than 1 TiB"))
-                        .because(about);
+                        .context(about);
                 }
                 let reader = ContentReader::new(content.clone(), self.data, Some(self.meter));
                 self.contents.push(content);
@@ -186,7 +186,7 @@ impl<'a> Plan<'a> {
             Kind::Symlink(target) if target.len() > MAX_LINK => {
                 let length = target.len();
                 return Err(format!("its link has {length} bytes, more than {MAX_LINK}"))
-                    .because(about);
+                    .context(about);
             }
             Kind::Symlink(target) => {
                 let target = PathBuf::from(OsStr::from_bytes(&target));
@@ -195,7 +195,7 @@ impl<'a> Plan<'a> {
             Kind::Fifo => self.writer.push_fifo(&path, header),
         }
         .map_err(failure)
-        .because(about)
+        .context(about)
     }
 }
 

@@ -11,7 +11,7 @@ mod tests;
 
 use tar::{EntryType, Header};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::import::blob::{Blob, BlobReader};
 use pax::Pax;
 pub use sparse::{Extent, Sparse};
@@ -60,7 +60,7 @@ pub fn read_all(reader: &mut impl std::io::Read, buffer: &mut [u8]) -> Result<us
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).because(|| "cannot read it".into()),
+            Err(error) => return Err(error).context(|| "cannot read it".into()),
         }
     }
     Ok(filled)

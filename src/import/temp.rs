@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::import::blob::Blob;
 
 /// Where inflated data goes.
@@ -26,7 +26,7 @@ impl Space {
     /// When it is not a directory.
     pub fn new(directory: &Path) -> Result<Self> {
         let wrong = || format!("cannot use the temporary directory {}", directory.display());
-        if !std::fs::metadata(directory).because(wrong)?.is_dir() {
+        if !std::fs::metadata(directory).context(wrong)?.is_dir() {
             return Err(Error::new(format!("{}: not a directory", wrong())));
         }
         Ok(Self { directory: directory.to_owned() })
@@ -44,7 +44,7 @@ impl Space {
     /// Names the directory, and the option that chooses another.
     pub fn check(&self, needed: u64) -> Result<()> {
         let state = rustix::fs::statvfs(&self.directory)
-            .because(|| format!("cannot examine {}", self.directory.display()))?;
+            .context(|| format!("cannot examine {}", self.directory.display()))?;
         let free = state.f_bavail.saturating_mul(state.f_frsize);
         if needed <= free {
             return Ok(());
@@ -66,7 +66,7 @@ impl Space {
             // Lustre and NFS lack O_TMPFILE; kernels before 3.11 take it for O_DIRECTORY.
             Err(_) => self
                 .created_and_removed(flags, mode)
-                .because(|| format!("cannot create a file in {}", self.directory.display()))?,
+                .context(|| format!("cannot create a file in {}", self.directory.display()))?,
         };
         Ok(Spool { space: self, file, length: 0 })
     }
@@ -92,7 +92,7 @@ impl Space {
     fn full(&self, cause: &str) -> Error {
         let directory = self.directory.display();
         Error::new(format!("not enough space in the temporary directory {directory}: {cause}"))
-            .hint("name a directory with more space by --temp-dir")
+            .with_hint("name a directory with more space by --temp-dir")
     }
 }
 
@@ -133,7 +133,7 @@ impl Spool<'_> {
     /// # Errors
     /// When the file cannot be examined.
     pub fn into_blob(self) -> Result<Blob> {
-        Blob::whole(self.file).because(|| "cannot examine a temporary file".into())
+        Blob::whole(self.file).context(|| "cannot examine a temporary file".into())
     }
 }
 
@@ -156,7 +156,7 @@ mod tests {
         drop(named);
         let error = space.check(u64::MAX).unwrap_err();
         assert!(error.to_string().contains(directory.to_str().unwrap()), "{error}");
-        assert!(error.advice().unwrap().contains("--temp-dir"));
+        assert!(error.hint().unwrap().contains("--temp-dir"));
         std::fs::remove_dir(&directory).unwrap();
         assert!(Space::new(&directory).is_err());
     }

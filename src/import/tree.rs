@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map;
 use std::sync::Arc;
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::import::layer::{Entry, What};
 use crate::import::tar::Sparse;
 
@@ -132,7 +132,7 @@ impl Tree {
         for entry in entries {
             let Entry { path, what, mode, mtime } = entry;
             self.put(layer, &path, what, mode, mtime)
-                .because(|| format!("cannot merge /{}", path.escape_ascii()))?;
+                .context(|| format!("cannot merge /{}", path.escape_ascii()))?;
         }
         Ok(())
     }
@@ -180,12 +180,12 @@ impl Tree {
     fn linked(&self, layer: u16, target: &[u8]) -> Result<Node> {
         let about = || format!("cannot link to /{}", target.escape_ascii());
         let (parent, name) = split(target);
-        let parent = self.locate(parent).because(about)?;
+        let parent = self.locate(parent).context(about)?;
         let found = self.directory(&parent).and_then(|directory| directory.get(name));
         match found {
-            None => Err(Error::new("no such file in this layer or below")).because(about),
+            None => Err(Error::new("no such file in this layer or below")).context(about),
             Some(node) if node.is_directory() => {
-                Err(Error::new("it is a directory")).because(about)
+                Err(Error::new("it is a directory")).context(about)
             }
             Some(node) => Ok(Node { layer, ..node.clone() }),
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// Far more than any password or token takes, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
@@ -39,7 +39,7 @@ pub fn ask(name: &str, server: &str) -> Result<Option<String>> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .because(about)?;
+        .context(about)?;
     if let Some(mut stdin) = child.stdin.take() {
         // One that does not read may still answer.
         stdin.write_all(server.as_bytes()).ok();
@@ -48,14 +48,14 @@ pub fn ask(name: &str, server: &str) -> Result<Option<String>> {
     if output.is_err() {
         child.kill().ok();
     }
-    let status = child.wait().because(about)?;
-    let output = output.because(about)?;
+    let status = child.wait().context(about)?;
+    let output = output.context(about)?;
     let text = String::from_utf8_lossy(&output).into_owned();
     match status.success() {
         true => Ok(Some(text)),
         // The one error that is none.
         false if text.contains("credentials not found") => Ok(None),
-        false => Err(Error::new(format!("it says: {:.200}", text.trim()))).because(about),
+        false => Err(Error::new(format!("it says: {:.200}", text.trim()))).context(about),
     }
 }
 
@@ -68,9 +68,9 @@ fn answer(stdout: OwnedFd) -> Result<Vec<u8>> {
         let left = until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).unwrap_or_default();
         let ready = poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&left));
-        match ready.because(|| "poll".into())? {
+        match ready.context(|| "poll".into())? {
             0 => return Err(Error::new(format!("no answer within {} s", PATIENCE.as_secs()))),
-            _ => match rustix::io::read(&stdout, &mut buffer).because(|| "read".into())? {
+            _ => match rustix::io::read(&stdout, &mut buffer).context(|| "read".into())? {
                 0 => return Ok(output),
                 count => output.extend(buffer.get(..count).unwrap_or_default()),
             },
@@ -93,6 +93,6 @@ fn find(name: &str) -> Result<PathBuf> {
     // A name with a slash would lead elsewhere.
     found.filter(|_| !name.contains('/')).ok_or_else(|| {
         Error::new(format!("cannot find {program:.100} on PATH"))
-            .hint("install it, or remove it from the file that names it")
+            .with_hint("install it, or remove it from the file that names it")
     })
 }

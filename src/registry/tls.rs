@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
 
 /// Where distributions keep all authorities in one file: Debian and SUSE, Red Hat, older SUSE,
@@ -107,7 +107,7 @@ fn client(path: &Path) -> Result<ClientCert> {
     match key {
         Some(key) if belong_together(&chain, &key) => Ok(ClientCert::new_with_certs(&chain, key)),
         _ => Err(Error::new("there must be a .key beside it, which fits it"))
-            .because(|| format!("cannot use the client certificate {}", path.display())),
+            .context(|| format!("cannot use the client certificate {}", path.display())),
     }
 }
 

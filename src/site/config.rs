@@ -8,7 +8,7 @@ mod sections;
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log::{self, Level};
 use crate::site::json::{self, Object, Value};
 use crate::site::trust::{self, Checks};
@@ -35,7 +35,7 @@ impl Installation {
     /// # Errors
     /// When the kernel does not tell the executable's path (`/proc` is not mounted).
     pub fn find() -> Result<Self> {
-        let program = std::env::current_exe().because(|| "cannot find this program".into())?;
+        let program = std::env::current_exe().context(|| "cannot find this program".into())?;
         match program.parent().and_then(Path::parent) {
             Some(prefix) => Ok(Self { prefix: prefix.to_owned(), program }),
             None => {

@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::fs::resolve::{self, Walk};
 
 /// More than any OpenSSH tree holds; keeps a mistake (`"OCIBundleDir": "/"`) from lasting minutes.
@@ -90,7 +90,7 @@ impl Verifier {
     pub fn new(checks: Checks) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root =
-            rustix::fs::open("/", flags, Mode::empty()).because(|| "cannot open /".into())?;
+            rustix::fs::open("/", flags, Mode::empty()).context(|| "cannot open /".into())?;
         Ok(Self { root, owner: 0, checks })
     }
 
@@ -98,11 +98,11 @@ impl Verifier {
     fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
         let opened = self.walk(path, flags)?;
         let missing = matches!(opened, Err(Errno::NOENT));
-        let opened = opened.because(|| format!("cannot open {}", path.display()));
+        let opened = opened.context(|| format!("cannot open {}", path.display()));
         opened.map_err(|error| match missing {
             false => error,
-            true if path.ends_with("etc/sarus.json") => error.hint(UNCONFIGURED),
-            true => error.hint("install it, or let sarus.json name another"),
+            true if path.ends_with("etc/sarus.json") => error.with_hint(UNCONFIGURED),
+            true => error.with_hint("install it, or let sarus.json name another"),
         })
     }
 
@@ -113,7 +113,7 @@ impl Verifier {
     pub fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
         match self.walk(path, OFlags::PATH)? {
             Err(Errno::NOENT) => Ok(None),
-            found => found.map(Some).because(|| format!("cannot open {}", path.display())),
+            found => found.map(Some).context(|| format!("cannot open {}", path.display())),
         }
     }
 
@@ -130,7 +130,7 @@ impl Verifier {
         let opened = walk.and_then(|walk| walk.visiting(&mut visit).open(path, flags));
         match distrust {
             None => Ok(opened),
-            Some(why) => Err(why).because(|| format!("cannot trust {}", path.display())),
+            Some(why) => Err(why).context(|| format!("cannot trust {}", path.display())),
         }
     }
 
@@ -142,7 +142,7 @@ impl Verifier {
         let path = path.display();
         if status.st_uid != self.owner {
             return Err(Error::new(format!("{path} is owned by uid {}", status.st_uid))
-                .hint(format!("chown -h root {path}")));
+                .with_hint(format!("chown -h root {path}")));
         }
         // The mode of a link says nothing: its directory decides.
         if FileType::from_raw_mode(status.st_mode) == FileType::Symlink {
@@ -160,7 +160,7 @@ impl Verifier {
             true => format!("{path} is a place for everybody: choose another"),
             false => format!("chmod go-w {path}"),
         };
-        Err(Error::new(format!("{path} is writable for {who}")).hint(hint))
+        Err(Error::new(format!("{path} is writable for {who}")).with_hint(hint))
     }
 
     /// As the function of the same name.
@@ -170,13 +170,13 @@ impl Verifier {
     pub fn program(&self, path: &Path) -> Result<OwnedFd> {
         let program = self.open(path, OFlags::PATH)?;
         let what = || format!("cannot use {}", path.display());
-        let status = resolve::status(&program).because(what)?;
+        let status = resolve::status(&program).context(what)?;
         let executable = Mode::XUSR | Mode::XGRP | Mode::XOTH;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-            return Err("not a file").because(what);
+            return Err("not a file").context(what);
         }
         if !Mode::from_raw_mode(status.st_mode).intersects(executable) {
-            return Err("not executable").because(what);
+            return Err("not executable").context(what);
         }
         Ok(program)
     }
@@ -194,19 +194,19 @@ impl Verifier {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = self.open(path, flags)?;
         let what = || format!("cannot read {}", path.display());
-        let status = resolve::status(&file).because(what)?;
+        let status = resolve::status(&file).context(what)?;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-            return Err("not a file").because(what);
+            return Err("not a file").context(what);
         }
         // Nothing else is read at once, piece by piece.
         let size = usize::try_from(status.st_size).unwrap_or_default().min(1 << 20);
         let mut bytes = Vec::with_capacity(size + 1);
         let read = std::fs::File::from(file).take(max + 1).read_to_end(&mut bytes);
-        if read.because(what)? as u64 > max {
-            return Err(format!("larger than {max} bytes")).because(what);
+        if read.context(what)? as u64 > max {
+            return Err(format!("larger than {max} bytes")).context(what);
         }
         let text = String::from_utf8(bytes);
-        text.map_err(|fault| fault.utf8_error().to_string()).because(what)
+        text.map_err(|fault| fault.utf8_error().to_string()).context(what)
     }
 
     /// As the function of the same name.
@@ -217,7 +217,7 @@ impl Verifier {
         let directory = self.open(path, OFlags::PATH | OFlags::DIRECTORY)?;
         if self.checks == Checks::On {
             self.look_into(path, directory.as_fd(), MAX_DEPTH, &mut MAX_ENTRIES.clone())
-                .because(|| format!("cannot trust {}", path.display()))?;
+                .context(|| format!("cannot trust {}", path.display()))?;
         }
         Ok(directory)
     }
@@ -231,26 +231,26 @@ impl Verifier {
     ) -> Result<()> {
         let what = || format!("cannot look into {}", path.display());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let listing = rustix::fs::openat(directory, ".", flags, Mode::empty()).because(what)?;
-        for entry in rustix::fs::Dir::new(listing).because(what)? {
-            let entry = entry.because(what)?;
+        let listing = rustix::fs::openat(directory, ".", flags, Mode::empty()).context(what)?;
+        for entry in rustix::fs::Dir::new(listing).context(what)? {
+            let entry = entry.context(what)?;
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            *left = left.checked_sub(1).ok_or("it holds too much to be checked").because(what)?;
+            *left = left.checked_sub(1).ok_or("it holds too much to be checked").context(what)?;
             let path = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let found = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
                 Err(Errno::NOENT) => continue, // just removed
-                found => found.because(|| format!("cannot open {}", path.display()))?,
+                found => found.context(|| format!("cannot open {}", path.display()))?,
             };
-            let status = resolve::status(&found).because(what)?;
+            let status = resolve::status(&found).context(what)?;
             self.check_owner(&path, &status)?;
             match FileType::from_raw_mode(status.st_mode) {
                 FileType::Symlink => drop(self.open(&path, OFlags::PATH)?),
                 FileType::Directory => {
-                    let depth = depth.checked_sub(1).ok_or("nested too deeply").because(what)?;
+                    let depth = depth.checked_sub(1).ok_or("nested too deeply").context(what)?;
                     self.look_into(&path, found.as_fd(), depth, left)?;
                 }
                 _ => {}

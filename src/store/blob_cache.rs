@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::Repository;
 use super::lease::Claim;
 use super::lockfile;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::log;
 
@@ -49,7 +49,7 @@ impl Cache {
     /// When that is not possible.
     pub fn create(&self) -> Result<()> {
         let made = fs::create_dir_all(&self.directory);
-        made.because(|| format!("cannot create {}", self.directory.display()))
+        made.context(|| format!("cannot create {}", self.directory.display()))
     }
 
     /// The folder.
@@ -104,7 +104,7 @@ impl Cache {
     pub fn discard(&self, digest: &Digest) -> Result<()> {
         let path = self.path(digest);
         log::warn("pull", &format!("{} is damaged: not used", path.display()));
-        fs::remove_file(&path).because(|| format!("cannot remove {}", path.display()))
+        fs::remove_file(&path).context(|| format!("cannot remove {}", path.display()))
     }
 
     /// Fails if the file system has not room for `needed` bytes more.
@@ -113,7 +113,7 @@ impl Cache {
     /// Names the folder.
     pub fn check_space(&self, needed: u64) -> Result<()> {
         let state = rustix::fs::statvfs(&self.directory)
-            .because(|| format!("cannot examine {}", self.directory.display()))?;
+            .context(|| format!("cannot examine {}", self.directory.display()))?;
         let free = state.f_bavail.saturating_mul(state.f_frsize);
         match needed <= free {
             true => Ok(()),
@@ -128,7 +128,9 @@ impl Cache {
     fn full(&self, cause: &str) -> Error {
         let directory = self.directory.display();
         Error::new(format!("not enough space in the cache directory {directory}: {cause}"))
-            .hint(format!("remove what is not needed in {directory}, or images by 'sarus rmi'"))
+            .with_hint(format!(
+                "remove what is not needed in {directory}, or images by 'sarus rmi'"
+            ))
     }
 
     /// Appends to a blob that is being received.
@@ -192,7 +194,7 @@ fn open(path: &Path) -> Result<Option<File>> {
         }
         Err(error) => match fs::symlink_metadata(path) {
             Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(None),
-            _ => Err(error).because(about),
+            _ => Err(error).context(about),
         },
     }
 }
@@ -209,7 +211,7 @@ impl Partial {
     /// # Errors
     /// When the file system refuses.
     pub fn truncate(&self, length: u64) -> Result<()> {
-        self.file().set_len(length).because(|| format!("cannot shorten {}", self.to.display()))
+        self.file().set_len(length).context(|| format!("cannot shorten {}", self.to.display()))
     }
 
     /// Gives the blob its name: it is complete and verified.
@@ -221,7 +223,7 @@ impl Partial {
         let from = self.claim.path();
         // Nobody can lock it before it is renamed: it is locked until then, and no lock afterwards.
         lockfile::publish(self.claim.file(), self.to.parent().unwrap_or(Path::new(".")));
-        fs::rename(from, &self.to).because(about)
+        fs::rename(from, &self.to).context(about)
     }
 }
 

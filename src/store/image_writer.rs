@@ -16,7 +16,7 @@ use super::lease::Claim;
 use super::lock::Lock;
 use super::process_id::{Owner, is_abandoned};
 use super::{Image, Repository, listing};
-use crate::error::{Because, Result};
+use crate::error::{Context, Result};
 use crate::image::metadata::Metadata;
 use crate::image::reference::Reference;
 use crate::site::json;
@@ -43,26 +43,26 @@ impl Temporary {
         let path = directory.join(format!("{name}-{count}~{}", Owner::me()));
         let mut how = fs::OpenOptions::new();
         let file = how.read(true).write(true).create_new(true).mode(0o644).open(&path);
-        let file = file.because(|| format!("cannot create {}", path.display()))?;
+        let file = file.context(|| format!("cannot create {}", path.display()))?;
         Ok(Self { path, file })
     }
 
     fn with(directory: &Path, name: &str, text: &str) -> Result<Self> {
         let mut new = Self::new(directory, name)?;
         let written = new.file.write_all(text.as_bytes());
-        written.because(|| format!("cannot write {}", new.path.display()))?;
+        written.context(|| format!("cannot write {}", new.path.display()))?;
         new.sync()?;
         Ok(new)
     }
 
     /// What shows under a name must be on the disk.
     fn sync(&self) -> Result<()> {
-        self.file.sync_all().because(|| format!("cannot write {}", self.path.display()))
+        self.file.sync_all().context(|| format!("cannot write {}", self.path.display()))
     }
 
     fn rename(self, to: &Path) -> Result<()> {
         let from = self.path.display();
-        fs::rename(&self.path, to).because(|| format!("cannot rename {from} to {}", to.display()))
+        fs::rename(&self.path, to).context(|| format!("cannot rename {from} to {}", to.display()))
     }
 }
 
@@ -84,7 +84,7 @@ pub struct Pending {
 impl Pending {
     pub(super) fn begin(repository: &Repository, reference: &Reference) -> Result<Self> {
         let partial = repository.partial();
-        fs::create_dir_all(&partial).because(|| format!("cannot create {}", partial.display()))?;
+        fs::create_dir_all(&partial).context(|| format!("cannot create {}", partial.display()))?;
         sweep(&partial);
         sweep_locks(&partial);
         sweep(&repository.root);
@@ -106,26 +106,26 @@ impl Pending {
     pub fn commit(self, metadata: &Metadata, digest: &str) -> Result<Image> {
         let Self { repository, reference, image: file } = self;
         let what = || format!("cannot add {reference} to {}", repository.root.display());
-        let image = describe(&repository, &reference, &file.file, digest).because(what)?;
-        file.sync().because(what)?;
+        let image = describe(&repository, &reference, &file.file, digest).context(what)?;
+        file.sync().context(what)?;
         let meta = json::write(metadata);
         // What cannot be read again is not written.
-        super::parse_metadata(&meta).because(|| "its metadata".into()).because(what)?;
-        let meta = Temporary::with(&repository.partial(), "meta", &meta).because(what)?;
+        super::parse_metadata(&meta).context(|| "its metadata".into()).context(what)?;
+        let meta = Temporary::with(&repository.partial(), "meta", &meta).context(what)?;
 
-        let lock = Lock::take(&repository.root).because(what)?;
-        let mut index = Index::read(&repository.root).because(what)?;
+        let lock = Lock::take(&repository.root).context(what)?;
+        let mut index = Index::read(&repository.root).context(what)?;
         index.retain(&repository.root, |other| other.key != image.key && other.is_there());
         index.push(&image);
         // All that takes space is on the disk before anything shows: three renames remain.
-        let index = write(&repository, &index).because(what)?;
+        let index = write(&repository, &index).context(what)?;
         if let Some(directory) = image.image_path.parent() {
             let made = fs::create_dir_all(directory);
-            made.because(|| format!("cannot create {}", directory.display())).because(what)?;
+            made.context(|| format!("cannot create {}", directory.display())).context(what)?;
         }
-        file.rename(&image.image_path).because(what)?;
-        meta.rename(&image.metadata_path).because(what)?;
-        index.rename(&Index::path(&repository.root)).because(what)?;
+        file.rename(&image.image_path).context(what)?;
+        meta.rename(&image.metadata_path).context(what)?;
+        index.rename(&Index::path(&repository.root)).context(what)?;
         drop(lock);
         Ok(image)
     }
@@ -139,7 +139,7 @@ fn describe(
 ) -> Result<Image> {
     let key = reference.unique_key();
     let Reference { server, namespace, image, tag, .. } = reference.clone();
-    let size = file.metadata().because(|| "cannot measure the image".into())?.len();
+    let size = file.metadata().context(|| "cannot measure the image".into())?.len();
     Ok(Image {
         image_path: repository.images_dir().join(format!("{key}.squashfs")),
         metadata_path: repository.images_dir().join(format!("{key}.meta")),

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use super::lock::{remove_own, take_away_abandoned};
 use super::lockfile::{self, LockFile};
 use super::process_id::Owner;
-use crate::error::{Because, Result};
+use crate::error::{Context, Result};
 
 /// How often who waits looks again: rarely after a while, since thousands may wait.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -60,26 +60,26 @@ impl Claim {
         let about = || format!("cannot lock {}", path.display());
         let LockFile { file, exposed } = match lockfile::open(path) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                return wait_for_other_user(path).because(about);
+                return wait_for_other_user(path).context(about);
             }
-            opened => opened.because(about)?,
+            opened => opened.context(about)?,
         };
         let link = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => None,
             Err(Errno::WOULDBLOCK | Errno::INTR) => {
                 // Left by an earlier release, and locked by anybody: the next try makes another.
                 if exposed {
-                    fs::remove_file(path).because(about)?;
+                    fs::remove_file(path).context(about)?;
                 }
                 return Ok(None);
             }
             Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => {
-                match Link::make(path).because(about)? {
+                match Link::make(path).context(about)? {
                     Some(link) => Some(link),
                     None => return Ok(None),
                 }
             }
-            Err(errno) => return Err(errno).because(about),
+            Err(errno) => return Err(errno).context(about),
         };
         let claim = Self { path: path.to_owned(), file, _link: link };
         // Who had it before may have renamed or removed the file that we have locked.
@@ -132,10 +132,10 @@ fn is_at(file: &File, path: &Path) -> bool {
 /// one left is removed.
 fn wait_for_other_user(path: &Path) -> Result<Option<Claim>> {
     let Ok(file) = lockfile::open_foreign(path) else {
-        return Err(Errno::ACCESS).because(|| "open".into());
+        return Err(Errno::ACCESS).context(|| "open".into());
     };
     remove_abandoned(&file, path)
-        .because(|| "it is another user's, and cannot be removed".into())
+        .context(|| "it is another user's, and cannot be removed".into())
         .map(|()| None)
 }
 

@@ -13,7 +13,7 @@ pub mod start_notify;
 pub mod supervisor;
 pub mod user_stderr;
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::ids;
 use crate::sys::process::signals::{Signals, empty_set};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -58,8 +58,8 @@ pub fn fork_detached(keep: &[RawFd], sign: RawFd, work: impl FnOnce()) -> std::i
 }
 
 fn detach(keep: &[RawFd]) -> Result<()> {
-    ids::become_root().because(|| "cannot become root".into())?;
-    rustix::process::setsid().because(|| "cannot leave the session".into())?;
+    ids::become_root().context(|| "cannot become root".into())?;
+    rustix::process::setsid().context(|| "cannot leave the session".into())?;
     // A reader of our output shall not wait for this process.
     close_all_but(keep);
     lift_limits();
@@ -275,7 +275,8 @@ pub fn become_program(program: &OsStr, args: &[OsString]) -> Error {
 
 fn cannot_execute(program: &OsStr, error: std::io::Error) -> Error {
     let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-    Error::caused_by(format!("cannot execute {}", program.to_string_lossy()), error).exit(code)
+    Error::caused_by(format!("cannot execute {}", program.to_string_lossy()), error)
+        .with_exit_code(code)
 }
 
 fn lead_a_foreground_group() -> std::io::Result<()> {

@@ -76,7 +76,7 @@ impl Handoff {
         let end = words.iter().position(|word| word == "--");
         let (options, rest) = end.and_then(|end| words.split_at_checked(end)).unwrap_or_default();
         let Some(([_], [program, args @ ..])) = rest.split_at_checked(1) else {
-            return Err(Error::new("nothing to launch").hint(
+            return Err(Error::new("nothing to launch").with_hint(
                 "'sarus run' calls this applet: launch --socket=FD [--streams=FD] \
                  --directory=PATH [--limits=LIST] [--sshd] [--level=N] -- PROGRAM [ARG...]",
             ));

@@ -28,7 +28,7 @@ impl MountRequest {
     pub fn parse(request: &str) -> Result<Self> {
         parse(request).map_err(|cause| {
             Error::caused_by(format!("invalid mount request '{request}'"), cause)
-                .hint("--mount=type=bind,source=/on/host,destination=/in/container[,readonly]")
+                .with_hint("--mount=type=bind,source=/on/host,destination=/in/container[,readonly]")
         })
     }
 }

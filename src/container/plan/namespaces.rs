@@ -24,7 +24,7 @@ impl FromStr for PidNamespace {
         match text {
             "private" => Ok(Self::Private),
             "host" => Ok(Self::Host),
-            _ => Err(Error::new(format!("'{text}' is no PID namespace")).hint(
+            _ => Err(Error::new(format!("'{text}' is no PID namespace")).with_hint(
                 "--pid=private gives the container process numbers of its own, --pid=host \
                        those of the host",
             )),

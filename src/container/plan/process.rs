@@ -42,7 +42,9 @@ pub fn words(image: &Metadata, entrypoint: &Entrypoint, args: &[OsString]) -> Re
     }
     if words.is_empty() {
         let text = "cannot run: the image has no default command, and none is given";
-        return Err(Error::new(text).hint("sarus run [OPTIONS] REPOSITORY[:TAG] COMMAND [ARG...]"));
+        return Err(
+            Error::new(text).with_hint("sarus run [OPTIONS] REPOSITORY[:TAG] COMMAND [ARG...]")
+        );
     }
     Ok(words)
 }

@@ -7,7 +7,7 @@
 //! container does it.
 
 use super::execute::FAILED;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::process;
@@ -56,12 +56,12 @@ impl Janitor {
         // Not by itself: soon the runtime may hide this /proc by one of its own.
         let folders = folders(id);
         log::debug("runtime", || format!("cgroups of {id}: {folders:?}"));
-        let (waiting, sign) = std::io::pipe().because(|| "cannot make a pipe".into())?;
+        let (waiting, sign) = std::io::pipe().context(|| "cannot make a pipe".into())?;
         let mut keep = vec![waiting.as_raw_fd()];
         keep.extend(terminal.map(|terminal| terminal.as_fd().as_raw_fd()));
         let work = || tidy(waiting, &folders, terminal);
         let pid = process::fork_detached(&keep, sign.as_raw_fd(), work)
-            .because(|| "cannot start the process that tidies up".into())?;
+            .context(|| "cannot start the process that tidies up".into())?;
         Ok(Self { pid, sign })
     }
 
@@ -212,7 +212,7 @@ pub fn prepare(id: &str) -> Result<Option<String>> {
 fn keep_domain(control: &str) -> Result<()> {
     let open = |path: &str| {
         rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-            .because(|| format!("cannot open {path}"))
+            .context(|| format!("cannot open {path}"))
     };
     let (nothing, control) = (open("/dev/null")?, open(&format!("{MOUNT}{control}"))?);
     mount::bind(nothing, control, Restrictions::default())
@@ -239,8 +239,8 @@ pub fn verify(pid: i32) -> Result<()> {
     Err(Error::new(format!(
         "cannot run outside of the caller's cgroup: the OCI runtime left {path} of hierarchy '{name}'"
     ))
-    .hint("limits of the job would not hold: use another OCI runtime")
-    .exit(FAILED))
+    .with_hint("limits of the job would not hold: use another OCI runtime")
+    .with_exit_code(FAILED))
 }
 
 /// A hierarchy of `ours` of which `theirs` are not in the same cgroup or below it.

@@ -42,7 +42,10 @@ pub fn explain(bundle: &Bundle, place: &OwnedFd, hooks: &[StagedHook]) -> Option
         hints.push(Some(format!("the hooks printed: {}", in_one_line(&printed))));
     }
     let hint = hints.into_iter().flatten().collect::<Vec<_>>().join("; ");
-    Some(if hint.is_empty() { error } else { error.hint(hint) }.exit(super::execute::FAILED))
+    Some(
+        if hint.is_empty() { error } else { error.with_hint(hint) }
+            .with_exit_code(super::execute::FAILED),
+    )
 }
 
 /// The error, if the program was never reached: runtimes do not log a failed hook of the stage
@@ -62,7 +65,7 @@ pub fn explain_start(
     let printed = in_one_line(&read(place, HOOKS_OUTPUT).unwrap_or_default());
     let printed = if printed.is_empty() { printed } else { format!("; it printed: {printed}") };
     let hint = format!("the image must have a working {}{printed}", paths.join(" and "));
-    Some(Error::new(text).hint(hint).exit(super::execute::FAILED))
+    Some(Error::new(text).with_hint(hint).with_exit_code(super::execute::FAILED))
 }
 
 fn read(place: &OwnedFd, name: &str) -> Option<String> {

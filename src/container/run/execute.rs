@@ -11,7 +11,7 @@ use crate::container::plan::Bundle;
 use crate::container::plan::hooks::{StagedHook, VERIFIED};
 use crate::container::plan::namespaces::PidNamespace;
 use crate::container::plan::oci_spec;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::site::config::Config;
 use crate::sys::process::runtime_child::{self, Program};
 use crate::sys::process::signals::Signals;
@@ -39,7 +39,7 @@ pub fn run(
     host: Option<PathBuf>,
 ) -> Result<u8> {
     rustix::fs::mkdirat(place, "state", Mode::from_raw_mode(0o700))
-        .because(|| "cannot create the runtime's state directory".into())?;
+        .context(|| "cannot create the runtime's state directory".into())?;
     let terminal = bundle.terminal.map(|_| Terminal::of_stdin()).transpose()?;
     let signals = Signals::take_over(&[])?;
     let places = Places { host, root: device_of_root(bundle, place)? };
@@ -104,15 +104,15 @@ fn expect_verified(place: &OwnedFd) -> Result<()> {
     let flags = AtFlags::SYMLINK_NOFOLLOW;
     rustix::fs::statat(place, VERIFIED, flags).map(drop).map_err(|_| {
         Error::new("cannot start: the OCI runtime did not run the hook that verifies the container")
-            .hint("let runcPath name a runtime that knows hooks of the stage createContainer")
-            .exit(FAILED)
+            .with_hint("let runcPath name a runtime that knows hooks of the stage createContainer")
+            .with_exit_code(FAILED)
     })
 }
 
 /// Number of the device that the root file system is, as mountinfo has it.
 fn device_of_root(bundle: &Bundle, place: &OwnedFd) -> Result<String> {
     let found = rustix::fs::statat(place, &bundle.rootfs, AtFlags::SYMLINK_NOFOLLOW)
-        .because(|| "cannot look at the root file system".into())?;
+        .context(|| "cannot look at the root file system".into())?;
     let device = found.st_dev;
     Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
 }

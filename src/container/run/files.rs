@@ -2,7 +2,7 @@
 //! needs from the host.
 
 use crate::container::plan::Bundle;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::site::config::Config;
 use crate::sys::ids;
 use crate::user::User;
@@ -25,11 +25,11 @@ pub fn create(
     let cannot = || format!("cannot create {name}");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file =
-        rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(mode)).because(cannot)?;
+        rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(mode)).context(cannot)?;
     let mut file = std::fs::File::from(file);
-    file.write_all(content).because(cannot)?;
+    file.write_all(content).context(cannot)?;
     if let Some(owner) = owner {
-        rustix::fs::fchown(&file, Some(owner.uid), Some(owner.gid)).because(cannot)?;
+        rustix::fs::fchown(&file, Some(owner.uid), Some(owner.gid)).context(cannot)?;
     }
     Ok(file.into())
 }
@@ -37,7 +37,7 @@ pub fn create(
 /// Gives what an `O_PATH` descriptor stands for to `user`.
 pub fn chown(file: impl AsFd, user: &User) -> Result<()> {
     rustix::fs::chownat(file, "", Some(user.uid), Some(user.gid), AtFlags::EMPTY_PATH)
-        .because(|| format!("cannot give it to user id {}", user.uid.as_raw()))
+        .context(|| format!("cannot give it to user id {}", user.uid.as_raw()))
 }
 
 /// Writes the host's and the site's files into the new directory `etc`, which hide the image's.
@@ -55,7 +55,7 @@ pub fn write_etc(etc: &OwnedFd, config: &Config, bundle: &Bundle) -> Result<()> 
     for ((name, _), content) in files.iter().zip(contents) {
         // A node without name servers has no resolv.conf: then the image's is not right either.
         create(etc, name, &content.unwrap_or_default(), 0o644, Some(&bundle.user))
-            .because(|| "cannot write /etc".into())?;
+            .context(|| "cannot write /etc".into())?;
     }
     Ok(())
 }
@@ -71,11 +71,11 @@ fn read_as_we_are(path: &Path) -> Result<Option<Vec<u8>>> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).because(cannot),
+        Err(error) => return Err(error).context(cannot),
     };
-    let size = file.metadata().because(cannot)?.len().min(MAX_SIZE);
+    let size = file.metadata().context(cannot)?.len().min(MAX_SIZE);
     let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
-    file.take(MAX_SIZE + 1).read_to_end(&mut content).because(cannot)?;
+    file.take(MAX_SIZE + 1).read_to_end(&mut content).context(cannot)?;
     if content.len() as u64 > MAX_SIZE {
         return Err(Error::caused_by(cannot(), "it is too large"));
     }

@@ -1,6 +1,6 @@
 //! An image file, which its user may have written by hand, opened and checked before root mounts it.
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::squashfs::validate;
 use crate::sys::fs::resolve;
 use crate::user::User;
@@ -34,32 +34,32 @@ impl Image {
     /// or if it is not a valid image.
     pub fn open(path: &Path, name: String, user: &User, accepted: &[&str]) -> Result<Self> {
         let file = File::from(resolve::regular_file(path)?);
-        check(&file, user, accepted).because(|| format!("cannot use the image {name}"))?;
+        check(&file, user, accepted).context(|| format!("cannot use the image {name}"))?;
         Ok(Self { file: file.into(), name })
     }
 }
 
 fn check(file: &File, user: &User, accepted: &[&str]) -> Result<()> {
-    let metadata = file.metadata().because(|| "cannot stat it".into())?;
+    let metadata = file.metadata().context(|| "cannot stat it".into())?;
     let owner = metadata.uid();
     if owner != 0 && owner != user.uid.as_raw() {
         return Err(Error::new(format!("it belongs to uid {owner}, neither to you nor to root"))
-            .hint("import it yourself; images that users share must be root's"));
+            .with_hint("import it yourself; images that users share must be root's"));
     }
     // Its daemon can answer each read differently, or never.
-    let system = rustix::fs::fstatfs(file).because(|| "cannot look at its file system".into())?;
+    let system = rustix::fs::fstatfs(file).context(|| "cannot look at its file system".into())?;
     if system.f_type as u64 == FUSE {
         return Err(Error::new(
             "it is on a FUSE file system, whose content can change at any time",
         )
-        .hint("import it into a repository on another file system"));
+        .with_hint("import it into a repository on another file system"));
     }
     let read = |buffer: &mut [u8], offset| file.read_exact_at(buffer, offset);
     let compressor =
-        validate::check(&read, metadata.len()).map_err(|error| error.hint(IMPORT_AGAIN))?;
+        validate::check(&read, metadata.len()).map_err(|error| error.with_hint(IMPORT_AGAIN))?;
     if !accepted.contains(&compressor) {
         return Err(Error::new(format!("this site does not accept {compressor} compression"))
-            .hint(format!("{IMPORT_AGAIN}; the site accepts {}", accepted.join(", "))));
+            .with_hint(format!("{IMPORT_AGAIN}; the site accepts {}", accepted.join(", "))));
     }
     Ok(())
 }

@@ -6,7 +6,7 @@
 
 use super::files;
 use super::rootfs::Rootfs;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::site::config::UserMounts;
 use crate::site::reserved;
 use crate::sys::fs::mount;
@@ -68,10 +68,10 @@ impl Place<'_> {
     /// Its path in the container, with every link resolved.
     fn resolved(&self) -> Result<PathBuf> {
         let path = std::fs::read_link(mount::proc_path(self.found.as_fd()))
-            .because(|| "cannot name it".into())?;
+            .context(|| "cannot name it".into())?;
         let inside =
             path.strip_prefix(&self.rootfs.path).map_err(|_| "it is outside the container");
-        let inside = inside.because(|| "cannot name it".into())?;
+        let inside = inside.context(|| "cannot name it".into())?;
         Ok(Path::new("/").join(inside).join(self.missing.iter().collect::<PathBuf>()))
     }
 
@@ -144,17 +144,17 @@ fn make(parent: &OwnedFd, name: &OsStr, directory: bool) -> Result<OwnedFd> {
     let cannot = || format!("cannot create {}", name.to_string_lossy());
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     if directory {
-        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)).because(cannot)?;
+        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)).context(cannot)?;
         let flags = flags | OFlags::PATH | OFlags::DIRECTORY;
-        rustix::fs::openat(parent, name, flags, Mode::empty()).because(cannot)
+        rustix::fs::openat(parent, name, flags, Mode::empty()).context(cannot)
     } else {
         let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY;
-        rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).because(cannot)
+        rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).context(cannot)
     }
 }
 
 fn kind_of(file: &OwnedFd) -> Result<FileType> {
-    let stat = rustix::fs::fstat(file).because(|| "cannot stat it".into())?;
+    let stat = rustix::fs::fstat(file).context(|| "cannot stat it".into())?;
     Ok(FileType::from_raw_mode(stat.st_mode))
 }
 
@@ -162,5 +162,5 @@ fn kind_of(file: &OwnedFd) -> Result<FileType> {
 fn is_on(file: &OwnedFd, other: &OwnedFd) -> Result<bool> {
     let device = |file| rustix::fs::fstat(file).map(|stat| stat.st_dev);
     let same = device(file).and_then(|one| Ok(one == device(other)?));
-    same.because(|| "cannot stat a directory".into())
+    same.context(|| "cannot stat a directory".into())
 }

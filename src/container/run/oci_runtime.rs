@@ -3,7 +3,7 @@
 //! Asking costs a start of the runtime, some 10 ms for runc. So the answer is kept in [`CACHE`], a
 //! directory of root's in memory, for the very file that gave it.
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::site::config::Config;
 use crate::site::trust;
@@ -91,7 +91,7 @@ impl OciRuntime {
         let Some(hook) = hook.filter(|_| self.kind == Kind::Other) else { return Ok(()) };
         let cannot = || format!("cannot use the startContainer hook {}", hook.path.display());
         let runtime = config.runc_path.display();
-        Err(format!("{runtime} may execute it as root")).because(cannot)
+        Err(format!("{runtime} may execute it as root")).context(cannot)
     }
 
     /// Whether this is a release of runc without the fixes of CVE-2025-31133, CVE-2025-52565 and
@@ -121,7 +121,7 @@ impl OciRuntime {
 /// When it does not answer.
 pub fn ask(path: &Path) -> Result<String> {
     output::output(path, &["--version"], MAX_ANSWER)
-        .map_err(|error| error.hint("runcPath of sarus.json must name an OCI runtime"))
+        .map_err(|error| error.with_hint("runcPath of sarus.json must name an OCI runtime"))
 }
 
 fn cache_name(program: &OwnedFd) -> Result<String> {
@@ -130,7 +130,7 @@ fn cache_name(program: &OwnedFd) -> Result<String> {
 
 /// Size and times of a program: whoever changes it changes these.
 fn stamp(program: &OwnedFd) -> Result<String> {
-    let status = resolve::status(program).because(|| "cannot stat the OCI runtime".into())?;
+    let status = resolve::status(program).context(|| "cannot stat the OCI runtime".into())?;
     let rustix::fs::Stat { st_size, st_mtime, st_mtime_nsec, st_ctime, st_ctime_nsec, .. } = status;
     Ok(format!("{st_size} {st_mtime}.{st_mtime_nsec} {st_ctime}.{st_ctime_nsec}"))
 }
@@ -146,16 +146,16 @@ fn keep(name: &str, text: &str) -> Result<()> {
     let cannot = || format!("cannot keep what the OCI runtime is in {CACHE}");
     match rustix::fs::mkdir(CACHE, Mode::from_raw_mode(0o755)) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(errno) => return Err(errno).because(cannot),
+        Err(errno) => return Err(errno).context(cannot),
     }
     let directory = trust::find(Path::new(CACHE))?.ok_or_else(|| Error::new(cannot()))?;
     let new = format!(".{name}.{}", std::process::id());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::unlinkat(&directory, &new, rustix::fs::AtFlags::empty()).ok();
     let file = rustix::fs::openat(&directory, &new, flags, Mode::from_raw_mode(0o644));
-    let mut file = std::fs::File::from(file.because(cannot)?);
-    file.write_all(text.as_bytes()).because(cannot)?;
-    rustix::fs::renameat(&directory, &new, &directory, name).because(cannot)
+    let mut file = std::fs::File::from(file.context(cannot)?);
+    file.write_all(text.as_bytes()).context(cannot)?;
+    rustix::fs::renameat(&directory, &new, &directory, name).context(cannot)
 }
 
 #[cfg(test)]

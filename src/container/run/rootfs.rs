@@ -5,7 +5,7 @@
 
 use super::{Image, files};
 use crate::container::plan::Bundle;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::site::config::Config;
 use crate::sys::fs::loop_device;
 use crate::sys::fs::mount::{self, Restrictions};
@@ -39,7 +39,7 @@ pub fn assemble(
 ) -> Result<Rootfs> {
     for directory in ["overlay", LOWER, UPPER, WORK, &bundle.rootfs] {
         rustix::fs::mkdirat(place, directory, Mode::from_raw_mode(0o755))
-            .because(|| format!("cannot create {directory} in the bundle"))?;
+            .context(|| format!("cannot create {directory} in the bundle"))?;
     }
     mount_image(place, image)?;
     prepare_upper(place, config, bundle)?;
@@ -49,28 +49,28 @@ pub fn assemble(
     let restrictions = Restrictions::default();
     let options = "mode=755,uid=0,gid=0,size=65536k";
     mount::filesystem("tmpfs", "tmpfs", &dev, restrictions, options)
-        .because(|| "cannot prepare /dev".into())?;
+        .context(|| "cannot prepare /dev".into())?;
     let dev = subdirectory(&root, "dev")?;
     let path = std::fs::read_link(mount::proc_path(root.as_fd()))
-        .because(|| "cannot name the root file system".into())?;
+        .context(|| "cannot name the root file system".into())?;
     Ok(Rootfs { root, path, dev })
 }
 
 fn subdirectory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty())
-        .because(|| format!("cannot open {name} in the bundle"))
+        .context(|| format!("cannot open {name} in the bundle"))
 }
 
 /// The image, through a loop device that all containers of the node share.
 fn mount_image(place: &OwnedFd, image: &Image) -> Result<()> {
     let cannot = || format!("cannot mount the image {}", image.name);
-    let compressor = Compressor::of(image).because(cannot)?;
-    let device = loop_device::attach(&image.file).because(cannot)?;
+    let compressor = Compressor::of(image).context(cannot)?;
+    let device = loop_device::attach(&image.file).context(cannot)?;
     let restrictions = Restrictions { readonly: true, ..CONFINED };
     let lower = subdirectory(place, LOWER)?;
     mount::filesystem("squashfs", &device.path, &lower, restrictions, "").map_err(|error| {
-        Error::caused_by(cannot(), error).hint(format!(
+        Error::caused_by(cannot(), error).with_hint(format!(
             "the image is compressed with {}; if this kernel cannot read that, or the file \
              is damaged, remove it with 'sarus rmi' and import it with --compression=gzip",
             compressor.0
@@ -86,7 +86,7 @@ impl Compressor {
     fn of(image: &Image) -> Result<Self> {
         let mut superblock = [0; 22];
         let read = rustix::io::pread(&image.file, &mut superblock, 0)
-            .because(|| "cannot read its superblock".into())?;
+            .context(|| "cannot read its superblock".into())?;
         match superblock {
             [b'h', b's', b'q', b's', .., low, high] if read == superblock.len() => {
                 Ok(Self(match u16::from_le_bytes([low, high]) {
@@ -99,7 +99,7 @@ impl Compressor {
                 }))
             }
             _ => Err(Error::new("the file is no squashfs image")
-                .hint("remove the image with 'sarus rmi' and import it again")),
+                .with_hint("remove the image with 'sarus rmi' and import it again")),
         }
     }
 }
@@ -110,7 +110,7 @@ impl Compressor {
 fn prepare_upper(place: &OwnedFd, config: &Config, bundle: &Bundle) -> Result<()> {
     let lower = subdirectory(place, LOWER)?;
     let upper = subdirectory(place, UPPER)?;
-    dress(&upper, &lower, bundle).because(|| "cannot prepare the root directory".into())?;
+    dress(&upper, &lower, bundle).context(|| "cannot prepare the root directory".into())?;
     for name in ["dev", "proc", "sys", "etc"] {
         let found = match subdirectory_if_there(&lower, name)? {
             // The kernel's own file systems cover it.
@@ -118,9 +118,9 @@ fn prepare_upper(place: &OwnedFd, config: &Config, bundle: &Bundle) -> Result<()
             found => found,
         };
         let cannot = || format!("cannot prepare /{name}");
-        rustix::fs::mkdirat(&upper, name, Mode::from_raw_mode(0o755)).because(cannot)?;
+        rustix::fs::mkdirat(&upper, name, Mode::from_raw_mode(0o755)).context(cannot)?;
         let made = subdirectory(&upper, name)?;
-        dress(&made, found.as_ref().unwrap_or(&made), bundle).because(cannot)?;
+        dress(&made, found.as_ref().unwrap_or(&made), bundle).context(cannot)?;
         if name == "etc" {
             files::write_etc(&made, config, bundle)?;
         }
@@ -130,10 +130,10 @@ fn prepare_upper(place: &OwnedFd, config: &Config, bundle: &Bundle) -> Result<()
 
 /// Gives a directory the mode of `model`, and to the user.
 fn dress(directory: &OwnedFd, model: &OwnedFd, bundle: &Bundle) -> Result<()> {
-    let mode = rustix::fs::fstat(model).because(|| "cannot stat it".into())?.st_mode & 0o1777;
+    let mode = rustix::fs::fstat(model).context(|| "cannot stat it".into())?.st_mode & 0o1777;
     files::chown(directory, &bundle.user)?;
     rustix::fs::chmod(mount::proc_path(directory.as_fd()), Mode::from_raw_mode(mode))
-        .because(|| "cannot change its mode".into())
+        .context(|| "cannot change its mode".into())
 }
 
 /// The image's directory `name`. Where files of the engine or the kernel go there must be no link to
@@ -146,7 +146,7 @@ fn subdirectory_if_there(lower: &OwnedFd, name: &str) -> Result<Option<OwnedFd>>
         Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
             Err(Error::new(format!("cannot use the image: its /{name} is no directory")))
         }
-        Err(errno) => Err(errno).because(|| format!("cannot open the image's /{name}")),
+        Err(errno) => Err(errno).context(|| format!("cannot open the image's /{name}")),
     }
 }
 
@@ -154,7 +154,7 @@ fn subdirectory_if_there(lower: &OwnedFd, name: &str) -> Result<Option<OwnedFd>>
 fn mount_overlay(place: &OwnedFd, bundle: &Bundle) -> Result<()> {
     let cannot = || "cannot make the root file system writable".to_owned();
     // Relative to the bundle, whatever its path holds.
-    rustix::process::fchdir(place).because(cannot)?;
+    rustix::process::fchdir(place).context(cannot)?;
     let target = subdirectory(place, &bundle.rootfs)?;
     let layers = format!("lowerdir={LOWER},upperdir={UPPER},workdir={WORK}");
     // An image may hold overlay's own attributes: let none of them lead anywhere. A kernel refuses
@@ -169,5 +169,5 @@ fn mount_overlay(place: &OwnedFd, bundle: &Bundle) -> Result<()> {
             break;
         }
     }
-    result.because(cannot)
+    result.context(cannot)
 }

@@ -297,7 +297,9 @@ impl End {
         match self.change {
             Change::Exited(status) if !self.has_started && ![0, FAILED].contains(&status) => {
                 let about = "the OCI runtime failed before the program started";
-                Some(Error::caused_by(about, format!("exit status {status}")).exit(FAILED))
+                Some(
+                    Error::caused_by(about, format!("exit status {status}")).with_exit_code(FAILED),
+                )
             }
             _ => None,
         }

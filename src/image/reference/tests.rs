@@ -12,7 +12,7 @@ fn shown(text: &str) -> String {
 #[test]
 fn who_copies_a_name_without_a_tag_is_told_where_it_stands() {
     let error = "quay.io/x/y:<none>".parse::<Reference>().unwrap_err();
-    assert!(error.advice().unwrap().contains("sarus images --quiet"));
+    assert!(error.hint().unwrap().contains("sarus images --quiet"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::import::tar::{Data, Kind, Member, Members, Sparse, Tape};
 
 /// Longest path, as the kernel's `PATH_MAX` without its final zero byte.
@@ -82,7 +82,7 @@ pub fn read<T: Tape>(members: &mut Members<T>, budget: &Budget) -> Result<Vec<En
     while let Some(member) = members.next()? {
         let Member { path, kind, mode, mtime } = member;
         if let Some((path, what)) =
-            judge(&path, kind).because(|| path.escape_ascii().to_string())?
+            judge(&path, kind).context(|| path.escape_ascii().to_string())?
         {
             let entry = Entry { path, what, mode, mtime };
             let link = match &entry.what {
@@ -125,7 +125,7 @@ fn judge(path: &[u8], kind: Kind) -> Result<Option<(Box<[u8]>, What)>> {
         Kind::File(Data::Sparse(sparse)) => What::Sparse(Arc::new(*sparse)),
         Kind::Directory => What::Directory,
         Kind::Symlink(target) => What::Symlink(link(target)?),
-        Kind::Link(target) => What::Link(normal(&target).because(|| "its target".into())?),
+        Kind::Link(target) => What::Link(normal(&target).context(|| "its target".into())?),
         Kind::Device => What::Device,
         Kind::Fifo => What::Fifo,
     };

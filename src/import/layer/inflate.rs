@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use flate2::bufread::GzDecoder;
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::digest::{Hasher, HashingReader};
 use crate::import::blob::{Blob, BlobReader};
 
@@ -214,7 +214,7 @@ pub fn least(blob: &Blob, compression: Compression) -> Result<u64> {
             // The last four bytes: the inflated length of the last member, modulo 4 GiB.
             let mut size = [0; 4];
             let end = length.saturating_sub(4);
-            let count = blob.read_at(&mut size, end).because(|| "cannot read it".into())?;
+            let count = blob.read_at(&mut size, end).context(|| "cannot read it".into())?;
             let size = if count == size.len() { u32::from_le_bytes(size).into() } else { 0 };
             // Deflate reaches 1032 to 1; more is no length, but padding.
             Ok(if size / 1032 <= length { length.max(size) } else { length })

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::cli::progress::Row;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::digest::Hasher;
 use crate::import::blob::{Arrival, Blob};
 use crate::import::source::remote::Part;
-use crate::registry::{Backoff, Kind, Registry, Transfer};
+use crate::registry::{Backoff, Registry, Transfer};
 use crate::store::{Cache, Partial, Slot};
 
 /// What is read and written at a time.
@@ -158,21 +158,21 @@ impl<'a> Downloads<'a> {
     fn verified(&self, file: File, download: &Download<'_>) -> Result<Option<Arc<File>>> {
         let Download { part: Part { digest, size, .. }, row, .. } = download;
         let about = || format!("cannot read {}", self.cache.path(digest).display());
-        if file.metadata().because(about)?.len() != *size {
+        if file.metadata().context(about)?.len() != *size {
             return Ok(None);
         }
         let mut hasher = Hasher::default();
-        self.hash(&file, *size, &mut hasher, row).because(about)?;
+        self.hash(&file, *size, &mut hasher, row).context(about)?;
         Ok((hasher.finish() == *digest).then(|| Arc::new(file)))
     }
 
     /// Takes the first `length` bytes of `file`.
     fn hash(&self, file: &File, length: u64, hasher: &mut Hasher, row: &Row) -> Result<()> {
-        let blob = Blob::whole(clone(file)?).because(|| "cannot examine it".into())?;
+        let blob = Blob::whole(clone(file)?).context(|| "cannot examine it".into())?;
         let mut buffer = vec![0; CHUNK];
         let mut position = 0;
         while position < length {
-            let count = blob.read_at(&mut buffer, position).because(|| "cannot read it".into())?;
+            let count = blob.read_at(&mut buffer, position).context(|| "cannot read it".into())?;
             let left = usize::try_from(length - position).unwrap_or(usize::MAX);
             let bytes = buffer.get(..count.min(left)).unwrap_or_default();
             if bytes.is_empty() {
@@ -203,7 +203,7 @@ impl<'a> Downloads<'a> {
         size: u64,
     ) -> Result<()> {
         let Download { part: Part { digest, .. }, arrival, row } = download;
-        let mut left = file.metadata().because(|| "cannot examine it".into())?.len();
+        let mut left = file.metadata().context(|| "cannot examine it".into())?.len();
         if left > size {
             partial.truncate(0)?;
             left = 0;
@@ -225,7 +225,7 @@ impl<'a> Downloads<'a> {
                 Err(error) => {
                     partial.truncate(0)?;
                     let text = "the registry, or something on the way to it, sends wrong bytes";
-                    return Err(error.hint(text));
+                    return Err(error.with_hint(text));
                 }
             }
             partial.truncate(0)?;
@@ -274,9 +274,10 @@ impl<'a> Downloads<'a> {
             if position - from >= HEADWAY {
                 backoff.reset();
             }
-            let may_help = failure.kind == Kind::Transient && !self.stopped.load(Ordering::Relaxed);
+            let may_help =
+                failure.kind() == ErrorKind::Transient && !self.stopped.load(Ordering::Relaxed);
             if !may_help || !self.registry.may_retry(&mut backoff) {
-                return Err(failure.error);
+                return Err(failure);
             }
             (self.tell)(&format!("> retry          : {digest}"), true);
         }
@@ -285,11 +286,7 @@ impl<'a> Downloads<'a> {
 }
 
 /// Passes over what is here already, where the server sends all.
-fn skip(
-    transfer: &mut Transfer,
-    position: u64,
-    buffer: &mut [u8],
-) -> Result<(), crate::registry::Failure> {
+fn skip(transfer: &mut Transfer, position: u64, buffer: &mut [u8]) -> Result<()> {
     let mut ahead = position - transfer.start;
     while ahead > 0 {
         let count = usize::try_from(ahead).unwrap_or(usize::MAX).min(buffer.len());
@@ -304,5 +301,5 @@ fn skip(
 
 fn clone(file: &File) -> Result<File> {
     let copy = file.as_fd().try_clone_to_owned();
-    copy.map(File::from).because(|| "cannot copy a descriptor".into())
+    copy.map(File::from).context(|| "cannot copy a descriptor".into())
 }

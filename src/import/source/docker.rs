@@ -5,7 +5,7 @@ use miniserde::Deserialize;
 
 use super::files::Files;
 use super::{Choice, Image, MAX_JSON, ambiguous, assemble, manifest, same_name};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::import::layer::{Expected, Source};
 
@@ -23,15 +23,15 @@ struct Saved {
 /// The image that `choice` means.
 pub fn image(files: &Files, choice: &Choice) -> Result<Image> {
     let about = || "cannot read manifest.json".to_owned();
-    let bytes = files.get("manifest.json")?.bytes(MAX_JSON).because(about)?;
-    let images: Vec<Saved> = manifest::parse(&bytes).because(about)?;
+    let bytes = files.get("manifest.json")?.bytes(MAX_JSON).context(about)?;
+    let images: Vec<Saved> = manifest::parse(&bytes).context(about)?;
     let saved = choose(&images, choice)?;
     let config = files.get(&saved.config)?.bytes(MAX_JSON);
-    let config = config.because(|| format!("cannot read {}", saved.config))?;
+    let config = config.context(|| format!("cannot read {}", saved.config))?;
     if digest_in_name(&saved.config).is_some_and(|expected| Digest::of(&config) != expected) {
         let name = &saved.config;
         return Err(Error::new(format!("the content of {name} does not match its name"))
-            .hint("the archive is damaged or was tampered with: save it again"));
+            .with_hint("the archive is damaged or was tampered with: save it again"));
     }
     let layers = saved.layers.as_deref().unwrap_or_default();
     assemble(&config, choice, layers.len(), |at, diff_id| {

@@ -8,7 +8,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::cli::progress::{Meter, Progress};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::import::blob::Blob;
 use crate::import::layer::inflated;
 use crate::import::tar::{self, Data, Kind, Members};
@@ -50,16 +50,16 @@ impl Files {
         let name = name.display().to_string();
         let file = if path == "-" {
             let stdin = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
-            stdin.because(|| "cannot read it".into())?.into()
+            stdin.context(|| "cannot read it".into())?.into()
         } else {
-            File::open(path).because(|| "cannot open it".into())?
+            File::open(path).context(|| "cannot open it".into())?
         };
-        let kind = file.metadata().because(|| "cannot examine it".into())?.file_type();
+        let kind = file.metadata().context(|| "cannot examine it".into())?.file_type();
         if kind.is_dir() {
             return Ok(Self { name, place: Place::Directory(path.into()) });
         }
         let blob = if kind.is_file() {
-            Blob::whole(file).because(|| "cannot examine it".into())?
+            Blob::whole(file).context(|| "cannot examine it".into())?
         } else {
             progress.during(0, |meter| kept(file, space, meter))?
         };
@@ -90,10 +90,10 @@ impl Files {
         match &self.place {
             Place::Directory(directory) => match File::open(directory.join(&name)) {
                 Ok(file) => {
-                    Blob::whole(file).map(Some).because(|| format!("cannot examine {name}"))
+                    Blob::whole(file).map(Some).context(|| format!("cannot examine {name}"))
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error).because(|| format!("cannot open {name}")),
+                Err(error) => Err(error).context(|| format!("cannot open {name}")),
             },
             Place::Tar { blob, index } => {
                 for _ in 0..MAX_LINKS {
@@ -138,7 +138,7 @@ fn kept(mut file: File, space: &Space, meter: &Meter) -> Result<Blob> {
                 meter.add(count as u64);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).because(|| "cannot read it".into()),
+            Err(error) => return Err(error).context(|| "cannot read it".into()),
         }
     }
 }

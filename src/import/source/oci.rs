@@ -3,7 +3,7 @@
 
 use super::files::Files;
 use super::{Choice, Image, MAX_JSON, TargetPlatform, ambiguous, assemble, same_name};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::manifest::{Descriptor, Document};
 use crate::import::blob::Blob;
 use crate::import::layer::{Expected, Source};
@@ -14,15 +14,15 @@ pub(super) const MAX_NESTING: usize = 4;
 /// The image that `choice` means.
 pub fn image(files: &Files, choice: &Choice) -> Result<Image> {
     let about = || "cannot read index.json".to_owned();
-    let bytes = files.get("index.json")?.bytes(MAX_JSON).because(about)?;
-    let mut document = Document::parse(&bytes).because(about)?;
+    let bytes = files.get("index.json")?.bytes(MAX_JSON).context(about)?;
+    let mut document = Document::parse(&bytes).context(about)?;
     for _ in 0..MAX_NESTING {
         let Some(manifests) = document.manifests else {
             return described(files, choice, document);
         };
         let chosen = choose(&manifests, choice)?;
         let about = || format!("cannot read manifest {}", chosen.digest);
-        document = Document::parse(&read(files, chosen)?).because(about)?;
+        document = Document::parse(&read(files, chosen)?).context(about)?;
     }
     Err(Error::new("its indexes are nested too deeply"))
 }
@@ -52,10 +52,10 @@ fn open(files: &Files, descriptor: &Descriptor) -> Result<Blob> {
 /// The verified content of a small blob.
 fn read(files: &Files, descriptor: &Descriptor) -> Result<Vec<u8>> {
     let about = || format!("cannot read blob {:.100}", descriptor.digest);
-    let bytes = open(files, descriptor)?.bytes(MAX_JSON).because(about)?;
+    let bytes = open(files, descriptor)?.bytes(MAX_JSON).context(about)?;
     let mut hasher = crate::image::digest::Hasher::default();
     hasher.update(&bytes);
-    hasher.check(descriptor.digest()?).because(about)?;
+    hasher.check(descriptor.digest()?).context(about)?;
     Ok(bytes)
 }
 

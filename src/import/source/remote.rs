@@ -2,7 +2,7 @@
 //! fetched.
 
 use super::{Choice, Image, TargetPlatform, assemble, oci};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::manifest::{self, Descriptor, Document};
 use crate::image::reference::Reference;
@@ -51,14 +51,14 @@ pub fn resolve(
     for _ in 0..oci::MAX_NESTING {
         let sent = registry.manifest(&which)?;
         let about = || format!("cannot read manifest {}", sent.digest);
-        let document = Document::parse(&sent.bytes).because(about)?;
+        let document = Document::parse(&sent.bytes).context(about)?;
         match &document.manifests {
             Some(manifests) => {
                 let chosen = oci::for_platform(manifests, platform);
-                let chosen = chosen.map_err(|error| error.hint(OTHER_PLATFORM))?;
-                which = chosen.digest().because(about)?.to_string();
+                let chosen = chosen.map_err(|error| error.with_hint(OTHER_PLATFORM))?;
+                which = chosen.digest().context(about)?.to_string();
             }
-            None => return described(sent.digest, document).because(about),
+            None => return described(sent.digest, document).context(about),
         }
     }
     Err(Error::new("its indexes are nested too deeply"))
@@ -92,14 +92,14 @@ impl Remote {
         layer: impl Fn(&Part) -> Source,
     ) -> Result<Image> {
         let offered: manifest::Config =
-            manifest::parse(config).because(|| "cannot read its configuration".into())?;
+            manifest::parse(config).context(|| "cannot read its configuration".into())?;
         if let Some(offered) = offered.platform()
             && platform.fit(&offered).is_none()
         {
             let offered = offered.text();
             let error =
                 Error::new(format!("it is an image for {offered:.100}, not for {platform}"));
-            return Err(error.hint(OTHER_PLATFORM));
+            return Err(error.with_hint(OTHER_PLATFORM));
         }
         let choice = Choice { name: String::new(), platform: platform.clone() };
         let image = assemble(config, &choice, self.layers.len(), |at, _| {

@@ -50,7 +50,7 @@ impl Site {
     fn read(&self, path: &str) -> String {
         match self.verifier.read(Path::new(path), 100) {
             Ok(text) => text,
-            Err(error) => format!("! {error}; {}", error.advice().unwrap_or("-")),
+            Err(error) => format!("! {error}; {}", error.hint().unwrap_or("-")),
         }
     }
 }

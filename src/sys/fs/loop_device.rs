@@ -3,7 +3,7 @@
 //! Containers of the same image share the device, so that the kernel has one squashfs superblock
 //! and one page cache for all of them. Start at [`attach`]. See loop(4).
 
-use crate::error::{Because, Result};
+use crate::error::{Context, Result};
 use crate::log;
 use crate::sys::ids;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
@@ -97,17 +97,17 @@ type Failure = (String, std::io::Error);
 /// # Errors
 /// When there is no loop driver, or no device can be had in half a minute.
 pub fn attach(image: impl AsFd) -> Result<LoopDevice> {
-    let stat = rustix::fs::fstat(&image).because(|| "cannot stat the image file".into())?;
+    let stat = rustix::fs::fstat(&image).context(|| "cannot stat the image file".into())?;
     let name = std::fs::read_link(crate::sys::fs::mount::proc_path(image.as_fd()))
-        .because(|| "cannot name the image file".into())?;
+        .context(|| "cannot name the image file".into())?;
     let find = || find(&name, stat.st_dev, stat.st_ino);
     // Most starts find one, and need no lock.
     if let Some(device) = find() {
         return Ok(device);
     }
     let control = open("/dev/loop-control", OFlags::RDWR)
-        .because(|| "cannot open /dev/loop-control".into())
-        .map_err(|error| error.hint("the kernel module may be missing: modprobe loop"))?;
+        .context(|| "cannot open /dev/loop-control".into())
+        .map_err(|error| error.with_hint("the kernel module may be missing: modprobe loop"))?;
     make(&control, &image, find)
 }
 
@@ -122,10 +122,10 @@ fn make(
     let mut waits = true;
     loop {
         let made = ids::unsignalled(|| Ok(take_turn(control, image, waits, &find)));
-        match made.because(|| "cannot keep signals off".into())? {
+        match made.context(|| "cannot keep signals off".into())? {
             Ok(device) => return Ok(device),
             Err((_, error)) if is_passing(&error) && start.elapsed() < PATIENCE => {}
-            Err((what, error)) => return Err(error).because(|| what),
+            Err((what, error)) => return Err(error).context(|| what),
         }
         if waits && start.elapsed() > TURN {
             log::info("loop", || "somebody holds /dev/loop-control: going on without".into());

@@ -3,7 +3,7 @@
 //! New calls (`open_tree`, `mount_setattr`, `move_mount`: Linux 5.2 and 5.12) are tried first and
 //! `mount_compat` serves where the kernel does not know them. See mount(2), mount_setattr(2).
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::fs::mount_compat;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::StatVfsMountFlags;
@@ -35,9 +35,9 @@ pub fn private_namespace() -> Result<()> {
     // SAFETY: of all that `unshare` can take apart, only CLONE_FILES would break Rust's idea of
     // descriptors; this is not it.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
-        .because(|| "cannot make a mount namespace".into())?;
+        .context(|| "cannot make a mount namespace".into())?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .because(|| "cannot cut the mount namespace off from the host's".into())
+        .context(|| "cannot cut the mount namespace off from the host's".into())
 }
 
 /// Enters the mount namespace that `namespace` stands for: root and working directory are its own
@@ -48,7 +48,7 @@ pub fn private_namespace() -> Result<()> {
 pub fn enter_namespace(namespace: impl AsFd) -> Result<()> {
     let kind = rustix::thread::LinkNameSpaceType::Mount;
     rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
-        .because(|| "cannot enter the container's mount namespace".into())
+        .context(|| "cannot enter the container's mount namespace".into())
 }
 
 /// The number of the mount that `file` is on, in this mount namespace.
@@ -81,7 +81,7 @@ pub fn filesystem(
     let options =
         std::ffi::CString::new(options).map_err(|_| Error::new("NUL in mount options"))?;
     mount(source, proc_path(target.as_fd()), kind, flags, options.as_c_str())
-        .because(|| format!("cannot mount {kind}"))
+        .context(|| format!("cannot mount {kind}"))
 }
 
 /// Leaves the mount whose root is `mount`, and all below it, out of binds of what is above it.
@@ -90,7 +90,7 @@ pub fn filesystem(
 /// With the kernel's reason.
 pub fn hide_from_binds(mount: impl AsFd) -> Result<()> {
     mount_change(proc_path(mount.as_fd()), MountPropagationFlags::UNBINDABLE)
-        .because(|| "cannot hide a mount from binds".into())
+        .context(|| "cannot hide a mount from binds".into())
 }
 
 /// Forbids set-user-id programs and device files on the mount at `directory`, and reads back that
@@ -101,8 +101,8 @@ pub fn hide_from_binds(mount: impl AsFd) -> Result<()> {
 pub fn confine(directory: &Path) -> Result<()> {
     let cannot = || format!("cannot confine {}", directory.display());
     let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
-    mount_remount(directory, flags, c"").because(cannot)?;
-    if is_confined(directory).because(cannot)? {
+    mount_remount(directory, flags, c"").context(cannot)?;
+    if is_confined(directory).context(cannot)? {
         Ok(())
     } else {
         Err(Error::caused_by(cannot(), "the kernel did not restrict it"))
@@ -138,7 +138,7 @@ pub fn bind(source: impl AsFd, target: impl AsFd, restrictions: Restrictions) ->
         Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
             mount_compat::bind(source, target, restrictions)
         }
-        Err(errno) => Err(errno).because(|| "cannot copy the mount".into()),
+        Err(errno) => Err(errno).context(|| "cannot copy the mount".into()),
     }
 }
 
@@ -156,7 +156,7 @@ fn detached_copy(source: BorrowedFd<'_>, restrictions: Restrictions) -> Result<O
 
 fn attach(tree: OwnedFd, target: BorrowedFd<'_>) -> Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(tree, "", target, "", flags).because(|| "cannot attach the mount".into())
+    move_mount(tree, "", target, "", flags).context(|| "cannot attach the mount".into())
 }
 
 /// `struct mount_attr` of `linux/mount.h`.

@@ -4,7 +4,7 @@
 //! The copy is visible in our own mount namespace meanwhile, where no process of the user exists
 //! yet. See proc(5), `/proc/pid/mountinfo`.
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::fs::mount::{Restrictions, proc_path};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
@@ -23,7 +23,7 @@ pub(in crate::sys) fn bind(
 ) -> Result<()> {
     let before = mounts()?;
     mount_bind_recursive(proc_path(source), proc_path(target))
-        .because(|| "cannot bind the mount".into())?;
+        .context(|| "cannot bind the mount".into())?;
     // What is there now and was not before is the copy: nobody else mounts in this namespace, but
     // what the host mounts meanwhile comes in, and gets restricted with the rest.
     let mut copies = mounts()?;
@@ -34,7 +34,7 @@ pub(in crate::sys) fn bind(
 fn restrict(copy: &Mount, copies: &[Mount], restrictions: Restrictions) -> Result<()> {
     let cannot = || format!("cannot restrict the mount on {}", copy.point.display());
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let point = rustix::fs::open(&copy.point, flags, Mode::empty()).because(cannot)?;
+    let point = rustix::fs::open(&copy.point, flags, Mode::empty()).context(cannot)?;
     if mount_id(point.as_fd())? != copy.id {
         // Either another mount of the copy lies on top of this one and nobody can reach it, or
         // the path was changed under our hands.
@@ -47,8 +47,8 @@ fn restrict(copy: &Mount, copies: &[Mount], restrictions: Restrictions) -> Resul
     flags.set(MountFlags::NODEV, flags.contains(MountFlags::NODEV) || restrictions.nodev);
     flags.set(MountFlags::NOEXEC, flags.contains(MountFlags::NOEXEC) || restrictions.noexec);
     let path = proc_path(point.as_fd());
-    mount_change(&path, MountPropagationFlags::PRIVATE).because(cannot)?;
-    mount_remount(&path, flags, c"").because(cannot)
+    mount_change(&path, MountPropagationFlags::PRIVATE).context(cannot)?;
+    mount_remount(&path, flags, c"").context(cannot)
 }
 
 /// A line of mountinfo.
@@ -61,7 +61,7 @@ struct Mount {
 }
 
 fn mounts() -> Result<Vec<Mount>> {
-    let text = std::fs::read("/proc/self/mountinfo").because(|| "cannot read mountinfo".into())?;
+    let text = std::fs::read("/proc/self/mountinfo").context(|| "cannot read mountinfo".into())?;
     text.split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
         .map(|line| parse(line).ok_or_else(|| Error::new("cannot understand mountinfo")))
@@ -113,7 +113,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
 pub(in crate::sys) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
     use rustix::fd::AsRawFd;
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-    let text = std::fs::read_to_string(&path).because(|| format!("cannot read {path}"))?;
+    let text = std::fs::read_to_string(&path).context(|| format!("cannot read {path}"))?;
     text.lines()
         .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
         .ok_or_else(|| Error::new(format!("cannot find the mount id in {path}")))

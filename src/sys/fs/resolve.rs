@@ -15,7 +15,7 @@ use std::str::FromStr;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// As the kernel's own limit (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
@@ -29,7 +29,7 @@ const MAX_TRIES: u32 = 16;
 /// # Errors
 /// When it cannot be opened; the text names `path`.
 pub fn beneath(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
-    open(root.as_fd(), path, flags, mode).because(|| cannot_open(path))
+    open(root.as_fd(), path, flags, mode).context(|| cannot_open(path))
 }
 
 /// As [`beneath`], for what may not be there.
@@ -40,7 +40,7 @@ pub fn find_beneath(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Optio
     match open(root.as_fd(), path, flags, Mode::empty()) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::NOENT) => Ok(None),
-        Err(errno) => Err(errno).because(|| cannot_open(path)),
+        Err(errno) => Err(errno).context(|| cannot_open(path)),
     }
 }
 
@@ -52,12 +52,12 @@ pub fn find_beneath(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Optio
 pub fn regular_file(path: &Path) -> Result<OwnedFd> {
     let what = || cannot_open(path);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open("/", flags, Mode::empty()).because(what)?;
+    let root = rustix::fs::open("/", flags, Mode::empty()).context(what)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = beneath(&root, path, flags, Mode::empty())?;
-    match kind(&status(&file).because(what)?) {
+    match kind(&status(&file).context(what)?) {
         FileType::RegularFile => Ok(file),
-        _ => Err("it is no regular file").because(what),
+        _ => Err("it is no regular file").context(what),
     }
 }
 
@@ -293,7 +293,7 @@ impl FileId {
     /// # Errors
     /// When the file system does not tell it.
     pub fn of(file: impl AsFd) -> Result<Self> {
-        let status = status(file).because(|| "cannot stat a file".into())?;
+        let status = status(file).context(|| "cannot stat a file".into())?;
         Ok(Self { device: status.st_dev, inode: status.st_ino })
     }
 }

@@ -1,6 +1,6 @@
 //! A daemon beside a program, with no more rights than this process has.
 
-use crate::error::{Because, Result};
+use crate::error::{Context, Result};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -26,7 +26,7 @@ pub fn spawn(program: &Path, args: &[&str]) -> Result<Child> {
             Ok(())
         });
     }
-    command.spawn().because(|| format!("cannot execute {}", program.display()))
+    command.spawn().context(|| format!("cannot execute {}", program.display()))
 }
 
 /// Has all descriptors above 2 closed by execve(2). Not at once: the standard library tells by one of

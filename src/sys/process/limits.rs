@@ -4,7 +4,7 @@
 //! confine it as long as root still has it, by [`Limits::give_to`] in the last hook; the rest, by
 //! [`Limits::give_back`] in `launch`. See getrlimit(2), sched(7), ioprio_set(2), prctl(2).
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::process::signals;
 use rustix::process::{Resource, getppid, getuid};
 use std::os::unix::fs::MetadataExt;
@@ -64,7 +64,7 @@ impl Limits {
     pub fn take() -> Result<Self> {
         let mut resources = [(NONE, NONE); COUNT];
         for (number, limit) in (0..).zip(&mut resources) {
-            *limit = resource(number, 0).because(|| "cannot read the resource limits".into())?;
+            *limit = resource(number, 0).context(|| "cannot read the resource limits".into())?;
         }
         let (policy, nice, io) = (None, None, None);
         let (slack, ignored) = (take_slack(), Some(ignored()));
@@ -123,17 +123,17 @@ impl Limits {
     /// When this process would be left with more than the caller had.
     pub fn give_back(&self) -> Result<()> {
         let cannot = || "cannot restore the limits of the caller".to_owned();
-        self.give_priority(0).because(cannot)?;
-        self.slack.map_or(Ok(()), set_slack).because(cannot)?;
+        self.give_priority(0).context(cannot)?;
+        self.slack.map_or(Ok(()), set_slack).context(cannot)?;
         self.ignored.into_iter().for_each(ignore);
         if self.processors != processors() {
             // The cgroup decides, should they have changed meanwhile.
             set_processors(&self.processors);
         }
         for (number, (soft, hard)) in (0..).zip(self.resources) {
-            let (_, most) = resource(number, 0).because(cannot)?;
+            let (_, most) = resource(number, 0).context(cannot)?;
             // An OCI runtime may have lowered it, which cannot be undone.
-            set_resource(number, 0, (soft.min(most), hard.min(most))).because(cannot)?;
+            set_resource(number, 0, (soft.min(most), hard.min(most))).context(cannot)?;
         }
         Ok(())
     }
@@ -149,9 +149,9 @@ impl Limits {
     /// leave it.
     pub fn give_to(&self, pid: i32, used: (u64, u64)) -> Result<()> {
         let cannot = || "cannot give the container the limits of its caller".to_owned();
-        self.give_priority(pid).because(cannot)?;
+        self.give_priority(pid).context(cannot)?;
         for (number, (_, hard)) in (0..).zip(self.resources) {
-            let (soft, most) = resource(number, pid).because(cannot)?;
+            let (soft, most) = resource(number, pid).context(cannot)?;
             let needed = match number {
                 AS => used.0 + SPARE,
                 DATA => used.1 + SPARE,
@@ -162,10 +162,10 @@ impl Limits {
             if hard < needed && hard < most {
                 let text = format!("the OCI runtime needs {} MiB of memory", needed >> 20);
                 return Err(Error::caused_by(cannot(), text)
-                    .hint("raise the limit with ulimit -v or -d; crun needs less than runc"));
+                    .with_hint("raise the limit with ulimit -v or -d; crun needs less than runc"));
             }
             // A soft limit confines nobody.
-            set_resource(number, pid, (soft.min(hard), hard.min(most))).because(cannot)?;
+            set_resource(number, pid, (soft.min(hard), hard.min(most))).context(cannot)?;
         }
         Ok(())
     }

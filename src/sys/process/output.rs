@@ -1,6 +1,6 @@
 //! What a trusted program prints.
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::ids;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::Read;
@@ -27,7 +27,7 @@ pub fn output(program: &Path, args: &[&str], max: usize) -> Result<String> {
         // SAFETY: the closure runs in the forked child of a program with one thread.
         unsafe { command.pre_exec(|| Ok(ids::become_root()?)) };
     }
-    let mut child = command.spawn().because(cannot)?;
+    let mut child = command.spawn().context(cannot)?;
     let text = child.stdout.take().ok_or_else(|| Error::new("no stdout")).and_then(|stdout| {
         let end = Instant::now() + PATIENCE;
         read_until(stdout, max, end)
@@ -36,9 +36,9 @@ pub fn output(program: &Path, args: &[&str], max: usize) -> Result<String> {
         // A child of ours that nobody has waited for: the number is its own.
         child.kill().ok();
     }
-    let status = child.wait().because(cannot)?;
-    let text = text.because(cannot)?;
-    if status.success() { Ok(text) } else { Err(format!("it ended with {status}")).because(cannot) }
+    let status = child.wait().context(cannot)?;
+    let text = text.context(cannot)?;
+    if status.success() { Ok(text) } else { Err(format!("it ended with {status}")).context(cannot) }
 }
 
 fn read_until(
@@ -56,7 +56,7 @@ fn read_until(
         if matches!(ready, Ok(0)) {
             return Err(Error::new(format!("no answer after {} s", PATIENCE.as_secs())));
         }
-        let count = stdout.read(&mut part).because(|| "cannot read its answer".into())?;
+        let count = stdout.read(&mut part).context(|| "cannot read its answer".into())?;
         if count == 0 {
             return String::from_utf8(bytes).map_err(|_| Error::new("the answer is not UTF-8"));
         }

@@ -4,7 +4,7 @@
 //! what is in there; or it lives among the processes of the host and a guardian of root's does it
 //! ([`guardian`](crate::sys::process::supervisor)).
 
-use crate::error::{Because, Result};
+use crate::error::{Context, Result};
 use crate::sys::ids;
 use crate::sys::process::offspring;
 use crate::sys::process::pidfd::Process;
@@ -150,8 +150,8 @@ impl Contained {
 pub fn spawn_in_namespace(program: Program<'_>, places: Places) -> Result<Contained> {
     // SAFETY: CLONE_NEWPID changes only in which namespace children are born.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
-        .because(|| "cannot make a PID namespace".into())?;
-    let (alive, ours) = io::pipe().because(|| "cannot make a pipe".into())?;
+        .context(|| "cannot make a PID namespace".into())?;
+    let (alive, ours) = io::pipe().context(|| "cannot make a pipe".into())?;
     let end = ours.as_raw_fd();
     let child = spawn(program, move || {
         // Ours is inherited too: as long as it is open, the pipe tells nothing of the parent.
@@ -206,7 +206,7 @@ pub(in crate::sys) fn spawn(
             seccomp::keep_owner_of_stdio().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })
         });
     }
-    command.spawn().because(|| format!("cannot execute {}", path.to_string_lossy()))
+    command.spawn().context(|| format!("cannot execute {}", path.to_string_lossy()))
 }
 
 /// What is said of a child whose parent died at once; nobody hears it.

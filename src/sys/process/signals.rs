@@ -1,7 +1,7 @@
 //! Signals, taken one by one by a loop instead of by handlers that run at any moment.
 //! Start at [`Signals::take_over`]. See sigwaitinfo(2), signal(7).
 
-use crate::error::{Because, Result};
+use crate::error::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
@@ -59,7 +59,7 @@ impl Signals {
             libc::sigprocmask(libc::SIG_SETMASK, &raw const set, &raw mut before)
         };
         if answer != 0 {
-            return Err(std::io::Error::last_os_error()).because(|| "cannot block signals".into());
+            return Err(std::io::Error::last_os_error()).context(|| "cannot block signals".into());
         }
         Ok(Self { set, before })
     }
@@ -94,7 +94,7 @@ impl Signals {
             match error.raw_os_error() {
                 Some(libc::EINTR) => {}
                 Some(libc::EAGAIN) => return Ok(None),
-                _ => return Err(error).because(|| "cannot wait for signals".into()),
+                _ => return Err(error).context(|| "cannot wait for signals".into()),
             }
         }
     }
@@ -113,7 +113,7 @@ impl Signals {
         // SAFETY: the kernel reads one set.
         let alarm = unsafe { libc::signalfd(-1, &raw const self.set, libc::SFD_CLOEXEC) };
         if alarm < 0 {
-            return Err(std::io::Error::last_os_error()).because(cannot);
+            return Err(std::io::Error::last_os_error()).context(cannot);
         }
         // SAFETY: the kernel has just made it, for us.
         let alarm = unsafe { OwnedFd::from_raw_fd(alarm) };
@@ -121,7 +121,7 @@ impl Signals {
         let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
         match poll(&mut files, patience.as_ref()) {
             Ok(_) | Err(Errno::INTR) => self.next(Some(Duration::ZERO)),
-            Err(error) => Err(error).because(cannot),
+            Err(error) => Err(error).context(cannot),
         }
     }
 

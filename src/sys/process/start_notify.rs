@@ -2,7 +2,7 @@
 //! a message on a socket, with which the kernel gives the sender's number and user as the receiver
 //! sees them, and since Linux 6.5 a pidfd. See unix(7), SCM_CREDENTIALS, SCM_RIGHTS and SCM_PIDFD.
 
-use crate::error::{Because, Result};
+use crate::error::{Context, Result};
 use crate::sys::descriptors;
 use crate::sys::process::pidfd::Process;
 use crate::sys::terminal::Size;
@@ -52,11 +52,11 @@ impl Listener {
     pub fn new(to: RawFd) -> Result<Self> {
         let cannot = || "cannot make a socket".to_owned();
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
-        let (ours, other) = socketpair(family, kind, SocketFlags::CLOEXEC, None).because(cannot)?;
-        sockopt::set_socket_passcred(&ours, true).because(cannot)?;
+        let (ours, other) = socketpair(family, kind, SocketFlags::CLOEXEC, None).context(cannot)?;
+        sockopt::set_socket_passcred(&ours, true).context(cannot)?;
         ask_for_pidfd(&ours);
         // Out of the way of all that has its fixed place.
-        let socket = rustix::io::fcntl_dupfd_cloexec(&ours, OUT_OF_THE_WAY).because(cannot)?;
+        let socket = rustix::io::fcntl_dupfd_cloexec(&ours, OUT_OF_THE_WAY).context(cannot)?;
         drop(ours);
         descriptors::move_descriptor(other.into_raw_fd(), to)?;
         Ok(Self { socket })
@@ -165,7 +165,7 @@ impl AsFd for Listener {
 /// When `number` is no such descriptor.
 pub fn announce(number: RawFd, terminal: bool) -> Result<()> {
     let cannot = || "cannot tell the engine of the start".to_owned();
-    let socket = descriptors::take(number).because(cannot)?;
+    let socket = descriptors::take(number).context(cannot)?;
     // SAFETY: descriptor 0 is open: std opens /dev/null where the caller closed it.
     let stdin = [unsafe { BorrowedFd::borrow_raw(0) }];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -176,6 +176,6 @@ pub fn announce(number: RawFd, terminal: bool) -> Result<()> {
     match sendmsg(&socket, &[IoSlice::new(b"!")], &mut space, SendFlags::NOSIGNAL) {
         // An engine that has ended takes the container along.
         Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
-        Err(error) => Err(error).because(cannot),
+        Err(error) => Err(error).context(cannot),
     }
 }

@@ -4,7 +4,7 @@
 //! the runtime has ended, and everything when the engine has. See PR_SET_CHILD_SUBREAPER and
 //! PR_SET_PDEATHSIG of prctl(2). Start at [`spawn_guarded`].
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys::ids;
 use crate::sys::process::offspring;
 use crate::sys::process::pidfd::Process;
@@ -34,9 +34,9 @@ pub fn spawn_guarded(program: Program<'_>, places: Places) -> Result<Contained> 
     let cannot = || "cannot start the container's guardian".to_owned();
     if !adopt_orphans() {
         return Err(Error::caused_by(cannot(), "this kernel has no child subreapers")
-            .hint("use --pid=private"));
+            .with_hint("use --pid=private"));
     }
-    let (mut answer, report) = std::io::pipe().because(cannot)?;
+    let (mut answer, report) = std::io::pipe().context(cannot)?;
     let engine = getpid();
     // SAFETY: this program has one thread, so the child may go on as it likes.
     let child = match unsafe { libc::fork() } {
@@ -44,11 +44,11 @@ pub fn spawn_guarded(program: Program<'_>, places: Places) -> Result<Contained> 
         child if child > 0 => Pid::from_raw(child),
         _ => None,
     };
-    let child = child.ok_or_else(std::io::Error::last_os_error).because(cannot)?;
+    let child = child.ok_or_else(std::io::Error::last_os_error).context(cannot)?;
     let guardian = Process::find(child);
     drop(report);
     let mut text = String::new();
-    answer.read_to_string(&mut text).because(cannot)?;
+    answer.read_to_string(&mut text).context(cannot)?;
     match text.parse().ok().and_then(Pid::from_raw) {
         // The program may have ended, and its number be another's.
         Some(pid) => {
@@ -96,18 +96,18 @@ fn guard(engine: Pid, program: Program<'_>, mut report: PipeWriter) -> ! {
 }
 
 fn prepare(engine: Pid) -> Result<()> {
-    ids::become_root().because(|| "cannot become root".into())?;
+    ids::become_root().context(|| "cannot become root".into())?;
     // Not in the group that a launcher kills, nor in the one that a terminal stops.
-    rustix::process::setsid().because(|| "cannot leave the session".into())?;
+    rustix::process::setsid().context(|| "cannot leave the session".into())?;
     rustix::process::set_child_subreaper(Some(getpid()))
-        .because(|| "cannot become the reaper of orphans".into())?;
+        .context(|| "cannot become the reaper of orphans".into())?;
     rustix::process::set_parent_process_death_signal(Some(ORPHANED))
-        .because(|| "cannot watch over the engine".into())?;
+        .context(|| "cannot watch over the engine".into())?;
     // It may have ended before that.
     if getppid() == Some(engine) {
         Ok(())
     } else {
-        Err(orphaned()).because(|| "cannot work without an engine".into())
+        Err(orphaned()).context(|| "cannot work without an engine".into())
     }
 }
 

@@ -7,7 +7,7 @@
 //! the user can change at any moment: through a link of theirs root would go where they may not,
 //! and they would start there. This applet goes with the user's rights and no others.
 
-use sarus::container::plan::handoff::Handoff;
+use sarus::container::handoff::Handoff;
 use sarus::error::{Context, Error, Result};
 use sarus::hook::ssh::daemon;
 use sarus::log;

@@ -1,4 +1,5 @@
 //! A container: first its plan, made by pure functions, then the run that realises it.
 
+pub mod handoff;
 pub mod plan;
 pub mod run;

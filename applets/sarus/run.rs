@@ -4,7 +4,7 @@ use super::Command;
 use crate::rights::Rights;
 use argh::{ArgsInfo, FromArgs};
 use sarus::cli::args::Words;
-use sarus::container::plan::handoff;
+use sarus::container::handoff;
 use sarus::container::plan::mounts::MountRequest;
 use sarus::container::plan::namespaces::PidNamespace;
 use sarus::container::plan::process::Entrypoint;

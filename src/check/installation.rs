@@ -2,7 +2,7 @@
 
 use super::{Report, Status};
 use crate::container::run::OciRuntime;
-use crate::container::run::oci_runtime::Kind;
+use crate::container::run::external::oci_runtime::Kind;
 use crate::error::Result;
 use crate::image::reference::Reference;
 use crate::import::temp::Space;

@@ -2,7 +2,7 @@
 
 use super::Report;
 use crate::container::run::OciRuntime;
-use crate::container::run::oci_runtime::Kind;
+use crate::container::run::external::oci_runtime::Kind;
 use crate::site::config::{Config, RamFilesystem};
 use flate2::bufread::GzDecoder;
 use std::io::Read;

@@ -4,13 +4,13 @@
 //! realises it. `spec` says it in the words of the OCI runtime specification.
 
 pub mod environment;
-pub mod handoff;
 pub mod hooks;
 pub mod mounts;
 pub mod namespaces;
 pub mod oci_spec;
 pub mod process;
 
+use crate::container::handoff::{self, Handoff, PMI_FD};
 use crate::error::{Error, Result};
 use crate::image::metadata::Metadata;
 use crate::log;
@@ -19,7 +19,6 @@ use crate::sys::process::limits::Limits;
 use crate::sys::terminal::Size;
 use crate::user::User;
 use environment::Variables;
-use handoff::{Handoff, PMI_FD};
 use mounts::MountRequest;
 use namespaces::PidNamespace;
 use process::Entrypoint;

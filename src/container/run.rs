@@ -4,13 +4,10 @@
 //! system in memory, so that nothing is visible outside and the kernel takes all away when the last
 //! process ends, however it ends. Manual, "Container instantiation".
 
-mod cgroups;
-mod diagnosis;
-mod execute;
+pub mod external;
 mod files;
 mod image;
 mod mountpoint;
-pub mod oci_runtime;
 mod rootfs;
 mod supervise;
 mod trusted;
@@ -29,9 +26,9 @@ use crate::sys::ids;
 use crate::sys::process::start_notify::Listener;
 use crate::sys::process::supervisor;
 use crate::user::User;
-pub use cgroups::{allowed_devices, are_unified};
+pub use external::cgroups::{allowed_devices, are_unified};
+pub use external::oci_runtime::OciRuntime;
 pub use image::Image;
-pub use oci_runtime::OciRuntime;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use std::path::Path;
@@ -88,7 +85,7 @@ pub fn run(
         .context(|| format!("cannot create the working directory {}", bundle.directory))?;
     log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
     let hooks = arrange_hooks(config, bundle, &trusted, program, &ours, &rootfs)?;
-    execute::run(config, runtime, bundle, &hooks, &place, listener, host)
+    external::run(config, runtime, bundle, &hooks, &place, listener, host)
 }
 
 /// The hooks of the container. Those of sarus.json that are this program are known by their file.

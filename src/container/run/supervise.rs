@@ -1,8 +1,8 @@
 //! Watches over a container that is being started or runs: passes signals on, stops and continues
 //! it, and waits for its end. Start at [`Watch::wait`].
 
-use super::cgroups::{self, Janitor};
-use super::execute::FAILED;
+use super::external::FAILED;
+use super::external::cgroups::{self, Janitor};
 use crate::error::{Error, Result};
 use crate::log;
 use crate::sys::process::runtime_child::Contained;

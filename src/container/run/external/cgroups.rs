@@ -6,7 +6,7 @@
 //! Where it was killed too (a workload manager ends all of a job at once), the janitor of the next
 //! container does it.
 
-use super::execute::FAILED;
+use super::FAILED;
 use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sys::fs::mount::{self, Restrictions};

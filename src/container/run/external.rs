@@ -3,10 +3,12 @@
 //! The runtime is a child whose end ends everything that it started. See
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md>.
 
-use super::cgroups::{self, Janitor};
-use super::oci_runtime::{Kind, OciRuntime};
+pub mod cgroups;
+mod diagnosis;
+pub mod oci_runtime;
+
+use super::files;
 use super::supervise::{End, Watch};
-use super::{diagnosis, files};
 use crate::container::plan::Bundle;
 use crate::container::plan::hooks::{StagedHook, VERIFIED};
 use crate::container::plan::namespaces::PidNamespace;
@@ -20,6 +22,8 @@ use crate::sys::process::supervisor;
 use crate::sys::process::supervisor::Places;
 use crate::sys::random;
 use crate::sys::terminal::Terminal;
+use cgroups::Janitor;
+use oci_runtime::{Kind, OciRuntime};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode};
 use std::ffi::OsString;

@@ -3,9 +3,9 @@
 //! A runtime's exit status tells its own failure from one of the program no better than a shell's;
 //! its log does. runc logs as `time="…" level=error msg="…"`, crun in plain text.
 
-use super::supervise::End;
 use crate::container::plan::hooks::StagedHook;
 use crate::container::plan::{Bundle, HOOKS_OUTPUT};
+use crate::container::run::supervise::End;
 use crate::error::Error;
 use crate::log;
 use rustix::fd::OwnedFd;
@@ -42,10 +42,7 @@ pub fn explain(bundle: &Bundle, place: &OwnedFd, hooks: &[StagedHook]) -> Option
         hints.push(Some(format!("the hooks printed: {}", in_one_line(&printed))));
     }
     let hint = hints.into_iter().flatten().collect::<Vec<_>>().join("; ");
-    Some(
-        if hint.is_empty() { error } else { error.with_hint(hint) }
-            .with_exit_code(super::execute::FAILED),
-    )
+    Some(if hint.is_empty() { error } else { error.with_hint(hint) }.with_exit_code(super::FAILED))
 }
 
 /// The error, if the program was never reached: runtimes do not log a failed hook of the stage
@@ -57,7 +54,7 @@ pub fn explain_start(
     hooks: &[StagedHook],
     end: &End,
 ) -> Option<Error> {
-    end.status_before_start().filter(|status| *status != super::execute::FAILED)?;
+    end.status_before_start().filter(|status| *status != super::FAILED)?;
     let hooks = hooks.iter().filter(|hook| hook.stage == "startContainer");
     let paths = hooks.map(|hook| hook.path.display().to_string()).collect::<Vec<_>>();
     let program = bundle.args.first().filter(|_| !paths.is_empty())?;
@@ -65,7 +62,7 @@ pub fn explain_start(
     let printed = in_one_line(&read(place, HOOKS_OUTPUT).unwrap_or_default());
     let printed = if printed.is_empty() { printed } else { format!("; it printed: {printed}") };
     let hint = format!("the image must have a working {}{printed}", paths.join(" and "));
-    Some(Error::new(text).with_hint(hint).with_exit_code(super::execute::FAILED))
+    Some(Error::new(text).with_hint(hint).with_exit_code(super::FAILED))
 }
 
 fn read(place: &OwnedFd, name: &str) -> Option<String> {

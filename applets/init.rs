@@ -1,16 +1,15 @@
-//! `init [--] PROGRAM [ARG...]`: the first process of a container, as `sarus run --init` puts it
-//! there. It passes every signal on to the program's process group, reaps what is left over by
-//! others, and ends as the program ends.
+//! `init [--] PROGRAM [ARG...]`: first process of a container with `sarus run --init`. It forwards
+//! signals to the program's process group, reaps orphaned processes, and ends as the program ends.
 //!
-//! Its options are those of tini(1) that make sense without a terminal to explain them: none but
-//! `-s` (be a subreaper) and `-g` (signal the group), which hold here anyway.
+//! The options `-s` (subreaper) and `-g` (process group) of tini(1) are accepted; their behaviour is
+//! the default here.
 
 use sarus::error::{Context, Error, Result};
 use sarus::sys::process::signals::{Arrived, Signals};
 use sarus::sys::process::{self, Change};
 use std::ffi::OsString;
 
-/// What stops a background process that uses the terminal: it is meant for init itself.
+/// Signals that stop a background process which uses the terminal; these are meant for init itself.
 const FROM_TERMINAL: [i32; 2] = [libc::SIGTTIN, libc::SIGTTOU];
 
 pub fn main(args: &[OsString]) -> Result<u8> {
@@ -18,9 +17,9 @@ pub fn main(args: &[OsString]) -> Result<u8> {
     let (program, args) = args.split_first().ok_or_else(|| {
         Error::new("no program given").with_hint("usage: init [--] PROGRAM [ARG...]")
     })?;
-    // Where init is not the first process, orphans come to it all the same.
+    // For a container without PID namespace, where init is not process 1.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .context(|| "cannot become the reaper of orphans".into())?;
+        .context(|| "cannot become a subreaper".into())?;
     let signals = Signals::take_over(&FROM_TERMINAL)?;
     let child = process::spawn_in_own_group(program, args, &signals)?;
     loop {
@@ -44,7 +43,7 @@ fn skip_options(args: &[OsString]) -> &[OsString] {
     }
 }
 
-/// Waits for all that have ended; the exit status when the program itself is among them.
+/// Waits for all children that have ended, and returns the exit status if `child` is one of them.
 fn reap(child: u32) -> Option<u8> {
     let mut status = None;
     while let Some((pid, change)) = process::next_change() {

@@ -1,8 +1,8 @@
 //! The program, its configuration, all that it names, and the places for images.
 
 use super::{Report, Status};
-use crate::container::run::OciRuntime;
-use crate::container::run::external::oci_runtime::Kind;
+use crate::container::plan::oci_runtime::{OciRuntime, RuntimeKind};
+use crate::container::run::external;
 use crate::error::Result;
 use crate::image::reference::Reference;
 use crate::import::temp::Space;
@@ -99,7 +99,7 @@ pub(super) fn configuration(
 /// The OCI runtime: whether root may execute it, and whether its release has known holes.
 pub(super) fn runtime(report: &mut Report<'_>, config: &Config) -> Option<OciRuntime> {
     const SUBJECT: &str = "runcPath";
-    let runtime = match OciRuntime::identify(config) {
+    let runtime = match external::identify(config) {
         Ok(runtime) => runtime,
         Err(error) => {
             report.failure(SUBJECT, &error);
@@ -108,7 +108,7 @@ pub(super) fn runtime(report: &mut Report<'_>, config: &Config) -> Option<OciRun
     };
     let (path, version) = (config.runc_path.display(), &runtime.version);
     match (runtime.kind, runtime.has_known_holes()) {
-        (Kind::Other, _) => report.warning(
+        (RuntimeKind::Other, _) => report.warning(
             SUBJECT,
             format!("{path} is neither runc nor crun, as it says itself"),
             "containers run only if it takes the command line of runc and runs all hooks",
@@ -121,8 +121,8 @@ pub(super) fn runtime(report: &mut Report<'_>, config: &Config) -> Option<OciRun
             ),
             FIXED,
         ),
-        (Kind::Runc, false) => report.ok(SUBJECT, format!("{path} is runc {version}")),
-        (Kind::Crun, false) => report.ok(SUBJECT, format!("{path} is crun {version}")),
+        (RuntimeKind::Runc, false) => report.ok(SUBJECT, format!("{path} is runc {version}")),
+        (RuntimeKind::Crun, false) => report.ok(SUBJECT, format!("{path} is crun {version}")),
     }
     Some(runtime)
 }
@@ -150,7 +150,9 @@ pub(super) fn named(report: &mut Report<'_>, config: &Config, runtime: Option<&O
         let path = &hook.path;
         if hook.is_of_host() {
             report.result(hook.stage, safe(path, trust::program(path, checks)));
-        } else if let Some(Err(error)) = runtime.map(|one| one.check_start_hooks(config)) {
+        } else if let Some(Err(error)) =
+            runtime.map(|one| one.check_start_hooks(config.hooks.list.iter()))
+        {
             report.failure(hook.stage, &error);
         } else {
             let text = format!("{} is each image's own, and runs as the user", path.display());

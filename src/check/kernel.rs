@@ -1,8 +1,7 @@
 //! What the kernel offers, as far as it tells an ordinary user.
 
 use super::Report;
-use crate::container::run::OciRuntime;
-use crate::container::run::external::oci_runtime::Kind;
+use crate::container::plan::oci_runtime::{OciRuntime, RuntimeKind};
 use crate::site::config::{Config, RamFilesystem};
 use flate2::bufread::GzDecoder;
 use std::io::Read;
@@ -64,7 +63,7 @@ fn cgroups(report: &mut Report<'_>, runtime: &OciRuntime) {
             "no cgroups are mounted at /sys/fs/cgroup, where the OCI runtime wants them",
             "mount them, or let runcPath name crun, which needs none",
         );
-    } else if runtime.kind == Kind::Crun && !hybrid.trim().is_empty() {
+    } else if runtime.kind == RuntimeKind::Crun && !hybrid.trim().is_empty() {
         report.error(
             "kernel",
             "cgroups of both versions have controllers, which crun refuses",

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::Container;
 use super::files::directory;
 use super::state::State;
-use crate::container::plan::hooks::VERIFIED;
+use crate::container::run::external::hooks::VERIFIED;
 use crate::error::{Context, Error, Result};
 use crate::sys::fs::mount;
 use crate::sys::fs::resolve::FileId;

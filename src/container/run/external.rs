@@ -1,144 +1,241 @@
-//! Executes a bundle: the only module that knows the OCI runtime and its command line.
-//!
-//! The runtime is a child whose end ends everything that it started. See
+//! Execution of a prepared container by an OCI runtime (runc, crun), which is a child of this process:
+//! when it ends, everything ends that it started. See
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md>.
 
-pub mod cgroups;
+pub(in crate::container) mod cgroups;
 mod diagnosis;
-pub mod oci_runtime;
+pub mod hooks;
+mod identify;
+mod janitor;
+mod placement;
 
-use super::files;
-use super::supervise::{End, Watch};
-use crate::container::plan::Bundle;
-use crate::container::plan::hooks::{StagedHook, VERIFIED};
+use super::supervise::{Callbacks, End, Monitor};
+use super::{Engine, FAILED, Prepared, files};
+use crate::container::handoff::Handoff;
+use crate::container::plan::Plan;
 use crate::container::plan::namespaces::PidNamespace;
-use crate::container::plan::oci_spec;
+use crate::container::plan::oci_runtime::RuntimeKind;
+use crate::container::plan::oci_spec::{self, Additions};
 use crate::error::{Context, Error, Result};
-use crate::site::config::Config;
-use crate::sys::process::runtime_child::{self, Program};
+use crate::sys::fs::resolve::{self, FileId};
+use crate::sys::process::runtime_child::{self, Contained, Program};
 use crate::sys::process::signals::Signals;
-use crate::sys::process::start_notify::{Listener, Started};
-use crate::sys::process::supervisor;
-use crate::sys::process::supervisor::Places;
+use crate::sys::process::start_notify::Started;
+use crate::sys::process::supervisor::{self, Places};
 use crate::sys::random;
-use crate::sys::terminal::Terminal;
-use cgroups::Janitor;
-use oci_runtime::{Kind, OciRuntime};
+use hooks::{Confinement, StagedHook, VERIFIED};
+pub use identify::identify;
+use janitor::Janitor;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode};
+use rustix::process::Pid;
 use std::ffi::OsString;
-use std::path::PathBuf;
 
-/// The exit status when the engine or the OCI runtime failed before the program started.
-pub(super) const FAILED: u8 = 125;
+/// Path of this program in the container, where it becomes the program to run.
+pub const LAUNCH: &str = "/dev/launch";
 
-/// Runs the bundle at `place` to its end.
-pub fn run(
-    config: &Config,
-    runtime: &OciRuntime,
-    bundle: &Bundle,
-    hooks: &[StagedHook],
-    place: &OwnedFd,
-    listener: &Listener,
-    host: Option<PathBuf>,
-) -> Result<u8> {
-    rustix::fs::mkdirat(place, "state", Mode::from_raw_mode(0o700))
-        .context(|| "cannot create the runtime's state directory".into())?;
-    let terminal = bundle.terminal.map(|_| Terminal::of_stdin()).transpose()?;
+/// File in the bundle in which crun puts the output of hooks.
+const HOOKS_OUTPUT: &str = "hooks.log";
+
+/// An execution of one container.
+struct Execution<'a> {
+    plan: &'a Plan,
+    prepared: &'a Prepared,
+    engine: Engine<'a>,
+    /// Name of the container.
+    id: String,
+    /// Hooks of config.json.
+    hooks: Vec<StagedHook>,
+    /// `linux.cgroupsPath` of config.json.
+    cgroup: Option<String>,
+}
+
+/// Runs the container to its end, and returns the exit status of the program.
+pub(super) fn run(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Result<u8> {
+    rustix::fs::mkdirat(&prepared.bundle, "state", Mode::from_raw_mode(0o700))
+        .context(|| "cannot create the state directory of the OCI runtime".into())?;
+    let id = format!("{}{}", janitor::PREFIX, random_letters()?);
+    let makes_cgroups = plan.runtime.makes_cgroups();
+    let hooks = arrange_hooks(plan, prepared, engine)?;
     let signals = Signals::take_over(&[])?;
-    let places = Places { host, root: device_of_root(bundle, place)? };
-    let id = format!("{}{}", cgroups::PREFIX, random_letters()?);
-    let cgroup = if runtime.makes_cgroups() { cgroups::prepare(&id)? } else { None };
-    let needs_janitor = runtime.makes_cgroups() || bundle.terminal.is_some();
-    let args = arguments(config, bundle, runtime.kind, &id);
-    // Of others it is not known that they log.
-    let stderr = match runtime.kind {
-        Kind::Other => None,
-        _ => Some(files::create(place, diagnosis::STDERR, b"", 0o600, None)?.into()),
+    let cgroup = if makes_cgroups { placement::prepare(&id)? } else { None };
+    let execution = Execution { plan, prepared, engine, id, hooks, cgroup };
+    let janitor = if makes_cgroups || engine.terminal.is_some() {
+        Some(Janitor::start(&execution.id, engine.terminal)?)
+    } else {
+        None
     };
-    let program = Program {
-        path: config.runc_path.as_os_str(),
-        args: &args,
-        env: &[("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")],
-        directory: place.as_fd(),
-        signals: &signals,
-        takes_stdin: bundle.terminal.is_some(),
-        stderr,
-        takes_stdio: runtime.kind != Kind::Runc,
-        prepare: &|pid| {
-            let text = oci_spec::config_json(bundle, hooks, pid, cgroup.as_deref());
-            files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
-        },
-    };
-    let janitor = needs_janitor.then(|| Janitor::start(&id, terminal.as_ref())).transpose()?;
-    let child = match bundle.pid {
-        PidNamespace::Private => runtime_child::spawn_in_namespace(program, places),
-        PidNamespace::Host => supervisor::spawn_guarded(program, places),
-    };
+    let child = execution.spawn(&signals);
     if let Some(janitor) = &janitor {
         janitor.expect(child.as_ref().ok().map(|child| child.child));
     }
-    let end = child.and_then(|child| {
-        let (terminal, janitor) = (terminal.as_ref(), janitor.as_ref());
-        let accept = |_: &Started| expect_verified(place);
-        let watch = Watch::new(&child, terminal, janitor, listener, &accept, bundle.user.uid);
-        let end = watch.wait(&signals);
-        if end.as_ref().map_or(true, End::is_violent) {
-            child.end_all_but(janitor.map(Janitor::pid));
-        }
-        end
-    });
+    let end = child.and_then(|child| execution.supervise(&child, &signals, janitor.as_ref()));
     if let Some(janitor) = janitor {
         janitor.dismiss();
     }
     let end = end?;
-    let error = || {
-        let logged = diagnosis::explain(bundle, place, hooks);
-        let of_hook = || diagnosis::explain_start(bundle, place, hooks, &end);
-        logged.or_else(of_hook).or_else(|| end.failure())
-    };
     match end.exit_status() {
         0 => Ok(0),
-        status => error().map_or(Ok(status), Err),
+        status => execution.explain(&end).map_or(Ok(status), Err),
     }
 }
 
-/// Makes sure that the OCI runtime ran the last of the engine's hooks before the program.
-fn expect_verified(place: &OwnedFd) -> Result<()> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::statat(place, VERIFIED, flags).map(drop).map_err(|_| {
-        Error::new("cannot start: the OCI runtime did not run the hook that verifies the container")
-            .with_hint("let runcPath name a runtime that knows hooks of the stage createContainer")
-            .with_exit_code(FAILED)
-    })
+/// Hooks of config.json. Those of the site that are this program are recognised by the file.
+fn arrange_hooks(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Result<Vec<StagedHook>> {
+    let own = FileId::of(&prepared.program)?;
+    let id = |hook: &Option<OwnedFd>| hook.as_ref().map(FileId::of).transpose();
+    let files = prepared.trusted.hooks.iter().map(id).collect::<Result<Vec<_>>>()?;
+    let confinement = Confinement {
+        program: engine.program,
+        rootfs: &plan.site.bundle_dir.join(&plan.site.rootfs_folder),
+        root: FileId::of(&prepared.rootfs.root)?,
+        dev: FileId::of(&prepared.rootfs.dev)?,
+        limits: &plan.process.limits,
+    };
+    Ok(hooks::arrange(&plan.hooks, |at| files.get(at) == Some(&Some(own)), confinement))
 }
 
-/// Number of the device that the root file system is, as mountinfo has it.
-fn device_of_root(bundle: &Bundle, place: &OwnedFd) -> Result<String> {
-    let found = rustix::fs::statat(place, &bundle.rootfs, AtFlags::SYMLINK_NOFOLLOW)
-        .context(|| "cannot look at the root file system".into())?;
-    let device = found.st_dev;
+impl Execution<'_> {
+    /// Starts the runtime.
+    fn spawn(&self, signals: &Signals) -> Result<Contained> {
+        let bundle = &self.prepared.bundle;
+        let kind = self.plan.runtime.kind;
+        let args = self.arguments();
+        // Other runtimes may not write a log: their complaints go to the user.
+        let stderr = match kind {
+            RuntimeKind::Other => None,
+            _ => Some(files::create(bundle, diagnosis::STDERR, b"", 0o600, None)?.into()),
+        };
+        // In its PID namespace, the runtime is process 1. Among the host's processes, it alone knows
+        // its PID.
+        let is_private = self.plan.pid == PidNamespace::Private;
+        if is_private {
+            self.write_config(Pid::INIT)?;
+        }
+        let program = Program {
+            path: self.plan.runtime.path.as_os_str(),
+            args: &args,
+            env: &[("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")],
+            directory: bundle.as_fd(),
+            signals,
+            takes_stdin: self.plan.process.terminal.is_some(),
+            stderr,
+            takes_stdio: kind != RuntimeKind::Runc,
+            prepare: &|pid| if is_private { Ok(()) } else { self.write_config(pid) },
+        };
+        let host = self.prepared.host_namespace.clone();
+        let places = Places { host, root: device_of(&self.prepared.rootfs.root)? };
+        if is_private {
+            runtime_child::spawn_in_namespace(program, places)
+        } else {
+            supervisor::spawn_guarded(program, places)
+        }
+    }
+
+    /// Writes config.json for a runtime that has the PID `runtime`, as hooks see it.
+    fn write_config(&self, runtime: Pid) -> Result<()> {
+        let mut annotations = self.plan.annotations(runtime);
+        // crun discards the output of hooks otherwise.
+        annotations.insert("run.oci.hooks.stdout", HOOKS_OUTPUT.to_owned());
+        annotations.insert("run.oci.hooks.stderr", HOOKS_OUTPUT.to_owned());
+        let launcher = std::iter::once(LAUNCH.to_owned()).chain(self.handoff().to_args());
+        let additions = Additions {
+            launcher: launcher.collect(),
+            hooks: hooks::to_json(&self.hooks),
+            annotations,
+            cgroup: self.cgroup.clone(),
+        };
+        let text = oci_spec::render(self.plan, additions);
+        files::create(&self.prepared.bundle, "config.json", text.as_bytes(), 0o600, None).map(drop)
+    }
+
+    fn handoff(&self) -> Handoff {
+        let Self { plan, .. } = self;
+        let process = &plan.process;
+        Handoff {
+            socket: plan.descriptors.socket(),
+            streams: process.terminal.is_none().then(|| plan.descriptors.first_stream()),
+            directory: process.directory.clone().into(),
+            limits: Some(process.limits.clone()),
+            sshd: plan.starts_sshd(),
+            level: plan.log_level,
+        }
+    }
+
+    /// Command line of the runtime, without its name.
+    fn arguments(&self) -> Vec<OsString> {
+        let bundle_dir = &self.plan.site.bundle_dir;
+        let mut args: Vec<OsString> = Vec::new();
+        args.extend(["--root".into(), bundle_dir.join("state").into()]);
+        args.extend(["--log".into(), bundle_dir.join(diagnosis::LOG).into()]);
+        if self.plan.runtime.kind == RuntimeKind::Crun {
+            args.push("--cgroup-manager=disabled".into());
+        }
+        args.push("run".into());
+        let count = self.plan.descriptors.count(self.plan.process.terminal.is_none());
+        args.push(format!("--preserve-fds={count}").into());
+        args.push(self.id.as_str().into());
+        args
+    }
+
+    /// Waits for the end of the runtime.
+    fn supervise(
+        &self,
+        child: &Contained,
+        signals: &Signals,
+        janitor: Option<&Janitor>,
+    ) -> Result<End> {
+        let callbacks = Callbacks {
+            accept: &|started| self.accept(started),
+            terminal_left: &|is_left| {
+                janitor.inspect(|janitor| janitor.set_terminal_left(is_left));
+            },
+        };
+        let Engine { terminal, listener, .. } = self.engine;
+        let monitor = Monitor::new(child, terminal, listener, callbacks, self.plan.user.uid);
+        let end = monitor.wait(signals);
+        if end.as_ref().map_or(true, End::is_violent) {
+            child.end_all_but(janitor.map(Janitor::pid));
+        }
+        end
+    }
+
+    /// Insists that the runtime ran the last of the engine's hooks before the program, and left the
+    /// program in the caller's cgroups.
+    fn accept(&self, started: &Started) -> Result<()> {
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::statat(&self.prepared.bundle, VERIFIED, flags).map_err(|_| {
+            let text =
+                "cannot start: the OCI runtime did not run the hook that verifies the container";
+            Error::new(text)
+                .with_hint(
+                    "let runcPath name a runtime that runs hooks of the stage createContainer",
+                )
+                .with_exit_code(FAILED)
+        })?;
+        placement::verify(&started.program)
+    }
+
+    /// Error that explains the end of a run which failed, if it was not the program that failed.
+    fn explain(&self, end: &End) -> Option<Error> {
+        let Self { plan, prepared, hooks, .. } = self;
+        let program = plan.process.args.first().map(String::as_str).unwrap_or_default();
+        diagnosis::explain_log(program, &prepared.bundle, hooks)
+            .or_else(|| diagnosis::explain_start_hook(program, &prepared.bundle, hooks, end))
+            .or_else(|| end.failure())
+    }
+}
+
+/// Device number of the file system of `root`, as mountinfo has it (`major:minor`).
+fn device_of(root: &OwnedFd) -> Result<String> {
+    let status = resolve::status(root).context(|| "cannot stat the root file system".into())?;
+    let device = status.st_dev;
     Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
 }
 
-fn arguments(config: &Config, bundle: &Bundle, runtime: Kind, id: &str) -> Vec<OsString> {
-    let mut args: Vec<OsString> = Vec::new();
-    args.extend(["--root".into(), config.bundle_dir.join("state").into()]);
-    args.extend(["--log".into(), config.bundle_dir.join(diagnosis::LOG).into()]);
-    if runtime == Kind::Crun {
-        args.push("--cgroup-manager=disabled".into());
-    }
-    args.push("run".into());
-    if bundle.preserved_fds() > 0 {
-        args.push(format!("--preserve-fds={}", bundle.preserved_fds()).into());
-    }
-    args.push(id.into());
-    args
-}
-
-/// Sixteen of them tell the containers of a node apart.
+/// Random letters that tell apart the containers of a node.
 fn random_letters() -> Result<String> {
-    let mut bytes = [0; 16];
+    let mut bytes = [0; janitor::RANDOM_LETTERS];
     random::fill(&mut bytes)?;
     Ok(bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect())
 }

@@ -1,4 +1,4 @@
-//! An image file, which its user may have written by hand, opened and checked before root mounts it.
+//! Opening and validation of an image file before root mounts it: its user may have written it by hand.
 
 use crate::error::{Context, Error, Result};
 use crate::squashfs::validate;
@@ -19,8 +19,10 @@ const IMPORT_AGAIN: &str = "remove the image with 'sarus rmi' and import it agai
 pub struct Image {
     /// The squashfs file.
     pub file: OwnedFd,
-    /// Its name for messages.
+    /// Reference, for messages.
     pub name: String,
+    /// Name of the compressor that the kernel needs.
+    pub compressor: &'static str,
 }
 
 impl Image {
@@ -34,19 +36,20 @@ impl Image {
     /// or if it is not a valid image.
     pub fn open(path: &Path, name: String, user: &User, accepted: &[&str]) -> Result<Self> {
         let file = File::from(resolve::regular_file(path)?);
-        check(&file, user, accepted).context(|| format!("cannot use the image {name}"))?;
-        Ok(Self { file: file.into(), name })
+        let compressor =
+            check(&file, user, accepted).context(|| format!("cannot use the image {name}"))?;
+        Ok(Self { file: file.into(), name, compressor })
     }
 }
 
-fn check(file: &File, user: &User, accepted: &[&str]) -> Result<()> {
+fn check(file: &File, user: &User, accepted: &[&str]) -> Result<&'static str> {
     let metadata = file.metadata().context(|| "cannot stat it".into())?;
     let owner = metadata.uid();
     if owner != 0 && owner != user.uid.as_raw() {
         return Err(Error::new(format!("it belongs to uid {owner}, neither to you nor to root"))
-            .with_hint("import it yourself; images that users share must be root's"));
+            .with_hint("import it yourself; images that users share must belong to root"));
     }
-    // Its daemon can answer each read differently, or never.
+    // A FUSE daemon can answer each read differently, or never.
     let system = rustix::fs::fstatfs(file).context(|| "cannot look at its file system".into())?;
     if system.f_type as u64 == FUSE {
         return Err(Error::new(
@@ -61,5 +64,5 @@ fn check(file: &File, user: &User, accepted: &[&str]) -> Result<()> {
         return Err(Error::new(format!("this site does not accept {compressor} compression"))
             .with_hint(format!("{IMPORT_AGAIN}; the site accepts {}", accepted.join(", "))));
     }
-    Ok(())
+    Ok(compressor)
 }

@@ -68,6 +68,8 @@ pub struct Hook {
     pub args: Vec<String>,
     /// Its environment, as `NAME=value`.
     pub env: Vec<String>,
+    /// Time-out in seconds.
+    pub timeout: Option<u32>,
     /// The object as it stands in the file, for config.json.
     pub verbatim: miniserde::json::Value,
 }
@@ -75,7 +77,8 @@ pub struct Hook {
 impl Default for Hook {
     fn default() -> Self {
         let verbatim = miniserde::json::Value::Null;
-        Self { stage: "", path: PathBuf::new(), args: vec![], env: vec![], verbatim }
+        let (args, env, timeout) = (vec![], vec![], None);
+        Self { stage: "", path: PathBuf::new(), args, env, timeout, verbatim }
     }
 }
 
@@ -270,7 +273,7 @@ pub(super) fn hooks(value: &Value<'_>) -> Hooks {
 
 fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
     value.object(|keys| {
-        keys.optional("timeout", |seconds| seconds.number(1..=u32::MAX));
+        let timeout = keys.optional("timeout", |seconds| seconds.number(1..=u32::MAX));
         let variable = |one: &Value<'_>| {
             one.text_where("NAME=value", |one| one.find('=').is_some_and(|at| at > 0))
         };
@@ -279,6 +282,7 @@ fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
             path: keys.required("path", Value::absolute_path),
             args: keys.optional("args", |args| args.list(Value::text)).unwrap_or_default(),
             env: keys.optional("env", |env| env.list(variable)).unwrap_or_default(),
+            timeout,
             verbatim: value.verbatim(),
         }
     })

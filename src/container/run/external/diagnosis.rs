@@ -1,10 +1,11 @@
-//! Why a container did not start: what OCI runtimes write into their logs, in one line.
+//! Diagnosis of a container that did not start, from the OCI runtime's log, in one line.
 //!
-//! A runtime's exit status tells its own failure from one of the program no better than a shell's;
-//! its log does. runc logs as `time="…" level=error msg="…"`, crun in plain text.
+//! The exit status does not tell a failure of the runtime from one of the program; the log does. runc
+//! logs as `time="…" level=error msg="…"`, crun in plain text.
 
-use crate::container::plan::hooks::StagedHook;
-use crate::container::plan::{Bundle, HOOKS_OUTPUT};
+use super::HOOKS_OUTPUT;
+use super::hooks::StagedHook;
+use crate::container::run::FAILED;
 use crate::container::run::supervise::End;
 use crate::error::Error;
 use crate::log;
@@ -12,106 +13,108 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use std::io::Read;
 
-/// The runtime's own log, in the bundle.
+/// File in the bundle that is the runtime's log.
 pub const LOG: &str = "runtime.log";
 
-/// What the runtime writes to stderr, in the bundle: it says most of it twice.
+/// File in the bundle that is the runtime's stderr, which mostly repeats the log.
 pub const STDERR: &str = "runtime.err";
 
-/// More than a runtime writes; a hook may write any amount.
+/// Bytes of a file that are read. A log has less; the output of hooks is unlimited.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// How much of what hooks printed is worth showing.
-const SHOWN: usize = 500;
+/// Characters of the output of hooks that are shown.
+const MAX_SHOWN: usize = 500;
 
-/// The error, if the runtime failed and not the program. Exit status 125.
-pub fn explain(bundle: &Bundle, place: &OwnedFd, hooks: &[StagedHook]) -> Option<Error> {
-    let text = read(place, LOG)?;
+/// Error from the log, if the runtime and not `program` failed. Exit status 125.
+pub fn explain_log(program: &str, bundle: &OwnedFd, hooks: &[StagedHook]) -> Option<Error> {
+    let text = read(bundle, LOG)?;
     for line in text.lines() {
         log::debug("runtime", || line.to_owned());
     }
-    let why = failure(&text)?;
-    let program = bundle.args.first().map(String::as_str).unwrap_or_default();
-    let error = Error::caused_by(format!("cannot start '{program}' in the container"), why.clone());
-    let printed = read(place, HOOKS_OUTPUT).unwrap_or_default();
-    let mut hints = vec![hook_named_in(&why, hooks)];
-    if why.contains("cgroup") {
-        hints.push(Some("'sarus check' tells what the OCI runtime wants of cgroups".to_owned()));
+    let cause = failure(&text)?;
+    let context = format!("cannot start '{program}' in the container");
+    let error = Error::caused_by(context, cause.clone()).with_exit_code(FAILED);
+    let output = read(bundle, HOOKS_OUTPUT).unwrap_or_default();
+    let mut hints = vec![hook_named_in(&cause, hooks)];
+    if cause.contains("cgroup") {
+        let text = "'sarus check' shows what the OCI runtime requires of cgroups";
+        hints.push(Some(text.to_owned()));
     }
-    if why.contains("hook") && !printed.is_empty() {
-        hints.push(Some(format!("the hooks printed: {}", in_one_line(&printed))));
+    if cause.contains("hook") && !output.is_empty() {
+        hints.push(Some(format!("output of the hooks: {}", in_one_line(&output))));
     }
     let hint = hints.into_iter().flatten().collect::<Vec<_>>().join("; ");
-    Some(if hint.is_empty() { error } else { error.with_hint(hint) }.with_exit_code(super::FAILED))
+    Some(if hint.is_empty() { error } else { error.with_hint(hint) })
 }
 
-/// The error, if the program was never reached: runtimes do not log a failed hook of the stage
-/// `startContainer`, the last one before it. `launch`, which comes between them, tells its own
-/// failure, by exit status 125.
-pub fn explain_start(
-    bundle: &Bundle,
-    place: &OwnedFd,
+/// Error of a failed hook of the stage `startContainer`, the last stage before `program`, which
+/// runtimes do not log. The exit status 125 is that of `launch`, which explains its own failures.
+pub fn explain_start_hook(
+    program: &str,
+    bundle: &OwnedFd,
     hooks: &[StagedHook],
     end: &End,
 ) -> Option<Error> {
-    end.status_before_start().filter(|status| *status != super::FAILED)?;
+    end.status_before_start().filter(|status| *status != FAILED)?;
     let hooks = hooks.iter().filter(|hook| hook.stage == "startContainer");
     let paths = hooks.map(|hook| hook.path.display().to_string()).collect::<Vec<_>>();
-    let program = bundle.args.first().filter(|_| !paths.is_empty())?;
+    if paths.is_empty() {
+        return None;
+    }
     let text = format!("cannot start '{program}' in the container: a startContainer hook failed");
-    let printed = in_one_line(&read(place, HOOKS_OUTPUT).unwrap_or_default());
-    let printed = if printed.is_empty() { printed } else { format!("; it printed: {printed}") };
-    let hint = format!("the image must have a working {}{printed}", paths.join(" and "));
-    Some(Error::new(text).with_hint(hint).with_exit_code(super::FAILED))
+    let output = in_one_line(&read(bundle, HOOKS_OUTPUT).unwrap_or_default());
+    let output = if output.is_empty() { output } else { format!("; its output: {output}") };
+    let hint = format!("the image must have a working {}{output}", paths.join(" and "));
+    Some(Error::new(text).with_hint(hint).with_exit_code(FAILED))
 }
 
-fn read(place: &OwnedFd, name: &str) -> Option<String> {
+fn read(bundle: &OwnedFd, name: &str) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = rustix::fs::openat(place, name, flags, Mode::empty()).ok()?;
+    let file = rustix::fs::openat(bundle, name, flags, Mode::empty()).ok()?;
     let mut bytes = Vec::new();
     std::fs::File::from(file).take(MAX_SIZE).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What a log says that kept the runtime from running the container. runc also logs what goes wrong
-/// after the program has ended.
+/// Failure in a log that kept the runtime from starting the container. runc also logs failures after
+/// the end of the program.
 fn failure(log: &str) -> Option<String> {
     let line = log.lines().rfind(|line| line.contains("run failed") || !line.contains("level="))?;
     let quoted = line.split_once(" msg=\"").and_then(|(_, rest)| rest.strip_suffix('"'));
     let text = quoted.map_or_else(|| line.to_owned(), unquoted);
     let text = text.strip_prefix("runc run failed: ").unwrap_or(&text);
-    // Where a hook printed nothing, nothing is said of it.
+    // Empty output of a hook is left out.
     let text = text.trim_end();
     Some(in_one_line(text.strip_suffix(", stdout: , stderr:").unwrap_or(text)))
 }
 
-/// Undoes Go's quoting, as far as one line goes.
+/// Undoes Go's quoting (strconv.Quote), as far as needed in one line.
 fn unquoted(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {
-        match (letter, letter == '\\') {
-            (_, true) => plain.push(match letters.next() {
+        plain.push(match letter {
+            '\\' => match letters.next() {
                 Some('n' | 't' | 'r') | None => ' ',
                 Some(letter) => letter,
-            }),
-            (letter, false) => plain.push(letter),
-        }
+            },
+            letter => letter,
+        });
     }
     plain
 }
 
 fn in_one_line(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(SHOWN) {
+    match line.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}...", line.get(..end).unwrap_or_default()),
         None => line,
     }
 }
 
-/// runc calls a hook by its number in its stage, which no user can know.
-fn hook_named_in(why: &str, hooks: &[StagedHook]) -> Option<String> {
-    let (_, rest) = why.split_once("hook #")?;
+/// Path and stage of a hook that runc names by its number in its stage (`hook #2`).
+fn hook_named_in(cause: &str, hooks: &[StagedHook]) -> Option<String> {
+    let (_, rest) = cause.split_once("hook #")?;
     let digits = rest.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(rest.len());
     let number: usize = rest.get(..digits)?.parse().ok()?;
     let mut stages: Vec<_> = hooks.iter().map(|hook| hook.stage).collect();
@@ -119,7 +122,7 @@ fn hook_named_in(why: &str, hooks: &[StagedHook]) -> Option<String> {
     stages.dedup();
     let found = stages.iter().filter_map(|stage| {
         let hook = hooks.iter().filter(|hook| hook.stage == *stage).nth(number)?;
-        // The engine's own say themselves what is wrong.
+        // Hooks of the engine explain their failures themselves.
         (!hook.is_engines).then(|| format!("{} ({stage})", hook.path.display()))
     });
     let found = found.collect::<Vec<_>>().join(" or ");
@@ -128,8 +131,9 @@ fn hook_named_in(why: &str, hooks: &[StagedHook]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hooks::{Confinement, arrange};
     use super::*;
-    use crate::container::plan::hooks::{Confinement, arrange};
+    use crate::container::plan;
     use crate::site::config::Hook;
     use std::path::Path;
 
@@ -163,7 +167,7 @@ mod tests {
         let (program, rootfs) = (Path::new("/p"), Path::new("/r"));
         let limits = ",".repeat(37).parse().unwrap();
         let confinement = Confinement { program, rootfs, root: id, dev: id, limits: &limits };
-        let hooks = arrange(&list, |_| false, &[], confinement);
+        let hooks = arrange(&plan::hooks::plan(&list, &[]), |_| false, confinement);
         let name = |why| hook_named_in(why, &hooks);
         assert_eq!(name("error running hook #2: x").unwrap(), "hook #2 is /b (prestart)");
         assert_eq!(name("hook #0").unwrap(), "hook #0 is /c (poststop)");

@@ -1,16 +1,18 @@
 //! Mounts, made by descriptor: no path is looked up again after it was checked.
 //!
-//! New calls (`open_tree`, `mount_setattr`, `move_mount`: Linux 5.2 and 5.12) are tried first and
-//! `mount_compat` serves where the kernel does not know them. See mount(2), mount_setattr(2).
+//! New calls (`fsopen`, `open_tree`, `move_mount`: Linux 5.2; `mount_setattr`: 5.12) are tried first;
+//! mount(2) and `mount_compat` serve where the kernel does not know them. See fsopen(2), mount(2),
+//! mount_setattr(2).
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::sys::fs::mount_compat;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::StatVfsMountFlags;
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change,
-    mount_remount, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    mount_change, mount_remount, move_mount, open_tree,
 };
 use rustix::thread::UnshareFlags;
 use std::path::Path;
@@ -63,10 +65,11 @@ pub fn id_of(file: impl AsFd) -> Result<u64> {
     }
 }
 
-/// Mounts a file system of type `kind` on the directory `target`, always `nosuid`.
+/// Mounts a file system of type `kind` on the directory `target`, always `nosuid`. `options` are
+/// separated by commas.
 ///
 /// # Errors
-/// With the kernel's reason.
+/// If the kernel refuses, with its own message where it has one.
 pub fn filesystem(
     kind: &str,
     source: &str,
@@ -74,14 +77,74 @@ pub fn filesystem(
     restrictions: Restrictions,
     options: &str,
 ) -> Result<()> {
-    let mut flags = MountFlags::NOSUID;
-    flags.set(MountFlags::RDONLY, restrictions.readonly);
-    flags.set(MountFlags::NODEV, restrictions.nodev);
-    flags.set(MountFlags::NOEXEC, restrictions.noexec);
-    let options =
-        std::ffi::CString::new(options).map_err(|_| Error::new("NUL in mount options"))?;
-    mount(source, proc_path(target.as_fd()), kind, flags, options.as_c_str())
-        .context(|| format!("cannot mount {kind}"))
+    let target = target.as_fd();
+    let context = || format!("cannot mount {kind}");
+    let configuration = match fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(configuration) => configuration,
+        Err(Errno::NOSYS | Errno::PERM) => {
+            return mount_compat::filesystem(kind, source, target, restrictions, options)
+                .context(context);
+        }
+        Err(errno) => return Err(errno).context(context),
+    };
+    configure(&configuration, source, restrictions.readonly, options)
+        .and_then(|()| {
+            let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+            fsmount(&configuration, flags, attributes(restrictions))
+        })
+        .map_err(|errno| explain(errno, &configuration))
+        .and_then(|mount| attach(mount, target))
+        .context(context)
+}
+
+/// Configures and creates the superblock.
+fn configure(
+    configuration: &OwnedFd,
+    source: &str,
+    readonly: bool,
+    options: &str,
+) -> Result<(), Errno> {
+    fsconfig_set_string(configuration, "source", source)?;
+    if readonly {
+        fsconfig_set_flag(configuration, "ro")?;
+    }
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(configuration, key, value)?,
+            None => fsconfig_set_flag(configuration, option)?,
+        }
+    }
+    fsconfig_create(configuration)
+}
+
+fn attributes(restrictions: Restrictions) -> MountAttrFlags {
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, restrictions.readonly);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, restrictions.nodev);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, restrictions.noexec);
+    attributes
+}
+
+/// Maximum number of messages of a file system that are shown, and of bytes of one.
+const MAX_MESSAGES: usize = 8;
+const MAX_MESSAGE: usize = 1024;
+
+/// Error of `errno` with the messages that the file system left in its configuration, each behind a
+/// letter for its level (`e` for an error) and a blank.
+fn explain(errno: Errno, configuration: &OwnedFd) -> Error {
+    let mut buffer = [0; MAX_MESSAGE];
+    let mut messages = Vec::new();
+    for _ in 0..MAX_MESSAGES {
+        let Ok(length) = rustix::io::read(configuration, &mut buffer) else { break };
+        let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+        messages.extend(text.strip_prefix("e ").map(|text| text.trim_end().to_owned()));
+    }
+    let error = errno.into_error();
+    if messages.is_empty() {
+        return error;
+    }
+    let kind = error.kind();
+    Error::new(format!("{error} (kernel: {})", messages.join("; "))).with_kind(kind)
 }
 
 /// Leaves the mount whose root is `mount`, and all below it, out of binds of what is above it.

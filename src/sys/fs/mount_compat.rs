@@ -1,5 +1,6 @@
-//! Bind mounts for kernels before 5.12, which restrict only one mount at a time: bind everything,
-//! then find each mount of the copy in `/proc/self/mountinfo` and remount it.
+//! Mounts for kernels that lack fsopen(2) (before 5.2) or mount_setattr(2) (before 5.12), which
+//! restrict only one mount at a time: bind everything, then find each mount of the copy in
+//! `/proc/self/mountinfo` and remount it.
 //!
 //! The copy is visible in our own mount namespace meanwhile, where no process of the user exists
 //! yet. See proc(5), `/proc/pid/mountinfo`.
@@ -9,11 +10,28 @@ use crate::sys::fs::mount::{Restrictions, proc_path};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, mount_bind_recursive, mount_change, mount_remount,
+    MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change, mount_remount,
 };
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+
+/// As `mount::filesystem`, by mount(2).
+pub(in crate::sys) fn filesystem(
+    kind: &str,
+    source: &str,
+    target: BorrowedFd<'_>,
+    restrictions: Restrictions,
+    options: &str,
+) -> Result<()> {
+    let mut flags = MountFlags::NOSUID;
+    flags.set(MountFlags::RDONLY, restrictions.readonly);
+    flags.set(MountFlags::NODEV, restrictions.nodev);
+    flags.set(MountFlags::NOEXEC, restrictions.noexec);
+    let options = CString::new(options).map_err(|_| Error::new("NUL in mount options"))?;
+    mount(source, proc_path(target), kind, flags, options.as_c_str())
+        .map_err(crate::error::Cause::into_error)
+}
 
 /// As `mount::bind`.
 pub(in crate::sys) fn bind(

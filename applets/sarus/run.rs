@@ -36,11 +36,8 @@ pub const COMMAND: Command = Command {
 };
 
 /// Keeps root if there is an image to run.
-pub fn rights(words: &[OsString]) -> Rights {
-    match COMMAND.split(words) {
-        Ok(words) if !words.help && !words.rest.is_empty() => Rights::Keep,
-        _ => Rights::Drop,
-    }
+pub fn rights(words: &Words) -> Rights {
+    if words.help || words.rest.is_empty() { Rights::Drop } else { Rights::Keep }
 }
 
 /// Options as argh parses them.

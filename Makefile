@@ -8,8 +8,8 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 BINARY  := $(TARGET)/sarusbox
 SHARE    = $(dir $(BINARY))share
 SOURCES := Cargo.toml Cargo.lock scripts/build-static.sh $(shell find src applets -type f)
-PAGES   := scripts/pages.sh scripts/man.awk README.md CHANGELOG.md LICENSE \
-           $(wildcard docs/*.md docs/man/*.md etc/completions/*)
+PAGES   := scripts/pages.sh scripts/man.awk README.md CHANGELOG.md CONTRIBUTING.md LICENSE \
+           SECURITY.md $(wildcard docs/*.md docs/man/*.md etc/completions/*)
 # Where archives and packages go.
 DIST    ?= dist
 # What is packed does not tell when it was packed, but what it was made from.

@@ -155,7 +155,7 @@ complete_for fish fish/vendor_completions.d/sarus.fish
 
 # --- What pages are too short for, and the licence.
 
-install -D -m 644 -t "$share/doc/sarus" README.md CHANGELOG.md LICENSE
+install -D -m 644 -t "$share/doc/sarus" README.md CHANGELOG.md CONTRIBUTING.md LICENSE SECURITY.md
 install -D -m 644 -t "$share/doc/sarus/docs" docs/*.md
 install -D -m 644 -t "$share/doc/sarus/scripts" scripts/bench-mpi.c
 # The source is not there: no links into it.

@@ -9,7 +9,7 @@ use std::path::Path;
 pub fn main(args: &[OsString]) -> Result<u8> {
     let [step, rootfs, root, dev, limits] = args else {
         return Err(Error::new("confine_hook needs five arguments")
-            .hint("'sarus run' calls this applet: confine_hook STEP ROOTFS ROOT DEV LIMITS"));
+            .with_hint("'sarus run' calls this applet: confine_hook STEP ROOTFS ROOT DEV LIMITS"));
     };
     let [step, root, dev, limits] = [step, root, dev, limits].map(|word| word.to_string_lossy());
     let (step, root, dev) = (step.parse()?, root.parse()?, dev.parse()?);

@@ -5,9 +5,9 @@
 //! Its options are those of tini(1) that make sense without a terminal to explain them: none but
 //! `-s` (be a subreaper) and `-g` (signal the group), which hold here anyway.
 
-use sarus::error::{Because, Error, Result};
+use sarus::error::{Context, Error, Result};
+use sarus::sys::process::signals::{Arrived, Signals};
 use sarus::sys::process::{self, Change};
-use sarus::sys::signal::{Arrived, Signals};
 use std::ffi::OsString;
 
 /// What stops a background process that uses the terminal: it is meant for init itself.
@@ -15,12 +15,12 @@ const FROM_TERMINAL: [i32; 2] = [libc::SIGTTIN, libc::SIGTTOU];
 
 pub fn main(args: &[OsString]) -> Result<u8> {
     let args = skip_options(args);
-    let (program, args) = args
-        .split_first()
-        .ok_or_else(|| Error::new("no program given").hint("usage: init [--] PROGRAM [ARG...]"))?;
+    let (program, args) = args.split_first().ok_or_else(|| {
+        Error::new("no program given").with_hint("usage: init [--] PROGRAM [ARG...]")
+    })?;
     // Where init is not the first process, orphans come to it all the same.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .because(|| "cannot become the reaper of orphans".into())?;
+        .context(|| "cannot become the reaper of orphans".into())?;
     let signals = Signals::take_over(&FROM_TERMINAL)?;
     let child = process::spawn_in_own_group(program, args, &signals)?;
     loop {

@@ -7,12 +7,14 @@
 //! the user can change at any moment: through a link of theirs root would go where they may not,
 //! and they would start there. This applet goes with the user's rights and no others.
 
-use sarus::bundle::handoff::Handoff;
-use sarus::error::{Because, Error, Result};
+use sarus::container::plan::handoff::Handoff;
+use sarus::error::{Context, Error, Result};
 use sarus::hook::ssh::daemon;
 use sarus::log;
-use sarus::sys::limits::Limits;
-use sarus::sys::{announce, descriptors, mount, process};
+use sarus::sys::fs::mount;
+use sarus::sys::process::limits::Limits;
+use sarus::sys::process::start_notify;
+use sarus::sys::{descriptors, process};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -20,15 +22,15 @@ use std::path::Path;
 const FAILED: u8 = 125;
 
 pub fn main(args: &[OsString]) -> Result<u8> {
-    let failed = |error: Error| error.exit(FAILED);
+    let failed = |error: Error| error.with_exit_code(FAILED);
     let (handoff, program, args) = Handoff::parse(args).map_err(failed)?;
     prepare(&handoff).map_err(failed)?;
     let error = process::become_program(program, args);
-    Err(match error.code() {
+    Err(match error.exit_code() {
         127 if program.as_encoded_bytes().starts_with(b"-") => {
-            error.hint("options of 'sarus run' stand before the name of the image")
+            error.with_hint("options of 'sarus run' stand before the name of the image")
         }
-        127 => error.hint("it is not in the image, or not in the image's PATH"),
+        127 => error.with_hint("it is not in the image, or not in the image's PATH"),
         _ => error,
     })
 }
@@ -44,20 +46,21 @@ fn prepare(handoff: &Handoff) -> Result<()> {
         daemon::start()?;
     }
     enter(&handoff.directory)?;
-    announce::announce(handoff.socket, handoff.streams.is_none())
+    start_notify::announce(handoff.socket, handoff.streams.is_none())
 }
 
 /// Looks once more that the root is confined: device files of an image of the user's own would open
 /// every disk of the machine.
 fn check_root() -> Result<()> {
-    if mount::is_confined(Path::new("/")).because(|| "cannot look at the root".into())? {
+    if mount::is_confined(Path::new("/")).context(|| "cannot look at the root".into())? {
         return Ok(());
     }
-    Err(Error::new("cannot start: the root file system is not mounted nosuid and nodev")
-        .hint("the OCI runtime of sarus.json lifts what the engine restricts: use another one"))
+    Err(Error::new("cannot start: the root file system is not mounted nosuid and nodev").with_hint(
+        "the OCI runtime of sarus.json lifts what the engine restricts: use another one",
+    ))
 }
 
 fn enter(directory: &OsStr) -> Result<()> {
     std::env::set_current_dir(directory)
-        .because(|| format!("cannot start in {}", directory.to_string_lossy()))
+        .context(|| format!("cannot start in {}", directory.to_string_lossy()))
 }

@@ -6,6 +6,7 @@ mod glibc_hook;
 mod init;
 mod launch;
 mod mpi_hook;
+mod rights;
 mod sarus;
 mod slurm_global_sync_hook;
 mod ssh_hook;
@@ -13,7 +14,7 @@ mod timestamp_hook;
 
 use ::sarus::error::{Error, Result};
 use ::sarus::log;
-use ::sarus::privilege::{self, Rights};
+use rights::Rights;
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::Path;
@@ -104,17 +105,17 @@ fn run() -> Result<u8> {
         },
         (None, None) => return nothing_to_run(None),
     };
-    privilege::settle((applet.rights)(args))?;
+    rights::settle((applet.rights)(args))?;
     (applet.main)(args)
 }
 
 /// Lists the applets, after giving up what set-user-id gave.
 fn nothing_to_run(word: Option<&OsString>) -> Result<u8> {
-    privilege::settle(Rights::Drop)?;
+    rights::settle(Rights::Drop)?;
     match word {
         Some(word) if word != "--help" && word != "-h" && word != "help" => {
             let text = format!("there is no applet '{}'", word.to_string_lossy());
-            Err(Error::new(text).hint("'sarusbox' lists them"))
+            Err(Error::new(text).with_hint("'sarusbox' lists them"))
         }
         _ => {
             log::print(
@@ -134,7 +135,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             report(&error);
-            ExitCode::from(error.code())
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -142,7 +143,7 @@ fn main() -> ExitCode {
 /// The one place where an error is printed.
 fn report(error: &Error) {
     let mut text = format!("sarus: {error}\n");
-    if let Some(hint) = error.advice() {
+    if let Some(hint) = error.hint() {
         text.push_str(&format!("hint: {hint}\n"));
     }
     let text = log::printable(&text, &['\n', '\t']);

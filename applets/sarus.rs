@@ -10,13 +10,13 @@ mod rmi;
 mod run;
 mod ssh_keygen;
 
+use crate::rights::Rights;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
-use sarus::args::{self, Grammar, Words};
-use sarus::config::{Config, Installation};
+use sarus::cli::args::{self, Grammar, Words};
 use sarus::error::{Error, Result};
+use sarus::import::squashfs::Compression;
 use sarus::log::{self, Level};
-use sarus::privilege::Rights;
-use sarus::squashfs::Compression;
+use sarus::site::config::{Config, Installation};
 use sarus::store::Repository;
 use sarus::user::User;
 use std::ffi::OsString;
@@ -101,7 +101,7 @@ pub fn rights(words: &[OsString]) -> Rights {
 }
 
 pub fn main(words: &[OsString]) -> Result<u8> {
-    let see_help = |error: Error| error.hint("see 'sarus help'");
+    let see_help = |error: Error| error.with_hint("see 'sarus help'");
     let words = split_global(words).map_err(see_help)?;
     let global: Global = parse("sarus", &words).map_err(see_help)?;
     if global.debug {
@@ -124,7 +124,7 @@ fn print_version() -> Result<u8> {
 fn find(name: &OsString) -> Result<&'static Command> {
     COMMANDS.iter().copied().find(|command| name == command.name).ok_or_else(|| {
         let text = format!("'{}' is not a Sarus command", name.to_string_lossy());
-        Error::new(text).hint("see 'sarus help'")
+        Error::new(text).with_hint("see 'sarus help'")
     })
 }
 
@@ -140,7 +140,7 @@ impl Command {
             Ok(words) => (self.main)(self, words),
             Err(error) => Err(self.see(error)),
         };
-        result.map_err(|error| if error.code() == 1 { error.exit(self.failure) } else { error })
+        result.map_err(|error| error.or_exit_code(self.failure))
     }
 
     /// The options of this command.
@@ -150,13 +150,17 @@ impl Command {
 
     /// Points to the help of this command.
     fn see(&self, error: Error) -> Error {
-        error.hint(format!("see 'sarus help {}'", self.name))
+        error.with_hint(self.see_help())
+    }
+
+    fn see_help(&self) -> String {
+        format!("see 'sarus help {}'", self.name)
     }
 
     fn wrong_number(&self) -> Error {
         let Self { name, usage, .. } = self;
         Error::new(format!("bad number of arguments for command '{name}'"))
-            .hint(format!("sarus {name} {usage}; see 'sarus help {name}'"))
+            .with_hint(format!("sarus {name} {usage}; see 'sarus help {name}'"))
     }
 
     /// # Errors

@@ -15,8 +15,9 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         ["check-user-has-sshkeys"] => own_keys()?.check().map(|()| 0),
         ["keygen"] => keygen(&own_keys()?, false),
         ["keygen", "--overwrite"] => keygen(&own_keys()?, true),
-        _ => Err(Error::new("no such work for ssh_hook")
-            .hint("usage: ssh_hook start-sshd | keygen [--overwrite] | check-user-has-sshkeys")),
+        _ => Err(Error::new("no such work for ssh_hook").with_hint(
+            "usage: ssh_hook start-sshd | keygen [--overwrite] | check-user-has-sshkeys",
+        )),
     }
 }
 

@@ -7,8 +7,8 @@
 mod installation;
 mod kernel;
 
-use crate::config::Installation;
 use crate::error::Error;
+use crate::site::config::Installation;
 use miniserde::Serialize;
 
 /// What came of one check; the worse, the larger.
@@ -83,9 +83,9 @@ impl Report<'_> {
 
     /// What somebody else may see is no error.
     fn failure(&mut self, subject: &'static str, error: &Error) {
-        match error.is_denial() && !crate::sys::ids::is_effective_root() {
+        match (error.kind() == crate::ErrorKind::Denied) && !crate::sys::ids::is_effective_root() {
             true => self.unknown(subject, &format!("as this user: {error}"), "ask root to check"),
-            false => self.tell(subject, Status::Error, error.to_string(), error.advice()),
+            false => self.tell(subject, Status::Error, error.to_string(), error.hint()),
         }
     }
 

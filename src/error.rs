@@ -1,81 +1,142 @@
 //! The one error type, worded for the person who must act on it.
 //!
-//! An error reads as one sentence, `cannot <verb> <thing>: <cause>`, may carry a hint and the exit
-//! status that it asks for, and is printed in one place, `applets/main.rs`.
+//! An error reads as one sentence, `cannot <verb> <thing>: <cause>`. It has a kind, may have a hint
+//! and an exit code, and is printed in one place, `applets/main.rs`.
 
 use std::fmt;
 
 use crate::log;
 
-/// Everything here fails with [`Error`].
+/// The result of everything that can fail here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What could not be done, and why: `cannot mount /a on /b: Permission denied`.
+/// What an error is about, for code that decides by it. Words are for people alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ErrorKind {
+    /// The caller lacks a right that another user may have (`EACCES`, `EPERM`).
+    Denied,
+    /// A file, an image or a program does not exist (`ENOENT`).
+    NotFound,
+    /// A file system or a quota is full (`ENOSPC`, `EDQUOT`).
+    NoSpace,
+    /// Another try may succeed.
+    Transient,
+    /// A host cannot be found or does not answer.
+    Unreachable,
+    /// A host does not speak TLS.
+    NotTls,
+    /// Data is malformed, or does not have its digest.
+    Corrupt,
+    /// The words of a command are wrong.
+    Usage,
+    /// A system call failed for another reason.
+    System,
+    /// None of the above.
+    #[default]
+    Other,
+}
+
+/// A failure, from what was asked for down to its first cause:
+/// `cannot mount /a on /b: Permission denied`.
 #[derive(Debug)]
 pub struct Error {
     /// From what the user asked for down to what the kernel answered.
     trace: Vec<String>,
+    kind: ErrorKind,
     hint: Option<String>,
-    code: u8,
+    exit_code: Option<u8>,
 }
 
 impl Error {
-    /// An error that starts here: no cause below it. Exit status 1.
-    ///
-    /// What strangers wrote may be in `text`: it shall not look like another line of ours.
+    /// An error without a cause below it. Control characters of `text`, which may quote strangers,
+    /// are escaped: they cannot forge another line.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
-        Self { trace: vec![log::printable(&text.into(), &[])], hint: None, code: 1 }
+        Self::printable(log::printable(&text.into(), &[]))
     }
 
-    /// Several errors, told in lines of their own.
+    /// Several faults, each on a line of its own.
     #[must_use]
     pub fn of_lines(lines: &[String]) -> Self {
         let lines: Vec<_> = lines.iter().map(|line| log::printable(line, &['\n', '\t'])).collect();
-        Self { trace: vec![lines.join("\n")], hint: None, code: 1 }
+        Self::printable(lines.join("\n"))
     }
 
-    /// `what` could not be done, because of `cause`. Hint and exit status of the cause stay.
+    fn printable(text: String) -> Self {
+        Self { trace: vec![text], kind: ErrorKind::Other, hint: None, exit_code: None }
+    }
+
+    /// Puts `context`, which reads `cannot <verb> <thing>`, before `cause`. Kind, hint and exit
+    /// code of the cause stay.
     #[must_use]
-    pub fn caused_by(what: impl Into<String>, cause: impl Cause) -> Self {
+    pub fn caused_by(context: impl Into<String>, cause: impl Cause) -> Self {
         let mut error = cause.into_error();
-        error.trace.insert(0, log::printable(&what.into(), &[]));
+        error.trace.insert(0, log::printable(&context.into(), &[]));
         error
     }
 
-    /// What the reader can do about it, printed on a line of its own.
+    /// Sets the kind.
     #[must_use]
-    pub fn hint(mut self, text: impl Into<String>) -> Self {
+    pub fn with_kind(self, kind: ErrorKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// Sets the kind unless one is known.
+    #[must_use]
+    pub fn or_kind(self, kind: ErrorKind) -> Self {
+        match self.kind {
+            ErrorKind::Other => self.with_kind(kind),
+            _ => self,
+        }
+    }
+
+    /// Sets what the reader can do about it, printed on a line of its own.
+    #[must_use]
+    pub fn with_hint(mut self, text: impl Into<String>) -> Self {
         self.hint = Some(log::printable(&text.into(), &[]));
         self
     }
 
-    /// Asks for another exit status.
+    /// Sets the hint unless there is one.
     #[must_use]
-    pub fn exit(mut self, code: u8) -> Self {
-        self.code = code;
-        self
+    pub fn or_hint(self, text: impl Into<String>) -> Self {
+        match self.hint {
+            None => self.with_hint(text),
+            Some(_) => self,
+        }
     }
 
-    /// The exit status that this error asks for.
+    /// Sets the exit code of the program.
     #[must_use]
-    pub fn code(&self) -> u8 {
-        self.code
+    pub fn with_exit_code(self, code: u8) -> Self {
+        Self { exit_code: Some(code), ..self }
+    }
+
+    /// Sets the exit code unless there is one.
+    #[must_use]
+    pub fn or_exit_code(self, code: u8) -> Self {
+        Self { exit_code: self.exit_code.or(Some(code)), ..self }
+    }
+
+    /// What the error is about.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The exit code that this error asks for, 1 by default.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        self.exit_code.unwrap_or(1)
     }
 
     /// What to do about it, if anything is known.
     #[must_use]
-    pub fn advice(&self) -> Option<&str> {
+    pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// Whether the caller was not let: another could be.
-    #[must_use]
-    pub fn is_denial(&self) -> bool {
-        self.trace.last().is_some_and(|cause| cause.starts_with("Permission denied"))
-    }
-
-    /// The causes, from what was asked for to what failed first.
+    /// The contexts and the first cause, from what was asked for to what failed first.
     #[must_use]
     pub fn trace(&self) -> &[String] {
         &self.trace
@@ -96,9 +157,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What can stand below an [`Error`]: its text, without Rust's `(os error 13)`.
+/// An error that can stand below an [`Error`].
 pub trait Cause {
-    /// The same failure as an [`Error`] of ours.
+    /// Converts it; an errno becomes the system's text and a kind.
     fn into_error(self) -> Error;
 }
 
@@ -111,11 +172,24 @@ impl Cause for Error {
 impl Cause for std::io::Error {
     #[cold]
     fn into_error(self) -> Error {
-        let text = self.to_string();
-        Error::new(match text.split_once(" (os error ") {
-            Some((text, _)) => text,
-            None => &text,
+        Error::new(system_text(&self)).with_kind(match self.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => ErrorKind::Denied,
+            Some(libc::ENOENT) => ErrorKind::NotFound,
+            Some(libc::ENOSPC | libc::EDQUOT) => ErrorKind::NoSpace,
+            Some(_) => ErrorKind::System,
+            None => ErrorKind::Other,
         })
+    }
+}
+
+/// The text of `error` without the `(os error 13)` that Rust adds to it.
+#[must_use]
+pub fn system_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let suffix = error.raw_os_error().map(|errno| format!(" (os error {errno})"));
+    match suffix.and_then(|suffix| text.strip_suffix(suffix.as_str())) {
+        Some(text) => text.to_owned(),
+        None => text,
     }
 }
 
@@ -139,17 +213,17 @@ impl Cause for rustix::io::Errno {
 }
 
 /// Puts what was being done before why it failed.
-pub trait Because<T> {
-    /// `what` is built only on failure, and reads `cannot <verb> <thing>`.
+pub trait Context<T> {
+    /// `context` is built only on failure, and reads `cannot <verb> <thing>`.
     ///
     /// # Errors
-    /// The error that it was called on, with `what` in front.
-    fn because(self, what: impl FnOnce() -> String) -> Result<T>;
+    /// The error that it was called on, with `context` in front.
+    fn context(self, context: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: Cause> Because<T> for std::result::Result<T, E> {
-    fn because(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|cause| Error::caused_by(what(), cause))
+impl<T, E: Cause> Context<T> for std::result::Result<T, E> {
+    fn context(self, context: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|cause| Error::caused_by(context(), cause))
     }
 }
 
@@ -160,16 +234,17 @@ mod tests {
     #[test]
     fn reads_as_one_sentence() {
         let failed: std::result::Result<(), _> = Err(rustix::io::Errno::ACCESS);
-        let error = failed.because(|| "cannot open /etc/shadow".into()).unwrap_err();
+        let error = failed.context(|| "cannot open /etc/shadow".into()).unwrap_err();
         assert_eq!(error.to_string(), "cannot open /etc/shadow: Permission denied");
         assert_eq!(error.trace().len(), 2);
+        assert_eq!(error.kind(), ErrorKind::Denied);
     }
 
     #[test]
     fn strangers_cannot_forge_a_line() {
-        let error = Error::new("it says: a\nhint: run this\x1b[2J").hint("b\nc");
+        let error = Error::new("it says: a\nhint: run this\x1b[2J").with_hint("b\nc");
         let error = Error::caused_by("cannot\rread", error);
         assert_eq!(error.to_string(), r"cannot\rread: it says: a\nhint: run this\u{1b}[2J");
-        assert_eq!(error.advice(), Some(r"b\nc"));
+        assert_eq!(error.hint(), Some(r"b\nc"));
     }
 }

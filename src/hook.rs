@@ -7,11 +7,11 @@
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state>.
 
 pub mod confine;
+pub mod container_root;
 pub mod elf;
 pub mod files;
 pub mod glibc;
 pub mod home;
-pub mod inside;
 pub mod ldcache;
 pub mod library;
 pub mod mpi;
@@ -23,10 +23,12 @@ pub mod timestamp;
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log::{self, Level};
-use crate::sys::parent::Voice;
-use crate::sys::{descriptors, mount, open};
+use crate::sys::descriptors;
+use crate::sys::fs::mount;
+use crate::sys::fs::resolve;
+use crate::sys::process::user_stderr::Voice;
 use files::Tree;
 use library::Library;
 use rustix::fs::{Mode, OFlags};
@@ -77,7 +79,7 @@ impl Container {
         let state = Self::receive_state()?;
         let path = state.bundle.join("config.json");
         let spec =
-            read_spec(&path, &state.bundle).because(|| format!("cannot use {}", path.display()))?;
+            read_spec(&path, &state.bundle).context(|| format!("cannot use {}", path.display()))?;
         Ok(Self { state, spec })
     }
 
@@ -87,10 +89,10 @@ impl Container {
         let hint = "this is an OCI hook: an OCI runtime runs it, as sarus.json or a hooks \
                     directory says";
         if stdin.is_terminal() {
-            return Err(Error::caused_by(cannot(), "it is a terminal").hint(hint));
+            return Err(Error::caused_by(cannot(), "it is a terminal").with_hint(hint));
         }
-        let text = read_text(stdin.lock(), MAX_STATE).because(cannot)?;
-        State::parse(&text).because(cannot).map_err(|error| error.hint(hint))
+        let text = read_text(stdin.lock(), MAX_STATE).context(cannot)?;
+        State::parse(&text).context(cannot).map_err(|error| error.with_hint(hint))
     }
 
     /// The value of an annotation; what the state says goes before config.json.
@@ -113,14 +115,14 @@ impl Container {
 }
 
 fn read_spec(path: &Path, bundle: &Path) -> Result<Spec> {
-    let file = std::fs::File::from(open::regular_file(path)?);
+    let file = std::fs::File::from(resolve::regular_file(path)?);
     Spec::parse(&read_text(file, MAX_CONFIG)?, bundle)
 }
 
 /// All of it, if it is at most `max` bytes.
 fn read_bytes(source: impl Read, max: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    source.take(max + 1).read_to_end(&mut bytes).because(|| "cannot read it".into())?;
+    source.take(max + 1).read_to_end(&mut bytes).context(|| "cannot read it".into())?;
     if bytes.len() as u64 > max {
         return Err(Error::new(format!("it is larger than {max} bytes")));
     }
@@ -138,19 +140,19 @@ fn read_text(source: impl Read, max: u64) -> Result<String> {
 /// When there is no such namespace, or the container's root has changed already.
 fn enter_mount_namespace(state: &State) -> Result<()> {
     let cannot = || format!("cannot enter the container {}", state.id);
-    let pid = state.pid.ok_or("it has no process").because(cannot)?;
+    let pid = state.pid.ok_or("it has no process").context(cannot)?;
     let root = files::directory(Path::new("/"))?;
     let theirs = rustix::fs::stat(format!("/proc/{}/root/", pid.as_raw_nonzero()));
-    let ours = open::status(&root).because(cannot)?;
-    let theirs = theirs.because(cannot)?;
+    let ours = resolve::status(&root).context(cannot)?;
+    let theirs = theirs.context(cannot)?;
     if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
         return Err(Error::caused_by(cannot(), "it has left the host's root already")
-            .hint("the hook belongs into the stage prestart or createRuntime"));
+            .with_hint("the hook belongs into the stage prestart or createRuntime"));
     }
     let namespace = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let namespace = rustix::fs::open(namespace, flags, Mode::empty()).because(cannot)?;
-    mount::enter_namespace(&namespace).because(cannot)
+    let namespace = rustix::fs::open(namespace, flags, Mode::empty()).context(cannot)?;
+    mount::enter_namespace(&namespace).context(cannot)
 }
 
 /// A variable of the hook's own environment, which the site sets; empty counts as absent.
@@ -178,7 +180,7 @@ pub fn paths(name: &str) -> Result<Vec<PathBuf>> {
 /// When one of them is not there, or no library.
 pub fn host_libraries(host: &Tree, name: &str) -> Result<Vec<Library>> {
     let library = |path: PathBuf| {
-        let library = host.library(&path).because(|| format!("cannot use {name}"))?;
+        let library = host.library(&path).context(|| format!("cannot use {name}"))?;
         library.ok_or_else(|| {
             Error::new(format!("cannot use {name}: {} is not on this host", path.display()))
         })

@@ -3,18 +3,27 @@
 //! Nothing is unpacked: layers stay tars, their entries are merged in memory, and only the image is
 //! written. Start at [`merge`], then [`Merged::write`].
 
+pub mod blob;
+pub mod layer;
+pub mod pull;
+pub mod source;
+pub mod squashfs;
+pub mod tar;
+pub mod temp;
+pub mod tree;
+
 use std::fs::File;
 
-use crate::blob::Blob;
-use crate::digest::Digest;
-use crate::error::{Because, Error, Result};
-use crate::image::Metadata;
-use crate::layer::{self, Layer, Pending};
-use crate::progress::{Meter, Progress};
-use crate::source::Image;
-use crate::squashfs::{self, Compression, Owner};
-use crate::temp::Space;
-use crate::tree::Tree;
+use crate::cli::progress::{Meter, Progress};
+use crate::error::{Context, Error, Result};
+use crate::image::digest::Digest;
+use crate::image::metadata::Metadata;
+use crate::import::blob::Blob;
+use crate::import::layer::{Layer, Pending};
+use crate::import::source::Image;
+use crate::import::squashfs::{Compression, Owner};
+use crate::import::temp::Space;
+use crate::import::tree::Tree;
 
 /// An image that was written, and all of whose parts have the digests that they should have. Only
 /// [`Merged::write`] makes one: what takes it may publish the file.
@@ -64,7 +73,7 @@ pub fn merge(
     for (index, layer) in layers.into_iter().enumerate() {
         let Layer { name, entries, data: blob, pending: check } = layer;
         let index = u16::try_from(index).map_err(|_| Error::new("too many layers"))?;
-        tree.apply(index, entries).because(|| format!("cannot use layer {name}"))?;
+        tree.apply(index, entries).context(|| format!("cannot use layer {name}"))?;
         data.push(blob);
         pending.extend(check);
     }
@@ -103,7 +112,7 @@ impl Merged {
                     .spawn(move || layer::in_parallel(&pending, workers, &|| {}, Pending::check));
                 let owner = Owner::caller();
                 let size = squashfs::write(tree, &data, owner, compression, out, meter)
-                    .because(|| "cannot make the squashfs image".into());
+                    .context(|| "cannot make the squashfs image".into());
                 // A damaged layer explains more than what the writer made of it.
                 checks.join().map_err(|_| Error::new("a thread failed"))??;
                 size

@@ -1,66 +1,46 @@
 //! A container engine for HPC systems.
 //!
-//! Data flows one way, and nothing points back up:
+//! The flow of `sarus pull`, `load` and `run`, room by room:
 //!
 //! ```text
-//! config, trust, user                  what the site says, what root may believe, who called
-//! registry -> source                   an image made by others is found, here or far away
-//! source -> layer -> tree -> squashfs  it becomes one file
-//! reference, store                     where images live
-//! bundle -> runtime                    the plan of a container, then its realisation
-//! hook                                 what runtimes run around it
+//! cli        the words of a command become options; progress is shown
+//! site       sarus.json is read, and everything that root will use is checked
+//! image      a reference such as `debian:12` becomes a server, a name, a tag and a digest
+//! registry   a manifest and its layers arrive from a registry
+//! import     layers, of a registry or of a file, become one tree and then one squashfs file
+//! store      the file is published in a repository under its reference
+//! squashfs   the file is validated before the kernel mounts it
+//! container  plan: options, image and site become a plan; run: the plan becomes a container
+//! hook       OCI hooks: what an OCI runtime runs around the container
+//! check      `sarus check`: whether all of this can work on this machine
 //! ```
 //!
-//! Only [`sys`] asks the kernel for what an ordinary user may not do, and only it has `unsafe`.
+//! Rooms use only rooms below them; `ROOMS` in `src/rooms.rs` is the order, which a test holds. [`sys`] alone has
+//! `unsafe` code and privileged system calls.
 
-// What all stand on.
 pub mod error;
 pub mod log;
-pub mod sys;
-
-// What the site says, and what of it root may believe.
-pub mod config;
-pub mod json;
-pub mod reserved;
-pub mod trust;
-
-// Who calls, how, and with which rights.
-pub mod args;
-pub mod privilege;
 pub mod user;
 
-// Where images live.
-pub mod reference;
+pub mod sys;
+
+pub mod cli;
+pub mod image;
+pub mod registry;
+pub mod site;
+pub mod squashfs;
+
 pub mod store;
 
-// What an image says of itself.
-pub mod image;
-
-// An image made by others becomes one file.
-pub mod archive;
-pub mod blob;
-pub mod digest;
-pub mod import;
-pub mod layer;
-pub mod progress;
-pub mod pull;
-pub mod registry;
-pub mod source;
-pub mod squashfs;
-pub mod temp;
-pub mod tree;
-
-// The plan of a container, and its realisation.
-pub mod bundle;
-pub mod runtime;
-
-// What OCI runtimes run around it, for this engine or any other.
+pub mod container;
 pub mod hook;
+pub mod import;
 
-// Whether all of this can work on this machine.
 pub mod check;
 
-pub use error::{Because, Error, Result};
+pub use error::{Context, Error, ErrorKind, Result};
 
 #[cfg(test)]
-mod nonsense;
+mod mutate;
+#[cfg(test)]
+mod rooms;

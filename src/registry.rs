@@ -8,6 +8,7 @@
 mod auth;
 mod backoff;
 mod challenge;
+mod credential_helper;
 mod credentials;
 mod failure;
 mod http;
@@ -21,13 +22,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use miniserde::Deserialize;
 
-use crate::digest::Digest;
-use crate::error::{Because, Error, Result};
-use crate::reference::Reference;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::image::digest::Digest;
+use crate::image::manifest;
+use crate::image::reference::Reference;
 use auth::{Answer, Auth};
 pub use backoff::Backoff;
 pub use credentials::{Credentials, Login};
-pub use failure::{Failure, Kind};
 pub use http::Settings;
 use http::{Client, Request, Response};
 use url::Url;
@@ -116,14 +117,14 @@ impl Registry {
             }
             match response.bytes(MAX_MANIFEST) {
                 Ok(bytes) => break (response, bytes),
-                Err(failure) if failure.kind == Kind::Transient && self.may_retry(&mut backoff) => {
-                }
-                Err(failure) => return Err(failure.error).because(about),
+                Err(failure)
+                    if failure.kind() == ErrorKind::Transient && self.may_retry(&mut backoff) => {}
+                Err(failure) => return Err(failure).context(about),
             }
         };
         // Signed ones have the digest of what was signed, and cannot be used anyway.
         if response.header("content-type").is_some_and(|kind| kind.contains(SCHEMA_1)) {
-            return Err(schema_1()).because(about);
+            return Err(manifest::schema_1()).context(about);
         }
         let digest = Digest::of(&bytes);
         let claimed = response.header("docker-content-digest").map(str::to_owned);
@@ -134,8 +135,8 @@ impl Registry {
                 return Err(Error::new(format!(
                     "its digest is {digest}, but {expected} was expected"
                 ))
-                .hint("something between here and the registry changes what it sends"))
-                .because(about);
+                .with_hint("something between here and the registry changes what it sends"))
+                .context(about);
             }
         }
         Ok(Manifest { bytes, digest })
@@ -145,8 +146,8 @@ impl Registry {
     /// are not verified.
     ///
     /// # Errors
-    /// As of [`Registry::manifest`]; [`Kind::Transient`] where another try may help.
-    pub fn blob(&self, digest: &Digest, size: u64, start: u64) -> Result<Transfer, Failure> {
+    /// As of [`Registry::manifest`]; [`ErrorKind::Transient`] where another try may help.
+    pub fn blob(&self, digest: &Digest, size: u64, start: u64) -> Result<Transfer> {
         let mut headers = Vec::new();
         if start > 0 {
             headers.push(("Range", format!("bytes={start}-")));
@@ -162,21 +163,21 @@ impl Registry {
                     None if start > 0 => return self.blob(digest, size, 0),
                     None => {
                         let text = format!("{} sent a part where all was asked for", self.server);
-                        return Err(Error::new(text).into());
+                        return Err(Error::new(text));
                     }
                 }
             }
             416 if start > 0 => return self.blob(digest, size, 0),
             404 => {
                 let server = &self.server;
-                return Err(Error::new(format!("{server} does not have it")).into());
+                return Err(Error::new(format!("{server} does not have it")));
             }
-            _ => return Err(self.refusal(&mut response, None).into()),
+            _ => return Err(self.refusal(&mut response, None)),
         };
         match end {
             Some(end) if end != size => {
                 let text = format!("{} has {end} bytes of it instead of {size}", self.server);
-                Err(Error::new(text).into())
+                Err(Error::new(text))
             }
             _ => Ok(Transfer { response, start }),
         }
@@ -200,10 +201,12 @@ impl Registry {
                 Ok(response) => {
                     let (server, status) = (&self.server, response.status);
                     return Err(Error::new(format!("{server} answers with status {status}"))
-                        .hint("is it a registry of container images?"));
+                        .with_hint("is it a registry of container images?"));
                 }
-                Err(failure) if failure.kind == Kind::NoTls && !plain => self.fall_back(failure)?,
-                Err(failure) => return Err(failure.error),
+                Err(failure) if failure.kind() == ErrorKind::NotTls && !plain => {
+                    self.fall_back(failure)?
+                }
+                Err(failure) => return Err(failure),
             }
         }
     }
@@ -222,11 +225,11 @@ impl Registry {
             let request = Request { url, headers, authorization };
             let mut response = match self.client.send(&request) {
                 Ok(response) => response,
-                Err(failure) if failure.kind == Kind::NoTls && !plain => {
+                Err(failure) if failure.kind() == ErrorKind::NotTls && !plain => {
                     self.fall_back(failure)?;
                     continue;
                 }
-                Err(failure) => return Err(failure.error),
+                Err(failure) => return Err(failure),
             };
             if !response.redirected {
                 let answer = match response.status {
@@ -251,17 +254,18 @@ impl Registry {
             return Ok(response);
         }
         let text = format!("{} refuses every login that it asks for", self.server);
-        Err(Error::new(text).hint("try again later; the registry's administrator may know more"))
+        Err(Error::new(text)
+            .with_hint("try again later; the registry's administrator may know more"))
     }
 
     /// Goes on in plain HTTP, if the site lets this registry speak it.
-    fn fall_back(&self, failure: Failure) -> Result<()> {
+    fn fall_back(&self, failure: Error) -> Result<()> {
         if !self.client.may_be_plain(&self.server) {
             let hint = format!(
                 "if it has no TLS, the administrator can add \"{}\" to insecureRegistries in sarus.json",
                 self.server
             );
-            return Err(failure.error.hint(hint));
+            return Err(failure.with_hint(hint));
         }
         self.plain.store(true, Ordering::Relaxed);
         Ok(())
@@ -277,7 +281,7 @@ impl Registry {
             Ok(_) => format!("{server} has no image {which} in {repository}"),
             Err(_) => format!("{server} has no tag {which} of {repository}"),
         };
-        Error::new(what).hint("check the name; private images may need --login")
+        Error::new(what).with_hint("check the name; private images may need --login")
     }
 
     /// Why the registry gives nothing; `login` tells of a 401 whether the user has logged in.
@@ -302,9 +306,9 @@ impl Registry {
             429 => "wait a while, or log in by --login: users often may pull more than strangers",
             _ => "try again later; the registry's administrator may know more",
         };
-        let error = Error::new(what).hint(hint);
+        let error = Error::new(what).with_hint(hint);
         match message {
-            Some(text) => Error::new(format!("{error} ({text})")).hint(hint),
+            Some(text) => Error::new(format!("{error} ({text})")).with_hint(hint),
             None => error,
         }
     }
@@ -314,25 +318,18 @@ impl Transfer {
     /// The next bytes; none at the end.
     ///
     /// # Errors
-    /// When they do not come; [`Kind::Transient`] where another try may help.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+    /// When they do not come; [`ErrorKind::Transient`] where another try may help.
+    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<usize> {
         self.response.read(buffer)
     }
 
     /// It came to its end after `received` of `size` bytes.
     #[must_use]
-    pub fn ended_early(&self, received: u64, size: u64) -> Failure {
+    pub fn ended_early(&self, received: u64, size: u64) -> Error {
         let host = &self.response.host;
         let text = format!("{host} sent {received} bytes instead of {size}");
-        Failure::transient(text, "try again; what has arrived is kept")
+        failure::transient(text, "try again; what has arrived is kept")
     }
-}
-
-/// What a manifest of long ago is met with.
-#[cold]
-pub(crate) fn schema_1() -> Error {
-    Error::new("it has a manifest of Docker's schema 1, given up in 2017")
-        .hint("convert it with `skopeo copy --format v2s2`")
 }
 
 /// `bytes 100-199/200`: where it begins, and how long the whole is.

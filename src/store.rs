@@ -10,32 +10,32 @@
 //! Files never change once they have their name, and appear by rename; the list comes last. So
 //! readers need no lock. All of this is done with the user's rights.
 
-mod cache;
-mod claim;
+mod blob_cache;
+mod image_writer;
 mod index;
+mod lease;
+mod listing;
 pub mod lock;
 mod lockfile;
-mod owner;
-mod pending;
-mod table;
+mod process_id;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::Config;
-use crate::digest::Digest;
-use crate::error::{Because, Error, Result};
-use crate::image::Metadata;
-use crate::json::bounds::{self, Limits};
-use crate::reference::{DEFAULT_SERVER, HUB_ALIAS, Reference};
+use crate::error::{Context, Error, Result};
+use crate::image::digest::Digest;
+use crate::image::metadata::Metadata;
+use crate::image::reference::{DEFAULT_SERVER, HUB_ALIAS, Reference};
+use crate::site::config::Config;
+use crate::site::json::bounds::{self, Limits};
 use crate::user::User;
 use index::Index;
 use lock::Lock;
 
-pub use cache::{Cache, Partial, Slot};
-pub use claim::Claim;
-pub use pending::Pending;
-pub use table::{json, names, size, table};
+pub use blob_cache::{Cache, Partial, Slot};
+pub use image_writer::Pending;
+pub use lease::Claim;
+pub use listing::{json, names, size, table};
 
 /// An image in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Image {
     pub created: String,
     /// The squashfs.
     pub image_path: PathBuf,
-    /// What the image says of itself, [`crate::image::Metadata`] as JSON.
+    /// What the image says of itself, [`crate::image::metadata::Metadata`] as JSON.
     pub metadata_path: PathBuf,
 }
 
@@ -93,13 +93,13 @@ impl Repository {
         let path = path.display();
         let what = || format!("cannot find the images of uid {uid}");
         let passwd = std::fs::read(path.to_string());
-        let passwd = passwd.because(|| format!("cannot read {path}")).because(what)?;
+        let passwd = passwd.context(|| format!("cannot read {path}")).context(what)?;
         // Comments of old databases are not in UTF-8.
         let passwd = String::from_utf8_lossy(&passwd);
         let Some(name) = user.name(&passwd) else {
             return Err(Error::new(format!("{path} does not have them"))
-                .hint("ask the administrator to run configure_installation.sh --users"))
-            .because(what);
+                .with_hint("ask the administrator to run configure_installation.sh --users"))
+            .context(what);
         };
         Ok(Self { root: config.local_repository_base_dir.join(name).join(".sarus") })
     }
@@ -112,7 +112,7 @@ impl Repository {
         let root = config.centralized_repository_dir.clone();
         root.map(|root| Self { root }).ok_or_else(|| {
             Error::new("this site has no centralized repository")
-                .hint("the administrator can set centralizedRepositoryDir in sarus.json")
+                .with_hint("the administrator can set centralizedRepositoryDir in sarus.json")
         })
     }
 
@@ -146,10 +146,10 @@ impl Repository {
     ) -> Result<Claim> {
         let partial = self.partial();
         std::fs::create_dir_all(&partial)
-            .because(|| format!("cannot create {}", partial.display()))?;
+            .context(|| format!("cannot create {}", partial.display()))?;
         // Names of images may be longer than names of files.
         let name = Digest::of(reference.unique_key().as_bytes()).hex();
-        Claim::take(&partial.join(name).with_extension(pending::LOCK), waiting)
+        Claim::take(&partial.join(name).with_extension(image_writer::LOCK), waiting)
     }
 
     fn partial(&self) -> PathBuf {
@@ -181,10 +181,10 @@ impl Repository {
     pub fn metadata(&self, image: &Image) -> Result<Metadata> {
         let path = image.metadata_path.display();
         let text = read(&image.metadata_path, MAX_METADATA);
-        let text = text.because(|| format!("cannot read {path}"))?;
+        let text = text.context(|| format!("cannot read {path}"))?;
         parse_metadata(&text)
-            .map_err(|error| error.hint(format!("remove {} and import it again", image.key)))
-            .because(|| format!("cannot read {path}"))
+            .map_err(|error| error.with_hint(format!("remove {} and import it again", image.key)))
+            .context(|| format!("cannot read {path}"))
     }
 
     /// Starts to add the image `reference`, or to replace it.
@@ -192,7 +192,7 @@ impl Repository {
     /// # Errors
     /// When nothing can be written here.
     pub fn begin(&self, reference: &Reference) -> Result<Pending> {
-        Pending::begin(self, reference).because(|| format!("cannot add {reference}"))
+        Pending::begin(self, reference).context(|| format!("cannot add {reference}"))
     }
 
     /// Removes the image that `reference` names, and tells which one that was. Containers that
@@ -203,19 +203,19 @@ impl Repository {
     pub fn remove(&self, reference: &Reference) -> Result<Image> {
         let what = || format!("cannot remove {reference}");
         // Whatever is left of it: one of its files may be gone.
-        let index = Index::read(&self.root).because(what)?;
+        let index = Index::read(&self.root).context(what)?;
         if select(&index, &self.root, reference).is_none() {
             // Said without a lock, which makes no sense in a repository that does not exist.
-            return Err(no_such_image(self)).because(what);
+            return Err(no_such_image(self)).context(what);
         }
-        let _lock = Lock::take(&self.root).because(what)?;
-        let mut index = Index::read(&self.root).because(what)?;
+        let _lock = Lock::take(&self.root).context(what)?;
+        let mut index = Index::read(&self.root).context(what)?;
         let image = select(&index, &self.root, reference);
-        let image = image.ok_or_else(|| no_such_image(self)).because(what)?;
+        let image = image.ok_or_else(|| no_such_image(self)).context(what)?;
         index.retain(&self.root, |other| other.key != image.key && other.is_there());
-        pending::replace(self, &index).because(what)?;
+        image_writer::replace(self, &index).context(what)?;
         for file in [&image.image_path, &image.metadata_path] {
-            remove_file(file).because(what)?;
+            remove_file(file).context(what)?;
         }
         // Folders that became empty; the others stay, and that is no error.
         let folders = image.image_path.ancestors().skip(1);
@@ -257,13 +257,13 @@ fn read(path: &Path, max: u64) -> std::io::Result<String> {
 
 fn no_such_image(repository: &Repository) -> Error {
     Error::new(format!("no such image in {}", repository.root.display()))
-        .hint("'sarus images' lists the names to use")
+        .with_hint("'sarus images' lists the names to use")
 }
 
 fn remove_file(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        removed => removed.because(|| format!("cannot remove {}", path.display())),
+        removed => removed.context(|| format!("cannot remove {}", path.display())),
     }
 }
 

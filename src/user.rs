@@ -19,10 +19,10 @@ impl User {
     /// # Errors
     /// When the kernel does not tell the groups.
     pub fn caller() -> crate::Result<Self> {
-        use crate::error::Because;
+        use crate::error::Context;
         let gid = rustix::process::getgid();
         let mut groups = rustix::process::getgroups()
-            .because(|| "cannot read the groups of this process".into())?;
+            .context(|| "cannot read the groups of this process".into())?;
         groups.retain(|group| *group != gid);
         Ok(Self { uid: rustix::process::getuid(), gid, groups })
     }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 use boon::{Compiler, Schemas};
-use sarus::config::Config;
+use sarus::site::config::Config;
 use std::collections::BTreeSet;
 
 const SCHEMA: &str = include_str!("../etc/sarus.schema.json");

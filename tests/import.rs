@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use sarus::digest::Hasher;
+use sarus::cli::progress::{Meter, Progress};
+use sarus::image::digest::Hasher;
+use sarus::image::platform::TargetPlatform;
+use sarus::import::layer::cores;
 use sarus::import::merge;
-use sarus::layer::cores;
-use sarus::progress::{Meter, Progress};
-use sarus::source::{self, Choice, Platform};
-use sarus::squashfs::Compression;
-use sarus::temp::Space;
+use sarus::import::source::{self, Choice};
+use sarus::import::squashfs::Compression;
+use sarus::import::temp::Space;
 use tar::{Builder, EntryType, Header};
 
 const ALL: [Compression; 4] =
@@ -72,7 +73,7 @@ fn import_and_compare(
     expected: &BTreeMap<String, String>,
 ) {
     let space = Space::new(&scratch.0).unwrap();
-    let choice = Choice { name: "test".into(), platform: Platform::host() };
+    let choice = Choice { name: "test".into(), platform: TargetPlatform::host() };
     let path = scratch.path("image.squashfs");
     let mut new = File::options();
     let out = new.read(true).write(true).create(true).truncate(true).open(&path).unwrap();

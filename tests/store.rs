@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sarus::config::Config;
-use sarus::image::Metadata;
+use sarus::image::metadata::Metadata;
+use sarus::site::config::Config;
 use sarus::store::Repository;
 
 /// Tells a copy of this program that it is one of the writers, and of which repository.

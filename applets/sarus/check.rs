@@ -2,11 +2,11 @@
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::args::Words;
 use sarus::check::{self, Finding, Status};
+use sarus::cli::args::Words;
+use sarus::cli::progress;
 use sarus::error::Result;
 use sarus::log;
-use sarus::progress;
 
 pub const COMMAND: Command = Command {
     name: "check",
@@ -43,7 +43,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
         findings.push(finding);
     });
     if given.json {
-        log::print(&sarus::json::write(&findings));
+        log::print(&sarus::site::json::write(&findings));
     }
     let failed = findings.iter().any(|finding| finding.status == Status::Error);
     Ok(u8::from(failed))

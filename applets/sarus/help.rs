@@ -3,7 +3,7 @@
 
 use super::{COMMANDS, Command, Global, NoOptions, find};
 use argh::{ArgsInfo, FlagInfo, FlagInfoKind};
-use sarus::args::Words;
+use sarus::cli::args::Words;
 use sarus::error::Result;
 use sarus::log;
 

@@ -2,7 +2,7 @@
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::args::Words;
+use sarus::cli::args::Words;
 use sarus::error::{Error, Result};
 use sarus::log;
 use sarus::store;

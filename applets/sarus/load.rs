@@ -2,15 +2,16 @@
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::args::Words;
-use sarus::error::{Because, Result};
+use sarus::cli::args::Words;
+use sarus::cli::progress::Progress;
+use sarus::error::{Context, Result};
+use sarus::image::platform::TargetPlatform;
+use sarus::image::reference::Reference;
 use sarus::import;
-use sarus::layer;
+use sarus::import::layer;
+use sarus::import::source::{self, Choice};
+use sarus::import::temp::Space;
 use sarus::log;
-use sarus::progress::Progress;
-use sarus::reference::Reference;
-use sarus::source::{self, Choice, Platform};
-use sarus::temp::Space;
 use std::path::PathBuf;
 
 pub const COMMAND: Command = Command {
@@ -51,10 +52,10 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let space = Space::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
 
     let progress = Progress::new();
-    let choice = Choice { name: name.into_owned(), platform: Platform::host() };
+    let choice = Choice { name: name.into_owned(), platform: TargetPlatform::host() };
     // Help tells what FILE can be.
     let image = source::open(file, &choice, &space, progress)
-        .map_err(|error| if error.advice().is_some() { error } else { command.see(error) })?;
+        .map_err(|error| error.or_hint(command.see_help()))?;
     let pending = repository.begin(&reference)?;
     progress.say("> expand image layers ...");
     for layer in &image.layers {
@@ -64,9 +65,9 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let about = || format!("cannot import into {}", repository.path().display());
     let merged = progress
         .during(stored, |meter| import::merge(image, &space, layer::cores(), meter, &|| {}))
-        .because(about)?;
+        .context(about)?;
     progress.say("> make squashfs ...");
-    let imported = merged.write(compression, pending.file(), progress).because(about)?;
+    let imported = merged.write(compression, pending.file(), progress).context(about)?;
     progress.say("> create metadata ...");
     let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
     log::print(&format!("# created: {}", image.image_path.display()));

@@ -2,15 +2,15 @@
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::args::Words;
-use sarus::error::{Because, Error, Result};
-use sarus::progress::Progress;
-use sarus::pull::{self, Order};
-use sarus::reference::Reference;
+use sarus::cli::args::Words;
+use sarus::cli::progress::Progress;
+use sarus::cli::prompt;
+use sarus::error::{Context, Error, Result};
+use sarus::image::platform::TargetPlatform;
+use sarus::image::reference::Reference;
+use sarus::import::pull::{self, Order};
+use sarus::import::temp::Space;
 use sarus::registry::{Credentials, Login, Registry, Settings};
-use sarus::source::Platform;
-use sarus::sys::prompt;
-use sarus::temp::Space;
 use std::path::PathBuf;
 
 pub const COMMAND: Command = Command {
@@ -57,12 +57,12 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     command.expect_words(&words, 1)?;
     let [name] = words.rest.as_slice() else { return Err(command.wrong_number()) };
     let reference = reference(&name.to_string_lossy())?;
-    let platform = given.platform.as_deref().map(Platform::parse).transpose()?;
+    let platform = given.platform.as_deref().map(TargetPlatform::parse).transpose()?;
     let (config, repository) = super::open(given.centralized_repository)?;
     let space = Space::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
     let order = Order {
         reference: &reference,
-        platform: platform.unwrap_or_else(Platform::host),
+        platform: platform.unwrap_or_else(TargetPlatform::host),
         repository: &repository,
         space: &space,
         compression: super::compression(&config, given.compression.as_deref())?,
@@ -73,15 +73,15 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let login = login(&given).map_err(|error| command.see(error))?;
     let registry = Registry::new(&reference, settings, login);
     pull::pull(&registry, &order, Progress::new())
-        .because(|| format!("cannot pull {reference}"))?;
+        .context(|| format!("cannot pull {reference}"))?;
     Ok(0)
 }
 
 fn reference(name: &str) -> Result<Reference> {
     let reference: Reference = name.parse()?;
-    if reference.server == sarus::reference::LOADED {
+    if reference.server == sarus::image::reference::LOADED {
         return Err(Error::new(format!("cannot pull {reference}: it was loaded from a file"))
-            .hint("load it again by 'sarus load'"));
+            .with_hint("load it again by 'sarus load'"));
     }
     Ok(reference)
 }

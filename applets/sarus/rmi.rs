@@ -2,10 +2,10 @@
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::args::Words;
+use sarus::cli::args::Words;
 use sarus::error::Result;
+use sarus::image::reference::Reference;
 use sarus::log;
-use sarus::reference::Reference;
 
 pub const COMMAND: Command = Command {
     name: "rmi",

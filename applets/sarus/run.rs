@@ -1,24 +1,25 @@
 //! `sarus run`: from options, image and caller to a plan, and on to its realisation.
 
 use super::Command;
+use crate::rights::Rights;
 use argh::{ArgsInfo, FromArgs};
-use sarus::args::Words;
-use sarus::bundle::command::Entrypoint;
-use sarus::bundle::handoff;
-use sarus::bundle::mounts::MountRequest;
-use sarus::bundle::pid::PidNamespace;
-use sarus::bundle::{self, Bundle, Caller, Options};
-use sarus::config::{Config, Installation};
-use sarus::error::{Because, Error, Result};
+use sarus::cli::args::Words;
+use sarus::container::plan::handoff;
+use sarus::container::plan::mounts::MountRequest;
+use sarus::container::plan::namespaces::PidNamespace;
+use sarus::container::plan::process::Entrypoint;
+use sarus::container::plan::{self, Bundle, Caller, Options};
+use sarus::container::run::{self, Image, OciRuntime};
+use sarus::error::{Context, Error, Result};
+use sarus::image::reference::Reference;
 use sarus::log;
-use sarus::privilege::Rights;
-use sarus::reference::Reference;
-use sarus::runtime::{self, Image, OciRuntime};
+use sarus::site::config::{Config, Installation};
 use sarus::store::Repository;
-use sarus::sys::announce::Listener;
-use sarus::sys::limits::Limits;
+use sarus::sys::process::limits::Limits;
+use sarus::sys::process::start_notify::Listener;
+use sarus::sys::process::supervisor;
 use sarus::sys::terminal::Terminal;
-use sarus::sys::{descriptors, guardian, ids, process};
+use sarus::sys::{descriptors, ids, process};
 use sarus::user::User;
 use std::ffi::OsString;
 use std::io::Read;
@@ -104,10 +105,10 @@ fn main(command: &Command, words: Words) -> Result<u8> {
         ids::as_user(&user, || find_image(&config, &user, centralized, &reference))?;
     let runtime = OciRuntime::identify(&config)?;
     let (cpus, devices) = match runtime.makes_cgroups() {
-        true => (limited_cpus(), Some(runtime::allowed_devices())),
+        true => (limited_cpus(), Some(run::allowed_devices())),
         false => (None, None),
     };
-    let groups = runtime::read_group_database(&config, &user)?;
+    let groups = run::read_group_database(&config, &user)?;
     let proc_options = match options.pid {
         PidNamespace::Host => proc_options()?,
         PidNamespace::Private => Vec::new(),
@@ -117,7 +118,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     log::info("cli", || {
         format!("command line processed in {:.6} s", start.elapsed().as_secs_f64())
     });
-    runtime::run(&config, &runtime, &bundle, &image, &installation.program, &listener)
+    run::run(&config, &runtime, &bundle, &image, &installation.program, &listener)
 }
 
 type Environment = Vec<(OsString, OsString)>;
@@ -154,7 +155,7 @@ fn typed(given: Given, args: &[OsString], environment: &Environment) -> Result<(
                 "the working directory '{path}' is invalid, it needs to be an absolute path"
             )));
         }
-        if bundle::mounts::has_parent(Path::new(path)) {
+        if plan::mounts::has_parent(Path::new(path)) {
             return Err(Error::new(format!(
                 "the working directory '{path}' is invalid, it must not hold '..'"
             )));
@@ -163,13 +164,14 @@ fn typed(given: Given, args: &[OsString], environment: &Environment) -> Result<(
     // sshd and what it starts end with a namespace of their own; its sessions are no ranks.
     let pid = match (given.pid.map(|text| text.parse()).transpose()?, given.ssh) {
         (Some(PidNamespace::Host), true) => {
-            return Err(Error::new("cannot run with both --ssh and --pid=host")
-                .hint("leave --pid=host out: with --ssh, ranks start in one container of a node"));
+            return Err(Error::new("cannot run with both --ssh and --pid=host").with_hint(
+                "leave --pid=host out: with --ssh, ranks start in one container of a node",
+            ));
         }
         (_, true) => PidNamespace::Private,
         (Some(pid), false) => pid,
         (None, false) => match PidNamespace::for_job(environment) {
-            PidNamespace::Host if !guardian::adopt_orphans() => {
+            PidNamespace::Host if !supervisor::adopt_orphans() => {
                 log::warn(
                     "run",
                     "this kernel cannot hold ranks together that share the host's \
@@ -202,7 +204,7 @@ fn require_root() -> Result<()> {
     if ids::is_effective_root() {
         return Ok(());
     }
-    Err(Error::new("cannot run containers: sarus is not installed set-user-id root").hint(
+    Err(Error::new("cannot run containers: sarus is not installed set-user-id root").with_hint(
         "ask the administrator to run configure_installation.sh as root; the file system of the \
          installation must not be mounted nosuid",
     ))
@@ -214,7 +216,7 @@ fn find_image(
     user: &User,
     centralized: bool,
     reference: &Reference,
-) -> Result<(Image, sarus::image::Metadata)> {
+) -> Result<(Image, sarus::image::metadata::Metadata)> {
     let repository = Repository::open(config, user, centralized)?;
     let Some(found) = repository.find(reference)? else {
         return Err(not_available(&repository, reference));
@@ -230,10 +232,11 @@ fn not_available(repository: &Repository, reference: &Reference) -> Error {
     let loaded = reference.clone().for_load();
     match repository.find(&loaded) {
         Ok(Some(_)) => {
-            error.hint(format!("an image of that name was loaded: it is called {loaded}"))
+            error.with_hint(format!("an image of that name was loaded: it is called {loaded}"))
         }
-        _ => error
-            .hint("'sarus images' lists what is here; 'sarus pull' and 'sarus load' bring more"),
+        _ => error.with_hint(
+            "'sarus images' lists what is here; 'sarus pull' and 'sarus load' bring more",
+        ),
     }
 }
 
@@ -241,14 +244,14 @@ fn not_available(repository: &Repository, reference: &Reference) -> Error {
 fn proc_options() -> Result<Vec<String>> {
     let path = "/proc/self/mountinfo";
     // Whoever may mount may do it on any name.
-    let text = std::fs::read(path).because(|| format!("cannot read {path}"))?;
-    bundle::pid::restrictions_of_proc(&String::from_utf8_lossy(&text))
+    let text = std::fs::read(path).context(|| format!("cannot read {path}"))?;
+    plan::namespaces::restrictions_of_proc(&String::from_utf8_lossy(&text))
 }
 
 /// The processors that this process may use, if they are not all that there are.
 fn limited_cpus() -> Option<String> {
     // A cgroup of version 2 below our own has no controllers: it is confined as our own is.
-    if runtime::are_unified() {
+    if run::are_unified() {
         return None;
     }
     let status = read_at_once("/proc/self/status")?;

@@ -2,11 +2,11 @@
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::args::Words;
-use sarus::config::{Config, Installation};
+use sarus::cli::args::Words;
 use sarus::error::{Error, Result};
 use sarus::hook::home;
 use sarus::hook::ssh::keys::Keys;
+use sarus::site::config::{Config, Installation};
 use sarus::user::User;
 use std::path::PathBuf;
 
@@ -41,7 +41,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
 pub fn keys(config: &Config, user: &User) -> Result<Keys> {
     let Some(hook) = config.hooks.list.iter().find(|hook| hook.is("ssh_hook")) else {
         return Err(Error::new("cannot use SSH: this site configured no ssh_hook")
-            .hint("the administrator names it in OCIHooks of sarus.json"));
+            .with_hint("the administrator names it in OCIHooks of sarus.json"));
     };
     let path = |name: &str, usual: PathBuf| hook.setting(name).map_or(usual, PathBuf::from);
     let base = path("HOOK_BASE_DIR", config.local_repository_base_dir.clone());

@@ -1,17 +1,17 @@
 //! The program, its configuration, all that it names, and the places for images.
 
 use super::{Report, Status};
-use crate::config::{Config, Installation};
+use crate::container::run::OciRuntime;
+use crate::container::run::oci_runtime::Kind;
 use crate::error::Result;
+use crate::image::reference::Reference;
+use crate::import::temp::Space;
 use crate::log::Level;
-use crate::reference::Reference;
 use crate::registry::{Login, Registry, Settings};
-use crate::runtime::OciRuntime;
-use crate::runtime::oci_runtime::Kind;
+use crate::site::config::{Config, Installation};
+use crate::site::trust::{self, Checks};
 use crate::store::{self, Repository};
 use crate::sys::ids;
-use crate::temp::Space;
-use crate::trust::{self, Checks};
 use crate::user::User;
 use rustix::fs::{Access, Mode, Stat, StatVfsMountFlags};
 use std::path::Path;
@@ -188,7 +188,7 @@ pub(super) fn storage(report: &mut Report<'_>, config: &Config) {
         Err(_) if !shared.exists() => {
             report.ok(SUBJECT, format!("{} will be made by the first image", shared.display()));
         }
-        Err(error) => report.tell(SUBJECT, Status::Warning, error.to_string(), error.advice()),
+        Err(error) => report.tell(SUBJECT, Status::Warning, error.to_string(), error.hint()),
     }
 }
 

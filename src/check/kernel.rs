@@ -1,9 +1,9 @@
 //! What the kernel offers, as far as it tells an ordinary user.
 
 use super::Report;
-use crate::config::{Config, RamFilesystem};
-use crate::runtime::OciRuntime;
-use crate::runtime::oci_runtime::Kind;
+use crate::container::run::OciRuntime;
+use crate::container::run::oci_runtime::Kind;
+use crate::site::config::{Config, RamFilesystem};
 use flate2::bufread::GzDecoder;
 use std::io::Read;
 use std::path::Path;

@@ -16,11 +16,11 @@ use rustix::io::Errno;
 use super::Container;
 use super::files::directory;
 use super::state::State;
-use crate::bundle::hooks::VERIFIED;
-use crate::error::{Because, Error, Result};
-use crate::sys::limits::Limits;
-use crate::sys::mount;
-use crate::sys::open::FileId;
+use crate::container::plan::hooks::VERIFIED;
+use crate::error::{Context, Error, Result};
+use crate::sys::fs::mount;
+use crate::sys::fs::resolve::FileId;
+use crate::sys::process::limits::Limits;
 
 /// One part of the hook's work, by stage and place among the other hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,10 +70,10 @@ pub fn run(step: Step, state: &State, expected: &Expected<'_>) -> Result<()> {
     }
     mount::confine(expected.rootfs)?;
     if step == Step::Verify {
-        verify(expected).because(|| "cannot start in this container".into())?;
+        verify(expected).context(|| "cannot start in this container".into())?;
         limit_parent(expected)?;
         let path = state.bundle.join(VERIFIED);
-        std::fs::write(&path, b"").because(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(&path, b"").context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -99,9 +99,9 @@ fn expect_device(dev: &OwnedFd, (name, major, minor): (&str, u32, u32)) -> Resul
     let path = format!("/dev/{name}");
     let device = match rustix::fs::openat(dev, name, flags, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(()),
-        device => device.because(|| format!("cannot open the container's {path}"))?,
+        device => device.context(|| format!("cannot open the container's {path}"))?,
     };
-    let status = rustix::fs::fstat(&device).because(|| format!("cannot look at {path}"))?;
+    let status = rustix::fs::fstat(&device).context(|| format!("cannot look at {path}"))?;
     let is_device = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice;
     let number = rustix::fs::makedev(major, minor);
     expect(is_device && status.st_rdev == number, &path)
@@ -117,8 +117,8 @@ fn verify(expected: &Expected<'_>) -> Result<()> {
     for (name, magic) in [("proc", PROC), ("sys", SYSFS)] {
         let mounted = below(&root, name)?;
         let path = format!("/{name}");
-        let found = rustix::fs::fstatfs(&mounted).because(|| format!("cannot look at {path}"))?;
-        let flags = mount::flags(&mounted).because(|| format!("cannot look at {path}"))?;
+        let found = rustix::fs::fstatfs(&mounted).context(|| format!("cannot look at {path}"))?;
+        let flags = mount::flags(&mounted).context(|| format!("cannot look at {path}"))?;
         expect(found.f_type as u64 == magic && flags.contains(StatVfsMountFlags::NOSUID), &path)?;
     }
     Ok(())
@@ -127,14 +127,14 @@ fn verify(expected: &Expected<'_>) -> Result<()> {
 /// Gives the container's first process, which runs this hook, the limits of the caller.
 fn limit_parent(expected: &Expected<'_>) -> Result<()> {
     let cannot = || "cannot find the process that runs this hook".to_owned();
-    let parent = rustix::process::getppid().ok_or("it has ended").because(cannot)?;
+    let parent = rustix::process::getppid().ok_or("it has ended").context(cannot)?;
     let parent = parent.as_raw_nonzero().get();
     // The container's own /proc has it by the number that it has here.
     let proc = below(&directory(expected.rootfs)?, "proc")?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&proc, format!("{parent}/statm"), flags, Mode::empty());
-    let text = super::read_text(std::fs::File::from(file.because(cannot)?), MAX_STATM)?;
-    let used = memory(&text).ok_or("its /proc tells no memory").because(cannot)?;
+    let text = super::read_text(std::fs::File::from(file.context(cannot)?), MAX_STATM)?;
+    let used = memory(&text).ok_or("its /proc tells no memory").context(cannot)?;
     expected.limits.give_to(parent, used)
 }
 
@@ -151,7 +151,7 @@ fn memory(statm: &str) -> Option<(u64, u64)> {
 fn below(root: &OwnedFd, name: &str) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(root, name, flags, Mode::empty())
-        .because(|| format!("cannot open the container's /{name}"))
+        .context(|| format!("cannot open the container's /{name}"))
 }
 
 fn expect(is_right: bool, path: &str) -> Result<()> {
@@ -159,7 +159,7 @@ fn expect(is_right: bool, path: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(format!("the mount on {path} is not the one that was made"))
-        .hint("a hook of sarus.json lets users into the container, or changes its mounts"))
+        .with_hint("a hook of sarus.json lets users into the container, or changes its mounts"))
 }
 
 /// Reads the container's state from stdin, as each hook must.

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// As many program headers as any library has, many times over.
 const MAX_SEGMENTS: u16 = 256;
@@ -77,7 +77,7 @@ impl Source for OwnedFd {
                 Ok(0) => return Err(Error::new("it ends too early")),
                 Ok(count) => filled = filled.saturating_add(count),
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno).because(|| "cannot read it".into()),
+                Err(errno) => return Err(errno).context(|| "cannot read it".into()),
             }
         }
         Ok(bytes)

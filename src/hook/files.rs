@@ -11,8 +11,9 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::elf;
 use super::ldcache;
 use super::library::Library;
-use crate::error::{Because, Error, Result};
-use crate::sys::{ids, open};
+use crate::error::{Context, Error, Result};
+use crate::sys::fs::resolve;
+use crate::sys::ids;
 use crate::user::User;
 
 /// As the kernel's own limit (path_resolution(7)).
@@ -47,7 +48,7 @@ impl Tree {
     /// # Errors
     /// When it is there, but cannot be opened.
     pub fn find(&self, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
-        self.act(|| open::find_beneath(&self.root, path, flags))
+        self.act(|| resolve::find_beneath(&self.root, path, flags))
     }
 
     /// Opens the regular file `path` for reading, if it is there. Pipes and devices are not touched.
@@ -79,22 +80,22 @@ impl Tree {
                 return Ok(None);
             };
             let name = at.file_name().map(|name| name.to_string_lossy().into_owned());
-            names.push(name.ok_or("it has no name").because(cannot)?);
+            names.push(name.ok_or("it has no name").context(cannot)?);
             match kind_of(&found)? {
                 FileType::RegularFile => return Ok(Some((at, names))),
                 FileType::Symlink => {
-                    let target = rustix::fs::readlinkat(&found, "", Vec::new()).because(cannot)?;
+                    let target = rustix::fs::readlinkat(&found, "", Vec::new()).context(cannot)?;
                     let target = target.to_string_lossy().into_owned();
                     // Joined, not shortened: what `..` means depends on links on the way.
                     at = at.parent().unwrap_or(Path::new("/")).join(target);
                     if at.as_os_str().len() > MAX_PATH {
-                        return Err("its links are too long").because(cannot);
+                        return Err("its links are too long").context(cannot);
                     }
                 }
-                _ => return Err("it is no regular file").because(cannot),
+                _ => return Err("it is no regular file").context(cannot),
             }
         }
-        Err("too many links").because(cannot)
+        Err("too many links").context(cannot)
     }
 
     /// The library at `path`, if it is there.
@@ -105,7 +106,7 @@ impl Tree {
         let Some((real, names)) = self.follow(path)? else { return Ok(None) };
         let cannot = || format!("cannot read {}", path.display());
         let Some(file) = self.open_file(&real)? else { return Ok(None) };
-        let elf = elf::read(&file).because(cannot)?;
+        let elf = elf::read(&file).context(cannot)?;
         Ok(Some(Library { path: path.to_owned(), real, names, elf }))
     }
 
@@ -139,7 +140,7 @@ impl Tree {
     /// If it is too large, or not a regular file.
     pub fn cache(&self) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.open_file(Path::new(ldcache::PATH))? else { return Ok(None) };
-        let size = open::status(&file).because(|| "cannot stat it".into())?.st_size;
+        let size = resolve::status(&file).context(|| "cannot stat it".into())?.st_size;
         let size = u64::try_from(size).unwrap_or(u64::MAX);
         if size > ldcache::MAX_SIZE {
             return Err(Error::new("it is too large"));
@@ -153,7 +154,7 @@ impl Tree {
 /// # Errors
 /// When the file system does not tell.
 pub fn kind_of(file: impl AsFd) -> Result<FileType> {
-    let status = open::status(file).because(|| "cannot stat it".into())?;
+    let status = resolve::status(file).context(|| "cannot stat it".into())?;
     Ok(FileType::from_raw_mode(status.st_mode))
 }
 
@@ -164,5 +165,5 @@ pub fn kind_of(file: impl AsFd) -> Result<FileType> {
 pub fn directory(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
-        .because(|| format!("cannot open {}", path.display()))
+        .context(|| format!("cannot open {}", path.display()))
 }

@@ -3,11 +3,11 @@
 
 use std::path::PathBuf;
 
+use super::container_root::Inside;
 use super::files::Tree;
-use super::inside::Inside;
 use super::library::Library;
 use super::{Container, elf, host_libraries, ldcache, log_plan};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
 
 /// Set by the engine for `--glibc` and `--mpi`.
@@ -35,12 +35,12 @@ pub fn run(container: &Container) -> Result<()> {
     let inside = Inside::enter(container)?;
     let host = host_libraries(&inside.host, "GLIBC_LIBS")?;
     let cannot = || "cannot use the image's /etc/ld.so.cache".to_owned();
-    let Some(cache) = inside.container.cache().because(cannot)? else {
+    let Some(cache) = inside.container.cache().context(cannot)? else {
         // Not the GNU C Library, or one that loads nothing.
         log::info(SUBSYSTEM, || "the image has no /etc/ld.so.cache: nothing to replace".into());
         return Ok(());
     };
-    let cache = ldcache::read(&cache).because(cannot)?;
+    let cache = ldcache::read(&cache).context(cannot)?;
     let find = |soname: &str| -> Result<Vec<Library>> {
         let entries = cache.iter().filter(|entry| entry.soname == soname);
         inside.container.libraries(entries.map(|entry| entry.path), MAX_COPIES)
@@ -124,8 +124,8 @@ fn soname(library: &Library) -> &str {
 /// When it does not tell.
 pub fn version(tree: &Tree, library: &Library) -> Result<Version> {
     let cannot = || format!("cannot find the version of {}", library.path.display());
-    let file = tree.open_file(&library.real)?.ok_or("it is gone").because(cannot)?;
-    elf::glibc_version(&file, &library.elf).because(cannot)
+    let file = tree.open_file(&library.real)?.ok_or("it is gone").context(cannot)?;
+    elf::glibc_version(&file, &library.elf).context(cannot)
 }
 
 #[cfg(test)]

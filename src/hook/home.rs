@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::setting;
-use crate::error::{Because, Error, Result};
-use crate::sys::open;
+use crate::error::{Context, Error, Result};
+use crate::sys::fs::resolve;
 use crate::user::User;
 
 /// As the engine's own limit for this file.
@@ -19,7 +19,7 @@ pub fn of(user: &User) -> Result<PathBuf> {
         let path = setting(name).map(PathBuf::from).filter(|path| path.is_absolute());
         path.ok_or_else(|| {
             Error::new(format!("cannot find the user's directory: {name} is no absolute path"))
-                .hint("the site sets it in the environment of the hook, in sarus.json")
+                .with_hint("the site sets it in the environment of the hook, in sarus.json")
         })
     };
     below(&path("HOOK_BASE_DIR")?, &path("PASSWD_FILE")?, user)
@@ -30,9 +30,9 @@ pub fn of(user: &User) -> Result<PathBuf> {
 /// # Errors
 /// When it does not know them.
 pub fn below(base: &Path, passwd: &Path, user: &User) -> Result<PathBuf> {
-    let file = std::fs::File::from(open::regular_file(passwd)?);
+    let file = std::fs::File::from(resolve::regular_file(passwd)?);
     let bytes = super::read_bytes(file, MAX_PASSWD)
-        .because(|| format!("cannot use {}", passwd.display()))?;
+        .context(|| format!("cannot use {}", passwd.display()))?;
     // Comments of old databases are not in UTF-8.
     let text = String::from_utf8_lossy(&bytes);
     let uid = user.uid.as_raw();

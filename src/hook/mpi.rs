@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::inside::Inside;
+use super::container_root::Inside;
 use super::ldcache::{self, Entry, Listing};
 use super::library::{Abi, Library, linker_name};
 use super::{Container, elf, glibc, host_libraries, log_plan, paths};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
 
 /// Set by the engine for `--mpi`.
@@ -35,7 +35,7 @@ pub fn run(container: &Container) -> Result<()> {
     if !container.asks_for(ENABLED) {
         return Ok(());
     }
-    use_host(container).because(|| "cannot use the host's MPI in this container".into())
+    use_host(container).context(|| "cannot use the host's MPI in this container".into())
 }
 
 fn use_host(container: &Container) -> Result<()> {
@@ -43,13 +43,13 @@ fn use_host(container: &Container) -> Result<()> {
     let host = host_libraries(&inside.host, "MPI_LIBS")?;
     if host.is_empty() {
         return Err(Error::new("MPI_LIBS is empty")
-            .hint("the site sets it in the environment of the hook, in sarus.json"));
+            .with_hint("the site sets it in the environment of the hook, in sarus.json"));
     }
     let dependencies = host_libraries(&inside.host, "MPI_DEPENDENCY_LIBS")?;
     let shared = paths("BIND_MOUNTS")?;
     let cannot = || "cannot use the image's /etc/ld.so.cache".to_owned();
-    let old = inside.container.cache().because(cannot)?.ok_or_else(|| no_cache(&inside))?;
-    let cache = ldcache::read(&old).because(cannot)?;
+    let old = inside.container.cache().context(cannot)?.ok_or_else(|| no_cache(&inside))?;
+    let cache = ldcache::read(&old).context(cannot)?;
     let theirs = matching(&inside, &cache, &host)?;
     let plan = plan(&host, &dependencies, &theirs)?;
     let ours: Vec<_> = host.iter().chain(&dependencies).collect();
@@ -94,10 +94,10 @@ fn no_cache(inside: &Inside) -> Error {
     let lib = inside.container.find(Path::new(&musl), OFlags::PATH);
     if matches!(lib, Ok(Some(_))) {
         return Error::new("the image's C library is musl")
-            .hint("the host's MPI needs the GNU C Library: use an image that has it");
+            .with_hint("the host's MPI needs the GNU C Library: use an image that has it");
     }
     Error::new("the image has no /etc/ld.so.cache")
-        .hint("the image must use the GNU C Library; run ldconfig when it is built")
+        .with_hint("the image must use the GNU C Library; run ldconfig when it is built")
 }
 
 /// The container's libraries that are called as one of the host's.
@@ -158,7 +158,7 @@ pub fn plan(host: &[Library], dependencies: &[Library], container: &[Library]) -
         let shown = ours.path.display();
         let abi = ours.abi().ok_or_else(|| {
             Error::new(format!("no name of the host's {shown} has a version number"))
-                .hint("MPI_LIBS must name files such as libmpi.so.12.1.8, or links to them")
+                .with_hint("MPI_LIBS must name files such as libmpi.so.12.1.8, or links to them")
         })?;
         let same = |theirs: &&Library| theirs.linker_name() == ours.linker_name();
         let theirs: Vec<_> = container.iter().filter(same).collect();
@@ -166,7 +166,7 @@ pub fn plan(host: &[Library], dependencies: &[Library], container: &[Library]) -
         if let (Some(first), true) = (theirs.first(), versions.is_empty()) {
             let path = first.path.display();
             return Err(Error::new(format!("no name of the image's {path} has a version number"))
-                .hint(
+                .with_hint(
                     "the image must have its MPI as libmpi.so.<major>.<minor>, with links to it",
                 ));
         }
@@ -180,7 +180,7 @@ pub fn plan(host: &[Library], dependencies: &[Library], container: &[Library]) -
     if !plan.steps.iter().any(|step| matches!(step, Step::Replace { .. })) {
         let names: Vec<_> = host.iter().filter_map(Library::linker_name).collect();
         let text = format!("the image has none of {} in its /etc/ld.so.cache", names.join(", "));
-        return Err(Error::new(text).hint(
+        return Err(Error::new(text).with_hint(
             "its MPI must be one that is compatible with MPICH, linked dynamically; run ldconfig \
              when the image is built",
         ));
@@ -203,7 +203,7 @@ fn replace(
         return Err(Error::new(format!(
             "the host's {our_path} has ABI {host}, the image's {their_path} has {container}"
         ))
-        .hint(
+        .with_hint(
             "the major numbers must be equal: use an image with another MPI, or leave --mpi out",
         ));
     }
@@ -276,13 +276,13 @@ fn check_glibc(inside: &Inside, cache: &[Entry<'_>], host: &[&Library]) -> Resul
             return Err(Error::new(format!(
                 "{path} needs {soname}, which the image does not have"
             ))
-            .hint("the site can add the host's to MPI_DEPENDENCY_LIBS"));
+            .with_hint("the site can add the host's to MPI_DEPENDENCY_LIBS"));
         }
         return Err(Error::new(format!(
             "{path} needs {version} of {soname}, which the image{} does not have",
             glibc_of(inside, cache)
         ))
-        .hint(
+        .with_hint(
             "an image with a newer glibc would do; so would the host's in its place, if the site \
              configured glibc_hook before this hook",
         ));

@@ -20,13 +20,14 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
+use super::container_root::Inside;
 use super::files::{Tree, directory, kind_of};
-use super::inside::Inside;
 use super::{Container, elf, home, setting};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
-use crate::sys::mount::{self, Restrictions};
-use crate::sys::{ids, open};
+use crate::sys::fs::mount::{self, Restrictions};
+use crate::sys::fs::resolve;
+use crate::sys::ids;
 use crate::user::User;
 use keys::{Keys, Texts};
 use session::Shell;
@@ -58,7 +59,7 @@ pub fn prepare(container: &Container) -> Result<()> {
     let user = &container.spec.user;
     if user.uid.is_root() {
         return Err(Error::new("cannot start sshd for root: it would need root's capabilities")
-            .hint("run the container as an ordinary user"));
+            .with_hint("run the container as an ordinary user"));
     }
     let openssh = openssh()?;
     let home = home::of(user)?;
@@ -83,7 +84,7 @@ fn openssh() -> Result<PathBuf> {
     let path = setting("OPENSSH_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
     path.ok_or_else(|| {
         Error::new("cannot start sshd: OPENSSH_DIR is no absolute path")
-            .hint("the site sets it in the environment of the hook, in sarus.json")
+            .with_hint("the site sets it in the environment of the hook, in sarus.json")
     })
 }
 
@@ -93,10 +94,10 @@ fn check_sshd(openssh: &Path) -> Result<()> {
     let path = openssh.join("sbin/sshd");
     let cannot = || format!("cannot use {}", path.display());
     let host = Tree { root: directory(Path::new("/"))?, user: None };
-    let program = host.open_file(&path)?.ok_or("it is not there").because(cannot);
-    let program = program.map_err(|error| error.hint(HINT))?;
-    if elf::read(&program).because(cannot)?.interpreter.is_some() {
-        return Err(Error::caused_by(cannot(), "it is not statically linked").hint(HINT));
+    let program = host.open_file(&path)?.ok_or("it is not there").context(cannot);
+    let program = program.map_err(|error| error.with_hint(HINT))?;
+    if elf::read(&program).context(cannot)?.interpreter.is_some() {
+        return Err(Error::caused_by(cannot(), "it is not statically linked").with_hint(HINT));
     }
     Ok(())
 }
@@ -108,24 +109,25 @@ fn show(inside: &Inside, openssh: &Path, user: &User) -> Result<OwnedFd> {
     let cannot = || format!("cannot prepare {HOME}/etc/{KEYS}");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let etc = inside.container.find(&Path::new(HOME).join("etc"), flags)?;
-    let site = open::find_beneath(&inside.host.root, &openssh.join("etc"), flags)?;
+    let site = resolve::find_beneath(&inside.host.root, &openssh.join("etc"), flags)?;
     let (Some(etc), Some(site)) = (etc, site) else {
-        return Err(format!("{} has no etc", openssh.display())).because(cannot);
+        return Err(format!("{} has no etc", openssh.display())).context(cannot);
     };
     // Then nobody but the site can change what is in it.
-    let identity = |file: &OwnedFd| open::status(file).map(|status| (status.st_dev, status.st_ino));
-    if identity(&etc).because(cannot)? != identity(&site).because(cannot)? {
-        return Err("it moved meanwhile").because(cannot);
+    let identity =
+        |file: &OwnedFd| resolve::status(file).map(|status| (status.st_dev, status.st_ino));
+    if identity(&etc).context(cannot)? != identity(&site).context(cannot)? {
+        return Err("it moved meanwhile").context(cannot);
     }
     let keys = || {
         let keys = rustix::fs::openat(&etc, KEYS, flags | OFlags::CLOEXEC, Mode::empty());
-        keys.because(cannot).map_err(|error| error.hint(HINT))
+        keys.context(cannot).map_err(|error| error.with_hint(HINT))
     };
     let (uid, gid) = (user.uid.as_raw(), user.gid.as_raw());
     // Room for the largest user database too.
     let options = format!("mode=700,uid={uid},gid={gid},size=80m,nr_inodes=64");
     let restrictions = Restrictions { readonly: false, nodev: true, noexec: true };
-    mount::filesystem("tmpfs", "tmpfs", keys()?, restrictions, &options).because(cannot)?;
+    mount::filesystem("tmpfs", "tmpfs", keys()?, restrictions, &options).context(cannot)?;
     // Opened anew, it is what was mounted.
     keys()
 }
@@ -158,8 +160,8 @@ impl Place<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         ids::as_other(self.user, || {
             let mode = Mode::from_raw_mode(mode);
-            let file = rustix::fs::openat(&self.directory, name, flags, mode).because(cannot)?;
-            std::fs::File::from(file).write_all(text.as_bytes()).because(cannot)
+            let file = rustix::fs::openat(&self.directory, name, flags, mode).context(cannot)?;
+            std::fs::File::from(file).write_all(text.as_bytes()).context(cannot)
         })
     }
 }
@@ -170,7 +172,7 @@ fn provide_shell(inside: &Inside, place: &Place<'_>) -> Result<()> {
     let path = Path::new("/etc/passwd");
     let text = match inside.container.open_file(path)? {
         Some(file) => super::read_bytes(std::fs::File::from(file), home::MAX_PASSWD)
-            .because(|| "cannot use the container's /etc/passwd".into())?,
+            .context(|| "cannot use the container's /etc/passwd".into())?,
         None => vec![],
     };
     let text = String::from_utf8_lossy(&text);
@@ -186,7 +188,7 @@ fn provide_shell(inside: &Inside, place: &Place<'_>) -> Result<()> {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let new = rustix::fs::openat(&place.directory, "passwd", flags, Mode::empty());
             let restrictions = Restrictions { readonly: false, nodev: true, noexec: true };
-            inside.cover_file(&new.because(cannot)?, path, restrictions).because(cannot)
+            inside.cover_file(&new.context(cannot)?, path, restrictions).context(cannot)
         }
     }
 }
@@ -196,7 +198,7 @@ fn is_program(inside: &Inside, path: &str) -> bool {
     let found = inside.container.find(Path::new(path), OFlags::PATH).ok().flatten();
     let is = |file: &OwnedFd| {
         kind_of(file).is_ok_and(|kind| kind == rustix::fs::FileType::RegularFile)
-            && open::status(file).is_ok_and(|status| status.st_mode & 0o111 != 0)
+            && resolve::status(file).is_ok_and(|status| status.st_mode & 0o111 != 0)
     };
     found.as_ref().is_some_and(is)
 }

@@ -9,7 +9,7 @@ use miniserde::json;
 use rustix::process::{Gid, Pid, Uid};
 
 use crate::error::{Error, Result};
-use crate::json::bounds::{self, Limits};
+use crate::site::json::bounds::{self, Limits};
 use crate::user::User;
 
 /// Limits of both documents. A container of a thousand mounts and system call rules has ten thousand

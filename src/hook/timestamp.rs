@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::{Container, setting};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log::{self, Level};
-use crate::sys::{ids, open};
+use crate::sys::fs::resolve;
+use crate::sys::ids;
 
 /// Where to write; set by the user, and nothing happens without it.
 const LOGFILE: &str = "TIMESTAMP_HOOK_LOGFILE";
@@ -32,23 +33,23 @@ pub fn run(container: &Container) -> Result<()> {
     let cannot = || format!("cannot write a timestamp to {}", path.display());
     if !path.is_absolute() {
         let hint = format!("{LOGFILE} must be an absolute path of the host");
-        return Err(Error::caused_by(cannot(), "the path is not absolute").hint(hint));
+        return Err(Error::caused_by(cannot(), "the path is not absolute").with_hint(hint));
     }
-    ids::as_other(&container.spec.user, || append(&path, line.as_bytes())).because(cannot)
+    ids::as_other(&container.spec.user, || append(&path, line.as_bytes())).context(cannot)
 }
 
 fn append(path: &Path, line: &[u8]) -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open("/", flags, Mode::empty()).because(|| "cannot open /".into())?;
+    let root = rustix::fs::open("/", flags, Mode::empty()).context(|| "cannot open /".into())?;
     // A pipe in its place must not make the start wait, and a descriptor of ours is no file of
     // the user's.
     let flags =
         OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = open::beneath(&root, path, flags, Mode::from_raw_mode(0o644))?;
-    let status = open::status(&file).because(|| "cannot stat it".into())?;
+    let file = resolve::beneath(&root, path, flags, Mode::from_raw_mode(0o644))?;
+    let status = resolve::status(&file).context(|| "cannot stat it".into())?;
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
         return Err(Error::new("it is no regular file"));
     }
     // One write, so that lines of several ranks do not mix.
-    std::fs::File::from(file).write_all(line).because(|| "cannot write to it".into())
+    std::fs::File::from(file).write_all(line).context(|| "cannot write to it".into())
 }

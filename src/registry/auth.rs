@@ -13,10 +13,9 @@ use miniserde::json::{Number, Value};
 
 use super::challenge::Challenge;
 use super::credentials::{Credentials, Login};
-use super::failure::Failure;
 use super::http::{Client, Request, Response};
 use super::url::Url;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
 
 /// Longest answer of a token server: tokens with many scopes take a few KiB.
@@ -154,7 +153,9 @@ impl Auth {
                 Err(Error::new(format!(
                     "{server} wants a login of an unknown kind: {offered:.100}"
                 ))
-                .hint("only Basic and Bearer are known: pull it by skopeo, and `sarus load` it"))
+                .with_hint(
+                    "only Basic and Bearer are known: pull it by skopeo, and `sarus load` it",
+                ))
             }
         }
     }
@@ -239,12 +240,12 @@ impl Auth {
     ) -> Result<()> {
         let realm = challenge.get("realm").unwrap_or_default();
         let about = || format!("cannot log in to {}", self.server);
-        let url = Url::parse(realm).because(about)?;
+        let url = Url::parse(realm).context(about)?;
         if url.is_plain() && !(plain && client.may_be_plain(url.host())) {
             let host = url.host();
             return Err(Error::new(format!("its token server {host} is on plain HTTP"))
-                .hint("the administrator can add it to insecureRegistries in sarus.json"))
-            .because(about);
+                .with_hint("the administrator can add it to insecureRegistries in sarus.json"))
+            .context(about);
         }
         let scope = challenge.get("scope").map(str::to_owned);
         let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
@@ -254,7 +255,7 @@ impl Auth {
             Some(login) => redeem(client, &url, service, &scope, login),
             None => ask(client, &url, service, &scope, credentials.as_ref()),
         };
-        let mut response = sent.map_err(|failure| failure.error).because(about)?;
+        let mut response = sent.context(about)?;
         match response.status {
             200 => {}
             // Nobody gets a token: a user may.
@@ -265,7 +266,7 @@ impl Auth {
             }
             _ => return Err(self.no_token(&url, &mut response, state.known)),
         }
-        let bytes = response.bytes(MAX_TOKEN).map_err(|failure| failure.error).because(about)?;
+        let bytes = response.bytes(MAX_TOKEN).context(about)?;
         let text = std::str::from_utf8(&bytes).unwrap_or_default();
         let answer: Option<Token> = miniserde::json::from_str(text).ok();
         let lifetime = match answer.as_ref().and_then(|answer| answer.expires_in.as_ref()) {
@@ -279,8 +280,8 @@ impl Auth {
         let Some(token) = token else {
             let host = url.host();
             return Err(Error::new(format!("the token server {host} sent no token"))
-                .hint("try again later; the registry's administrator may know more"))
-            .because(about);
+                .with_hint("try again later; the registry's administrator may know more"))
+            .context(about);
         };
         let until = Instant::now() + Duration::from_secs(lifetime);
         state.change(Scheme::Bearer { token, until, challenge, plain });
@@ -296,16 +297,16 @@ impl Auth {
         match (status, known) {
             (400 | 401 | 403, true) => {
                 Error::new(format!("{host} does not accept this login for {server}{message}"))
-                    .hint("check user name, password or token")
+                    .with_hint("check user name, password or token")
             }
             (401 | 403, false) => {
                 Error::new(format!("{server} wants a login for {repository}{message}"))
-                    .hint("log in by --login; the image may be private, or its name wrong")
+                    .with_hint("log in by --login; the image may be private, or its name wrong")
             }
             _ => Error::new(format!(
                 "cannot log in to {server}: {host} answers with status {status}{message}"
             ))
-            .hint("try again later; the registry's administrator may know more"),
+            .with_hint("try again later; the registry's administrator may know more"),
         }
     }
 }
@@ -325,7 +326,7 @@ fn ask(
     service: Option<&str>,
     scope: &str,
     login: Option<&Credentials>,
-) -> Result<Response, Failure> {
+) -> Result<Response> {
     let mut query = Vec::new();
     // What the realm's own query says already is not said twice.
     let said = |name: &str| {
@@ -353,7 +354,7 @@ fn redeem(
     service: Option<&str>,
     scope: &str,
     login: &Credentials,
-) -> Result<Response, Failure> {
+) -> Result<Response> {
     let form = format!(
         "grant_type=refresh_token&client_id=sarus&service={}&scope={}&refresh_token={}",
         encode(service.unwrap_or_default()),

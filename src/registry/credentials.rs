@@ -10,10 +10,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use miniserde::{Deserialize, json};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::image::reference::{DEFAULT_SERVER, HUB_ALIAS};
 use crate::log;
-use crate::reference::{DEFAULT_SERVER, HUB_ALIAS};
-use crate::sys::helper;
+use crate::registry::credential_helper;
 
 /// Far more than logins to all registries of the world take.
 const MAX_SIZE: u64 = 1 << 20;
@@ -82,7 +82,7 @@ impl Login {
                 continue;
             };
             let about = || format!("cannot log in to {server} as {} says", path.display());
-            let found = kept.find(server, repository, helper::ask).because(about)?;
+            let found = kept.find(server, repository, credential_helper::ask).context(about)?;
             if found.is_some() {
                 log::info("pull", || format!("logging in as {} says", path.display()));
                 return Ok(found);
@@ -110,7 +110,7 @@ fn paths(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
 
 fn read(path: &std::path::Path) -> Option<String> {
     use std::io::Read;
-    let file = crate::sys::open::regular_file(path).ok()?;
+    let file = crate::sys::fs::resolve::regular_file(path).ok()?;
     let mut text = String::new();
     std::fs::File::from(file).take(MAX_SIZE).read_to_string(&mut text).ok()?;
     Some(text)
@@ -161,7 +161,7 @@ impl Kept {
         let helper = helper.chain(self.store.iter().map(|name| (name, first)));
         for (name, key) in helper {
             if let Some(text) = ask(name, key)? {
-                return answer(&text).map(Some).because(|| format!("docker-credential-{name}"));
+                return answer(&text).map(Some).context(|| format!("docker-credential-{name}"));
             }
         }
         Ok(self.entry(&names, repository).and_then(Entry::credentials))

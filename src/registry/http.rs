@@ -13,10 +13,10 @@ use ureq::tls::{Certificate, TlsConfig};
 
 use super::backoff::Backoff;
 use super::challenge::{self, Challenge};
-use super::failure::{Failure, Kind};
 use super::url::{Url, parse_date};
 use super::{Complaints, failure, is_loopback, proxy, tls};
-use crate::error::{Because, Error, Result};
+use crate::error::ErrorKind;
+use crate::error::{Context, Error, Result};
 use crate::log;
 
 /// Redirects from one request: registries make one, storage behind them seldom another.
@@ -149,7 +149,7 @@ impl Response {
     ///
     /// # Errors
     /// When it is longer, or does not come.
-    pub fn bytes(&mut self, limit: u64) -> Result<Vec<u8>, Failure> {
+    pub fn bytes(&mut self, limit: u64) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut buffer = [0; 16 << 10];
         loop {
@@ -158,7 +158,7 @@ impl Response {
                 count => bytes.extend(buffer.get(..count).unwrap_or_default()),
             }
             if bytes.len() as u64 > limit {
-                return Err(Error::new(format!("it is longer than {limit} bytes")).into());
+                return Err(Error::new(format!("it is longer than {limit} bytes")));
             }
         }
     }
@@ -179,14 +179,14 @@ impl Response {
     }
 
     /// The next bytes of the body; none at the end.
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Failure> {
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let Self { body, host, stall, pace, .. } = self;
-        let count = body.read(buffer).map_err(|error| Failure::of_io(host, &error, *stall))?;
+        let count = body.read(buffer).map_err(|error| failure::of_io(host, &error, *stall))?;
         if count == 0 || pace.keeps(count) {
             return Ok(count);
         }
         let text = format!("{host} sends less than {MIN_RATE} bytes a second");
-        Err(Failure::transient(text, "try again; what has arrived is kept"))
+        Err(failure::transient(text, "try again; what has arrived is kept"))
     }
 
     /// When the server wants to be asked again (RFC 9110, section 10.2.3).
@@ -263,7 +263,7 @@ impl Client {
     /// What the server refuses is an answer, not an error.
     ///
     /// A server that never answered is not waited for: a typing error shall show at once.
-    pub fn send(&self, request: &Request<'_>) -> Result<Response, Failure> {
+    pub fn send(&self, request: &Request<'_>) -> Result<Response> {
         let mut backoff = Backoff::default();
         loop {
             let start = Instant::now();
@@ -272,14 +272,16 @@ impl Client {
                 Ok(response) if matches!(response.status, 408 | 429 | 500 | 502 | 503 | 504) => {
                     response.retry_after()
                 }
-                Err(failure) if failure.kind == Kind::Transient => None,
-                Err(failure) if failure.kind == Kind::Unreachable && self.was_answered() => None,
+                Err(failure) if failure.kind() == ErrorKind::Transient => None,
+                Err(failure) if failure.kind() == ErrorKind::Unreachable && self.was_answered() => {
+                    None
+                }
                 _ => return tried,
             };
             let Some(time) = backoff.next(asked) else { return tried };
             match &tried {
                 Err(failure) if start.elapsed() >= LONG_PAUSE => {
-                    log::warn("pull", &format!("{}: asking again", failure.error));
+                    log::warn("pull", &format!("{failure}: asking again"));
                 }
                 _ if asked.is_some_and(|asked| asked >= LONG_PAUSE) => {
                     let (host, seconds) = (request.url.host(), time.as_secs());
@@ -294,7 +296,7 @@ impl Client {
     }
 
     /// Asks once, and follows redirects.
-    fn follow(&self, request: &Request<'_>) -> Result<Response, Failure> {
+    fn follow(&self, request: &Request<'_>) -> Result<Response> {
         let mut url = request.url.clone();
         for hop in 0..=MAX_REDIRECTS {
             let own = url.is_same_server(&request.url);
@@ -307,18 +309,18 @@ impl Client {
             let about = || format!("cannot follow {} elsewhere", url.host());
             let location = response.header("location").unwrap_or_default();
             if location.is_empty() {
-                return Err(Error::caused_by(about(), "it does not say where").into());
+                return Err(Error::caused_by(about(), "it does not say where"));
             }
-            let next = url.join(location).because(about)?;
+            let next = url.join(location).context(about)?;
             // What began encrypted stays so; plain HTTP is for those whom the site trusts with it.
             if next.is_plain() && (!url.is_plain() || !self.may_be_plain(next.host())) {
                 let text = format!("it leads to plain HTTP on {}", next.host());
-                return Err(Error::caused_by(about(), Error::new(text)).into());
+                return Err(Error::caused_by(about(), Error::new(text)));
             }
             url = next;
         }
         let host = request.url.host();
-        Err(Error::new(format!("{host} redirects more than {MAX_REDIRECTS} times")).into())
+        Err(Error::new(format!("{host} redirects more than {MAX_REDIRECTS} times")))
     }
 
     fn ask(
@@ -326,7 +328,7 @@ impl Client {
         url: &Url,
         headers: &[(&'static str, String)],
         authorization: Option<&str>,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response> {
         let mut call = self.agent(url)?.get(url.0.clone());
         for (name, value) in headers {
             call = call.header(*name, value);
@@ -338,7 +340,7 @@ impl Client {
     }
 
     /// Sends a form, which is encoded already.
-    pub fn post(&self, url: &Url, form: &str) -> Result<Response, Failure> {
+    pub fn post(&self, url: &Url, form: &str) -> Result<Response> {
         let call = self.agent(url)?.post(url.0.clone());
         let call = call.header("Content-Type", "application/x-www-form-urlencoded");
         self.answered(url, call.send(form))
@@ -348,7 +350,7 @@ impl Client {
         &self,
         url: &Url,
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response> {
         let answer = answer.map_err(|error| self.failure(url, error))?;
         self.answered.store(true, Ordering::Relaxed);
         let (parts, body) = answer.into_parts();
@@ -363,29 +365,27 @@ impl Client {
         })
     }
 
-    fn failure(&self, url: &Url, error: ureq::Error) -> Failure {
-        let mut failure = match proxy::of(url.is_plain(), url.host()) {
+    fn failure(&self, url: &Url, error: ureq::Error) -> Error {
+        let failure = match proxy::of(url.is_plain(), url.host()) {
             Ok(Some(proxy)) if failure::is_about_connecting(&error) => {
                 let proxy = format!("the proxy {}:{}", proxy.host(), proxy.port());
-                let mut failure = Failure::of(&proxy, error, self.settings.stall);
-                failure.error = failure.error.hint(failure::PROXY);
-                failure
+                failure::of(&proxy, error, self.settings.stall).with_hint(failure::PROXY)
             }
-            _ => Failure::of(url.host(), error, self.settings.stall),
+            _ => failure::of(url.host(), error, self.settings.stall),
         };
-        failure.kind = match failure.kind {
+        let kind = match failure.kind() {
             // Who has spoken TLS, or plain HTTP by permission, goes on with that.
-            Kind::NoTls if self.was_answered() => Kind::Transient,
+            ErrorKind::NotTls if self.was_answered() => ErrorKind::Transient,
             // A server without TLS may also hang up, or wait for more, when it is greeted in TLS; or
             // it is only at the port of plain HTTP.
-            Kind::Transient | Kind::Unreachable
+            ErrorKind::Transient | ErrorKind::Unreachable
                 if !self.was_answered() && !url.is_plain() && self.may_be_plain(url.host()) =>
             {
-                Kind::NoTls
+                ErrorKind::NotTls
             }
             kind => kind,
         };
-        failure
+        failure.with_kind(kind)
     }
 
     /// The connections to the server of `url`.

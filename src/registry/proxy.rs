@@ -3,7 +3,7 @@
 
 use ureq::{Proxy, ProxyProtocol};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// The proxy for `server` (`host[:port]`), if there is one.
 pub fn of(plain: bool, server: &str) -> Result<Option<Proxy>> {
@@ -24,12 +24,12 @@ fn choose(
     }
     // The URL may hold a password: not shown.
     let about = || format!("cannot use the proxy of {}", name.to_uppercase());
-    let parsed = Proxy::new(&proxy).map_err(|_| "it is not understood").because(about)?;
+    let parsed = Proxy::new(&proxy).map_err(|_| "it is not understood").context(about)?;
     match parsed.protocol() {
         ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some(parsed)),
         _ => Err(Error::new("only proxies by http and https are known"))
-            .because(about)
-            .map_err(|error| error.hint("see HTTPS_PROXY, HTTP_PROXY and ALL_PROXY")),
+            .context(about)
+            .map_err(|error| error.with_hint("see HTTPS_PROXY, HTTP_PROXY and ALL_PROXY")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! What is made of headers, and of nonsense in their place.
 
 use super::*;
-use crate::nonsense::{Numbers, spoil};
-use crate::source::remote::is_manifest;
+use crate::import::source::remote::is_manifest;
+use crate::mutate::{Numbers, spoil};
 
 /// What strangers write, and what reads it.
 type Reader = (&'static str, fn(&str));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
 
 /// Where distributions keep all authorities in one file: Debian and SUSE, Red Hat, older SUSE,
@@ -81,7 +81,7 @@ fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
 fn items(path: &Path) -> Vec<PemItem<'static>> {
     use std::io::Read;
     let mut text = Vec::new();
-    let Ok(file) = crate::sys::open::regular_file(path) else { return Vec::new() };
+    let Ok(file) = crate::sys::fs::resolve::regular_file(path) else { return Vec::new() };
     if std::fs::File::from(file).take(MAX_SIZE).read_to_end(&mut text).is_err() {
         return Vec::new();
     }
@@ -107,7 +107,7 @@ fn client(path: &Path) -> Result<ClientCert> {
     match key {
         Some(key) if belong_together(&chain, &key) => Ok(ClientCert::new_with_certs(&chain, key)),
         _ => Err(Error::new("there must be a .key beside it, which fits it"))
-            .because(|| format!("cannot use the client certificate {}", path.display())),
+            .context(|| format!("cannot use the client certificate {}", path.display())),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ureq::http::Uri;
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// Whether `host[:port]` is this machine itself.
 #[must_use]
@@ -24,13 +24,13 @@ impl Url {
         // What follows may be a signature that gives access.
         let shown = text.split('?').next().unwrap_or_default();
         let about = || format!("cannot use the URL {shown:.200}");
-        let uri: Uri = text.parse().map_err(|_| Error::new("it is malformed")).because(about)?;
+        let uri: Uri = text.parse().map_err(|_| Error::new("it is malformed")).context(about)?;
         let known = matches!(uri.scheme_str(), Some("http" | "https"));
         // What stands before an @ would be sent as a login.
         let tame = uri.authority().is_some_and(|who| !who.as_str().contains('@'));
         match known && tame && uri.host().is_some_and(|host| !host.is_empty()) {
             true => Ok(Self(uri)),
-            false => Err(Error::new("expected http or https, and a host")).because(about),
+            false => Err(Error::new("expected http or https, and a host")).context(about),
         }
     }
 

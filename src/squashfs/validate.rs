@@ -14,7 +14,7 @@ mod signatures;
 mod superblock;
 mod tables;
 
-use crate::error::{Because, Result};
+use crate::error::{Context, Result};
 
 pub use signatures::RESERVED;
 pub use superblock::COMPRESSORS;
@@ -29,8 +29,8 @@ pub type Read<'a> = dyn Fn(&mut [u8], u64) -> std::io::Result<()> + 'a;
 /// If the image is invalid, looks like something else too, or cannot be read.
 pub fn check(read: &Read<'_>, size: u64) -> Result<&'static str> {
     let file = File { read, size };
-    let superblock = superblock::read(&file).because(|| "invalid squashfs superblock".into())?;
-    tables::check(&file, &superblock).because(|| "invalid squashfs image".into())?;
+    let superblock = superblock::read(&file).context(|| "invalid squashfs superblock".into())?;
+    tables::check(&file, &superblock).context(|| "invalid squashfs image".into())?;
     signatures::check(&file)?;
     Ok(superblock.compressor)
 }
@@ -45,7 +45,7 @@ struct File<'a> {
 impl File<'_> {
     /// Fills `buffer` from the byte `at` on.
     fn fill(&self, buffer: &mut [u8], at: u64) -> Result<()> {
-        (self.read)(buffer, at).because(|| format!("cannot read {} bytes at {at}", buffer.len()))
+        (self.read)(buffer, at).context(|| format!("cannot read {} bytes at {at}", buffer.len()))
     }
 
     /// The `N` bytes at `at`.

@@ -8,8 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use miniserde::json::{self, Array, Object, Value};
 
 use super::Image;
-use crate::error::{Because, Error, Result};
-use crate::json::bounds::{self, Limits};
+use crate::error::{Context, Error, Result};
+use crate::site::json::bounds::{self, Limits};
 
 /// Bytes of an index of more than ten thousand images.
 const MAX_SIZE: u64 = 8 << 20;
@@ -42,16 +42,16 @@ impl Index {
         let what = || format!("cannot read {}", path.display());
         match super::read(&path, MAX_SIZE) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            text => Self::parse(&text.because(what)?).because(what),
+            text => Self::parse(&text.context(what)?).context(what),
         }
     }
 
     fn parse(text: &str) -> Result<Self> {
-        bounds::check(text, LIMITS).map_err(|error| error.hint(ADVICE))?;
+        bounds::check(text, LIMITS).map_err(|error| error.with_hint(ADVICE))?;
         let document: Option<Object> = json::from_str(text).ok();
         document
             .map(|document| Self { document })
-            .ok_or_else(|| Error::new("not a JSON object").hint(ADVICE))
+            .ok_or_else(|| Error::new("not a JSON object").with_hint(ADVICE))
     }
 
     /// The index as it is written, in one line.
@@ -63,7 +63,7 @@ impl Index {
         match bounds::check(&text, LIMITS) {
             Ok(()) if text.len() as u64 <= MAX_SIZE => Ok(text),
             _ => Err(Error::new("the repository has too many images")
-                .hint("remove some with 'sarus rmi'")),
+                .with_hint("remove some with 'sarus rmi'")),
         }
     }
 

@@ -16,8 +16,8 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::lockfile::{self, LockFile};
-use super::owner::{Owner, is_abandoned};
-use crate::error::{Because, Error, Result};
+use super::process_id::{Owner, is_abandoned};
+use crate::error::{Context, Error, Result};
 use crate::log;
 
 /// How long a writer waits for its turn, and how often it says so.
@@ -49,7 +49,7 @@ impl Lock {
         let mut turn = Turn { root, since: Instant::now(), notices: 0 };
         replace_exposed(&root.join(".lock"));
         let lock = turn.flock().and_then(|flock| turn.link(flock));
-        lock.because(|| format!("cannot lock {}", root.display()))
+        lock.context(|| format!("cannot lock {}", root.display()))
     }
 }
 
@@ -78,7 +78,7 @@ fn open(path: &Path) -> std::io::Result<fs::File> {
 /// When the directory is read-only, or another process does not let go of it in time.
 pub fn exclusive(directory: &Path) -> Result<Option<fs::File>> {
     let mut turn = Turn { root: directory, since: Instant::now(), notices: 0 };
-    turn.flock().because(|| format!("cannot lock {}", directory.display()))
+    turn.flock().context(|| format!("cannot lock {}", directory.display()))
 }
 
 impl Drop for Lock {
@@ -132,13 +132,13 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn flock(&mut self) -> Result<Option<fs::File>> {
         let path = self.root.join(".lock");
-        let file = open(&path).because(|| format!("cannot open {}", path.display()))?;
+        let file = open(&path).context(|| format!("cannot open {}", path.display()))?;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Some(file)),
                 Err(Errno::WOULDBLOCK | Errno::INTR) => self.wait()?,
                 Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => return Ok(None),
-                Err(errno) => return Err(errno).because(|| "flock".into()),
+                Err(errno) => return Err(errno).context(|| "flock".into()),
             }
         }
     }
@@ -162,7 +162,7 @@ impl Turn<'_> {
                     }
                 }
                 Err(error) => {
-                    return Err(error).because(|| format!("cannot create {}", link.display()));
+                    return Err(error).context(|| format!("cannot create {}", link.display()));
                 }
             }
         }

@@ -222,7 +222,7 @@ fn the_user_is_looked_up_in_the_sites_list() {
     for line in ["bob:x:1001:100::/home/bob:/bin/sh", "../root:x:1000:100::/:/bin/sh"] {
         fs::write(&passwd, line).unwrap();
         let hint = "ask the administrator to run configure_installation.sh --users";
-        assert_eq!(error().advice(), Some(hint));
+        assert_eq!(error().hint(), Some(hint));
     }
     let line = b"bj\xf6rn:x:999:100:Bj\xf6rn::\nalice:x:1000:100:Al\xefce:/home/alice:/bin/sh\n";
     fs::write(&passwd, line).unwrap();

@@ -1,7 +1,7 @@
 //! Descriptors that this program was started with: closed, kept, or moved to the numbers that a
 //! container expects.
 
-use crate::error::{Because, Result};
+use crate::error::{Context, Result};
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// Closes every descriptor above 2 but `keep`, whatever the caller left open.
@@ -27,7 +27,7 @@ pub fn close_descriptors(keep: Option<RawFd>) -> Result<()> {
 /// For kernels before 5.9.
 fn close_one_by_one(keep: Option<u32>) -> Result<()> {
     let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")
-        .because(|| "cannot list the open descriptors".into())?
+        .context(|| "cannot list the open descriptors".into())?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
     for fd in open.into_iter().filter(|fd| *fd > 2 && Some(*fd) != keep) {
@@ -60,7 +60,7 @@ pub fn move_descriptor(fd: RawFd, to: RawFd) -> Result<()> {
     };
     if answer < 0 {
         return Err(std::io::Error::last_os_error())
-            .because(|| format!("cannot keep descriptor {fd}"));
+            .context(|| format!("cannot keep descriptor {fd}"));
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ pub fn copy_streams(first: RawFd) -> Result<()> {
         let copy = unsafe { libc::fcntl(number, libc::F_DUPFD, first + number) };
         if copy != first + number {
             let why = if copy < 0 { last_error() } else { std::io::ErrorKind::ResourceBusy.into() };
-            return Err(why).because(|| format!("cannot hand on descriptor {number}"));
+            return Err(why).context(|| format!("cannot hand on descriptor {number}"));
         }
     }
     Ok(())
@@ -109,7 +109,7 @@ pub fn take_streams(first: RawFd) -> Result<()> {
             answer
         };
         if answer < 0 {
-            return Err(last_error()).because(|| format!("cannot take descriptor {number}"));
+            return Err(last_error()).context(|| format!("cannot take descriptor {number}"));
         }
     }
     Ok(())

@@ -3,8 +3,8 @@
 //! Everything here changes the calling thread only, as the kernel does; the program has one thread
 //! whenever it holds privileges. See credentials(7) and setresuid(2).
 
-use super::signal;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::sys::process::signals;
 use crate::user::User;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{
@@ -48,12 +48,12 @@ fn has_capabilities() -> bool {
 pub fn become_for_good(user: &User) -> Result<()> {
     let (uid, gid) = (user.uid, user.gid);
     // The supplementary groups of a set-user-id program are its caller's already.
-    set_thread_res_gid(gid, gid, gid).because(|| cannot_become(user))?;
-    set_thread_res_uid(uid, uid, uid).because(|| cannot_become(user))?;
+    set_thread_res_gid(gid, gid, gid).context(|| cannot_become(user))?;
+    set_thread_res_uid(uid, uid, uid).context(|| cannot_become(user))?;
     if !uid.is_root() {
-        clear_capabilities().because(|| cannot_become(user))?;
+        clear_capabilities().context(|| cannot_become(user))?;
     }
-    set_no_new_privs(true).because(|| cannot_become(user))?;
+    set_no_new_privs(true).context(|| cannot_become(user))?;
     verify(user)
 }
 
@@ -64,7 +64,7 @@ pub fn become_for_good(user: &User) -> Result<()> {
 /// When the kernel refuses.
 pub fn give_up_group() -> Result<()> {
     let gid = rustix::process::getgid();
-    set_thread_res_gid(gid, gid, gid).because(|| "cannot give up root's group".into())
+    set_thread_res_gid(gid, gid, gid).context(|| "cannot give up root's group".into())
 }
 
 fn cannot_become(user: &User) -> String {
@@ -108,7 +108,7 @@ pub fn as_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
         return work();
     }
     set_thread_res_uid(None, user.uid, None)
-        .because(|| format!("cannot act as user id {}", user.uid.as_raw()))?;
+        .context(|| format!("cannot act as user id {}", user.uid.as_raw()))?;
     // Leaving uid 0 clears the effective set, unless securebits say otherwise.
     let rights = capabilities(None).map_or(true, |sets| !sets.effective.is_empty());
     let result = if rights || rustix::process::geteuid() != user.uid {
@@ -117,7 +117,7 @@ pub fn as_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
         work()
     };
     // Without root again, nothing that follows could be right.
-    set_thread_res_uid(None, root, None).because(|| "cannot take root back".into())?;
+    set_thread_res_uid(None, root, None).context(|| "cannot take root back".into())?;
     result
 }
 
@@ -129,7 +129,7 @@ pub fn as_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Those of `work`, or when the kernel refuses the change.
 pub(super) fn unsignalled<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::io::Result<T> {
     let caller = rustix::process::getuid();
-    let mask = signal::block_all()?;
+    let mask = signals::block_all()?;
     let result =
         set_thread_res_uid(Some(Uid::ROOT), None, None).map_err(Into::into).and_then(|()| {
             let result = work();
@@ -150,14 +150,14 @@ pub fn as_other<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
     if !is_effective_root() || user.uid.is_root() {
         return work();
     }
-    let (group, groups) = (getegid(), getgroups().because(|| "cannot read the groups".into())?);
+    let (group, groups) = (getegid(), getgroups().context(|| "cannot read the groups".into())?);
     let cannot = || format!("cannot act as user id {}", user.uid.as_raw());
-    set_thread_groups(&user.groups).because(cannot)?;
-    set_thread_res_gid(None, user.gid, None).because(cannot)?;
+    set_thread_groups(&user.groups).context(cannot)?;
+    set_thread_res_gid(None, user.gid, None).context(cannot)?;
     let result = as_user(user, work);
     // Without root's own again, nothing that follows could be right.
-    set_thread_res_gid(None, group, None).because(|| "cannot take root's group back".into())?;
-    set_thread_groups(&groups).because(|| "cannot take root's groups back".into())?;
+    set_thread_res_gid(None, group, None).context(|| "cannot take root's group back".into())?;
+    set_thread_groups(&groups).context(|| "cannot take root's groups back".into())?;
     result
 }
 

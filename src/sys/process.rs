@@ -1,9 +1,21 @@
 //! Processes: children, what becomes of them, and signals for them. The OCI runtime is a child of a
-//! kind of its own: see [`contained`](super::contained).
+//! kind of its own: see [`contained`](crate::sys::process::runtime_child).
 
-use super::ids;
-use super::signal::{Signals, empty_set};
-use crate::error::{Because, Error, Result};
+pub mod daemon;
+pub mod limits;
+mod offspring;
+pub mod output;
+pub mod pidfd;
+pub mod runtime_child;
+mod seccomp;
+pub mod signals;
+pub mod start_notify;
+pub mod supervisor;
+pub mod user_stderr;
+
+use crate::error::{Context, Error, Result};
+use crate::sys::ids;
+use crate::sys::process::signals::{Signals, empty_set};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, RawFd};
 use rustix::process::Pid;
@@ -46,8 +58,8 @@ pub fn fork_detached(keep: &[RawFd], sign: RawFd, work: impl FnOnce()) -> std::i
 }
 
 fn detach(keep: &[RawFd]) -> Result<()> {
-    ids::become_root().because(|| "cannot become root".into())?;
-    rustix::process::setsid().because(|| "cannot leave the session".into())?;
+    ids::become_root().context(|| "cannot become root".into())?;
+    rustix::process::setsid().context(|| "cannot leave the session".into())?;
     // A reader of our output shall not wait for this process.
     close_all_but(keep);
     lift_limits();
@@ -57,7 +69,7 @@ fn detach(keep: &[RawFd]) -> Result<()> {
 /// Closes every descriptor, 0 to 2 too, but those of `keep` and files that the caller brought along.
 /// To close a file, a file system may have to ask its server, and that may be the caller's own: only
 /// this process's end does it, when there is nothing left to do.
-pub(super) fn close_all_but(keep: &[RawFd]) {
+pub(in crate::sys) fn close_all_but(keep: &[RawFd]) {
     let files = (0..OWN_DESCRIPTORS).filter(|fd| is_file(*fd));
     let keep = keep.iter().copied().chain(files).filter_map(|fd| u32::try_from(fd).ok());
     let mut keep: Vec<u32> = keep.collect();
@@ -97,7 +109,7 @@ fn enter_pid_namespace(namespace: impl AsFd) -> rustix::io::Result<()> {
 }
 
 /// Sends signal `number` to every process of a PID namespace but the first.
-pub(super) fn signal_all_in(namespace: impl AsFd, number: i32) {
+pub(in crate::sys) fn signal_all_in(namespace: impl AsFd, number: i32) {
     // -1 means all that the sender sees: so a process in there sends it.
     if enter_pid_namespace(namespace).is_err() {
         return;
@@ -129,7 +141,7 @@ pub fn stop(signal: i32) {
 
 /// Lifts the limits that could keep this process from its work: for what must not fail, when nothing
 /// is started any more that shall be under them.
-pub(super) fn lift_limits() {
+pub(in crate::sys) fn lift_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     // For handles of processes: those above the limit are known by their numbers.
     let most = Some(MANY_HANDLES);
@@ -154,13 +166,13 @@ pub fn wait_for(pid: u32) {
 }
 
 /// Whether there is something to read of a descriptor: of a pipe, its end too.
-pub(super) fn is_readable(file: impl AsFd) -> std::io::Result<bool> {
+pub(in crate::sys) fn is_readable(file: impl AsFd) -> std::io::Result<bool> {
     let mut file = [PollFd::new(&file, PollFlags::IN)];
     Ok(poll(&mut file, Some(&Timespec::default()))? > 0)
 }
 
 /// Sends signal `number` to this process.
-pub(super) fn raise(number: i32) {
+pub fn raise(number: i32) {
     // SAFETY: passes a number.
     unsafe { libc::raise(number) };
 }
@@ -191,7 +203,7 @@ pub enum Change {
 
 impl Change {
     /// From a status of waitpid(2).
-    pub(super) fn of_status(status: i32) -> Self {
+    pub(in crate::sys) fn of_status(status: i32) -> Self {
         match libc::WIFSIGNALED(status) {
             true => Self::Killed(libc::WTERMSIG(status)),
             false => Self::Exited(libc::WEXITSTATUS(status) as u8),
@@ -200,7 +212,7 @@ impl Change {
 }
 
 /// Ends this process as another ended.
-pub(super) fn end_as(change: Change) -> ! {
+pub(in crate::sys) fn end_as(change: Change) -> ! {
     let status = match change {
         Change::Exited(status) => status,
         Change::Killed(signal) => {
@@ -263,7 +275,8 @@ pub fn become_program(program: &OsStr, args: &[OsString]) -> Error {
 
 fn cannot_execute(program: &OsStr, error: std::io::Error) -> Error {
     let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-    Error::caused_by(format!("cannot execute {}", program.to_string_lossy()), error).exit(code)
+    Error::caused_by(format!("cannot execute {}", program.to_string_lossy()), error)
+        .with_exit_code(code)
 }
 
 fn lead_a_foreground_group() -> std::io::Result<()> {

@@ -5,7 +5,7 @@ use std::io::Read;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::error::{Because, Result};
+use crate::error::{Context, Result};
 
 /// Fills `bytes`, of which the kernel gives 256 or fewer at once.
 ///
@@ -15,9 +15,9 @@ pub fn fill(bytes: &mut [u8]) -> Result<()> {
     let cannot = || "cannot get random bytes".to_owned();
     match getrandom(&mut *bytes, GetRandomFlags::empty()) {
         Ok(length) if length == bytes.len() => Ok(()),
-        Ok(_) => Err("there are too few").because(cannot),
-        Err(Errno::NOSYS) => urandom(bytes).because(cannot),
-        Err(error) => Err(error).because(cannot),
+        Ok(_) => Err("there are too few").context(cannot),
+        Err(Errno::NOSYS) => urandom(bytes).context(cannot),
+        Err(error) => Err(error).context(cannot),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The caller's terminal: an OCI runtime makes it raw for a container that has a terminal of its
 //! own, and someone must make it what it was, also when the runtime is killed.
 
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, Winsize};
@@ -41,20 +41,20 @@ impl Terminal {
     /// When stdin is no terminal, or that of others for ever.
     pub fn of_stdin() -> Result<Self> {
         let cannot = || "cannot give the container a terminal".to_owned();
-        let device = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 0).because(cannot)?;
+        let device = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 0).context(cannot)?;
         let in_background = || {
             Error::caused_by(cannot(), "this one belongs to others now")
-                .hint("start it in the foreground; with timeout(1), by 'timeout --foreground'")
+                .with_hint("start it in the foreground; with timeout(1), by 'timeout --foreground'")
         };
         match rustix::termios::tcdrain(&device) {
             Err(Errno::IO) => return Err(in_background()),
             Err(_) => {
                 return Err(Error::caused_by(cannot(), "stdin is none")
-                    .hint("leave -t out, or start it on a terminal, as with 'srun --pty'"));
+                    .with_hint("leave -t out, or start it on a terminal, as with 'srun --pty'"));
             }
             Ok(()) => {}
         }
-        let modes = rustix::termios::tcgetattr(&device).because(cannot)?;
+        let modes = rustix::termios::tcgetattr(&device).context(cannot)?;
         let this = Self { device, modes };
         // The caller may have SIGTTOU ignored.
         if this.is_of_others() { Err(in_background()) } else { Ok(this) }
@@ -66,8 +66,8 @@ impl Terminal {
     /// When it has hung up.
     pub fn now(&self) -> Result<Self> {
         let cannot = || "cannot look at the terminal".to_owned();
-        let device = self.device.try_clone().because(cannot)?;
-        let modes = rustix::termios::tcgetattr(&device).because(cannot)?;
+        let device = self.device.try_clone().context(cannot)?;
+        let modes = rustix::termios::tcgetattr(&device).context(cannot)?;
         Ok(Self { device, modes })
     }
 

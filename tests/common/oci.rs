@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use sarus::digest::Digest;
+use sarus::image::digest::Digest;
 use tar::{Builder, EntryType, Header};
 
 use super::http::{Answer, Request};

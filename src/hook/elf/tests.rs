@@ -1,5 +1,5 @@
 use super::*;
-use crate::nonsense::Numbers;
+use crate::mutate::Numbers;
 
 /// The C library of the machine that tests, whatever it is called there.
 fn libc() -> Vec<u8> {

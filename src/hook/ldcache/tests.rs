@@ -1,5 +1,5 @@
 use super::*;
-use crate::nonsense::{Numbers, spoil};
+use crate::mutate::{Numbers, spoil};
 
 pub(super) const LIBRARIES: [(&str, &str, u32); 3] = [
     ("libm.so.6", "/lib/x86_64-linux-gnu/libm.so.6", FLAGS),

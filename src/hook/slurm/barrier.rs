@@ -20,7 +20,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::{SUBSYSTEM, Task};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sys::random;
 
@@ -75,7 +75,7 @@ impl Barrier {
             0 => self.lead(&patience),
             _ => self.follow(&patience),
         };
-        passed.because(|| format!("cannot start together with the other tasks of {}", self.step))
+        passed.context(|| format!("cannot start together with the other tasks of {}", self.step))
     }
 
     fn lead(&self, patience: &Patience) -> Result<()> {
@@ -199,13 +199,13 @@ impl Barrier {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.because(cannot)?,
+            file => file.context(cannot)?,
         };
         let mut text = String::new();
         match file.take(MAX_FILE).read_to_string(&mut text) {
             // Removed on another node, on NFS.
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
-            read => read.because(cannot).map(|_| Some(text)),
+            read => read.context(cannot).map(|_| Some(text)),
         }
     }
 
@@ -222,7 +222,7 @@ impl Barrier {
             match replace(&path, &self.token, text) {
                 // The leader of the round before is taking the directories away.
                 Err(error) if error.kind() == ErrorKind::NotFound && tries > 0 => tries -= 1,
-                result => return result.because(|| format!("cannot write {}", path.display())),
+                result => return result.context(|| format!("cannot write {}", path.display())),
             }
         }
     }
@@ -291,8 +291,9 @@ impl Patience {
 
     fn error(&self, stage: &str, ranks: &str) -> Error {
         let seconds = self.timeout.unwrap_or_default().as_secs();
-        Error::new(format!("after {seconds} s these ranks have not {stage}: {ranks}"))
-            .hint("look for what became of them; SYNC_TIMEOUT of the hook says how long to wait")
+        Error::new(format!("after {seconds} s these ranks have not {stage}: {ranks}")).with_hint(
+            "look for what became of them; SYNC_TIMEOUT of the hook says how long to wait",
+        )
     }
 }
 

@@ -9,9 +9,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::{HOME, KEYS, SUBSYSTEM};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::log;
-use crate::sys::daemon;
+use crate::sys::process::daemon;
 
 /// sshd listens within milliseconds, but a node may be busy with the start of a hundred ranks.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ const MAX_LOG: u64 = 1 << 16;
 /// # Errors
 /// When nobody listens.
 pub fn start() -> Result<()> {
-    serve().because(|| "cannot start sshd in the container".into())
+    serve().context(|| "cannot start sshd in the container".into())
 }
 
 fn serve() -> Result<()> {
@@ -77,7 +77,7 @@ fn wait(child: &mut Child) -> Result<bool> {
         if file(PID_FILE).exists() {
             return Ok(true);
         }
-        if child.try_wait().because(|| "cannot wait for it".into())?.is_some() {
+        if child.try_wait().context(|| "cannot wait for it".into())?.is_some() {
             return Ok(false);
         }
         sleep(INTERVAL);
@@ -125,7 +125,7 @@ fn share(port: u16, listens: bool) -> Result<()> {
         }
     };
     Err(Error::new(format!("{who} has port {port} of this node"))
-        .hint("wait until their container has ended, or use another node"))
+        .with_hint("wait until their container has ended, or use another node"))
 }
 
 /// The user ids of those who listen on `port`, in a table as `/proc/net/tcp` (proc(5)).

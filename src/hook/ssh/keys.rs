@@ -13,9 +13,9 @@ use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::format;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::store::lock;
-use crate::sys::open;
+use crate::sys::fs::resolve;
 
 /// The pair of the daemons. The name of its public part has `.pub` added.
 pub const HOST: &str = "ssh_host_ed25519_key";
@@ -92,7 +92,7 @@ impl Keys {
                 user_public: read(USER, true)?,
             })
         };
-        all().because(|| "failed to check the SSH keys".into())
+        all().context(|| "failed to check the SSH keys".into())
     }
 
     fn judge_directory(&self) -> Result<()> {
@@ -102,7 +102,7 @@ impl Keys {
             _ => Error::caused_by(what(), error),
         };
         let status = rustix::fs::stat(&self.directory).map_err(|errno| missing(errno.into()))?;
-        judge(&status, 0o022).because(what)
+        judge(&status, 0o022).context(what)
     }
 
     fn read_one(&self, name: &str, public: bool) -> Result<String> {
@@ -111,20 +111,20 @@ impl Keys {
         if fs::symlink_metadata(&path).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(self.missing(name));
         }
-        let file = open::regular_file(&path)?;
-        let status = open::status(&file).because(what)?;
-        judge(&status, if public { 0o022 } else { 0o077 }).because(what)?;
-        crate::hook::read_text(fs::File::from(file), MAX_KEY).because(what)
+        let file = resolve::regular_file(&path)?;
+        let status = resolve::status(&file).context(what)?;
+        judge(&status, if public { 0o022 } else { 0o077 }).context(what)?;
+        crate::hook::read_text(fs::File::from(file), MAX_KEY).context(what)
     }
 
     fn missing(&self, name: &str) -> Error {
         let place = self.directory.display();
         if self.has_old() {
             Error::new(format!("{place} has RSA keys of an earlier release only"))
-                .hint("replace them by 'sarus ssh-keygen --overwrite'")
+                .with_hint("replace them by 'sarus ssh-keygen --overwrite'")
         } else {
             Error::new(format!("{place} has no {name}"))
-                .hint("try to generate the SSH keys with 'sarus ssh-keygen'")
+                .with_hint("try to generate the SSH keys with 'sarus ssh-keygen'")
         }
     }
 
@@ -145,23 +145,23 @@ impl Keys {
     pub fn generate(&self, overwrite: bool) -> Result<bool> {
         let cannot = || format!("cannot generate SSH keys in {}", self.directory.display());
         let closed = |path: &Path| fs::DirBuilder::new().mode(0o700).recursive(true).create(path);
-        closed(&self.place).because(cannot)?;
-        let _lock = lock::exclusive(&self.place).because(cannot)?;
+        closed(&self.place).context(cannot)?;
+        let _lock = lock::exclusive(&self.place).context(cannot)?;
         if !overwrite && (self.is_there() || self.has_old()) {
             return Ok(false);
         }
-        self.clear().because(cannot)?;
+        self.clear().context(cannot)?;
         let new = self.place.join(format!("{NAME}-{}", std::process::id()));
-        closed(&new).because(cannot)?;
+        closed(&new).context(cannot)?;
         for name in [HOST, USER] {
             let pair = format::generate("sarus")?;
-            write(&new.join(name), 0o600, &pair.private).because(cannot)?;
-            write(&new.join(format!("{name}.pub")), 0o644, &pair.public).because(cannot)?;
+            write(&new.join(name), 0o600, &pair.private).context(cannot)?;
+            write(&new.join(format!("{name}.pub")), 0o644, &pair.public).context(cannot)?;
         }
-        sync(&new).because(cannot)?;
-        self.exchange(&new).because(cannot)?;
-        sync(&self.place).because(cannot)?;
-        self.clear().because(cannot)?;
+        sync(&new).context(cannot)?;
+        self.exchange(&new).context(cannot)?;
+        sync(&self.place).context(cannot)?;
+        self.clear().context(cannot)?;
         Ok(true)
     }
 
@@ -202,8 +202,9 @@ fn judge(status: &rustix::fs::Stat, mode: u32) -> Result<()> {
     }
     if status.st_mode & mode != 0 {
         let mode = status.st_mode & 0o7777;
-        return Err(Error::new(format!("it is open to others (mode {mode:o})"))
-            .hint("others may know the keys: make new ones by 'sarus ssh-keygen --overwrite'"));
+        return Err(Error::new(format!("it is open to others (mode {mode:o})")).with_hint(
+            "others may know the keys: make new ones by 'sarus ssh-keygen --overwrite'",
+        ));
     }
     Ok(())
 }

@@ -31,8 +31,9 @@ fn from_key(key: &str) -> u16 {
 
 fn parse(text: &str) -> Result<u16> {
     text.parse().ok().filter(|port| *port >= 1024).ok_or_else(|| {
-        Error::new(format!("invalid SERVER_PORT '{text}'"))
-            .hint("the environment of ssh_hook in sarus.json sets it: a number from 1024 to 65535")
+        Error::new(format!("invalid SERVER_PORT '{text}'")).with_hint(
+            "the environment of ssh_hook in sarus.json sets it: a number from 1024 to 65535",
+        )
     })
 }
 

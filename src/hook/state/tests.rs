@@ -1,5 +1,5 @@
 use super::*;
-use crate::nonsense::{Numbers, spoil};
+use crate::mutate::{Numbers, spoil};
 
 const STATE: &str = r#"{"ociVersion": "1.0.2-dev", "id": "x1", "status": "creating", "pid": 97,
     "bundle": "/run/b", "root": "rootfs", "annotations": {"a.b": "c"}}"#;

@@ -1,7 +1,7 @@
 //! The superblock: the first 96 bytes, and the compressor's options behind it.
 
 use super::File;
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// Bytes of the superblock.
 pub const SIZE: u64 = 96;
@@ -108,7 +108,7 @@ fn compressor(
     if flags & HAS_OPTIONS == 0 {
         return Ok((name, SIZE));
     }
-    let options: [u8; 6] = file.bytes(SIZE).because(|| format!("{name} options"))?;
+    let options: [u8; 6] = file.bytes(SIZE).context(|| format!("{name} options"))?;
     let header = u16_at(&options, 0);
     if u64::from(header) != length | 0x8000 {
         return Err(Error::new(format!("{name} options with the header {header:#06x}")));

@@ -7,7 +7,7 @@
 
 use super::File;
 use super::superblock::{ABSENT, Superblock, u64_at};
-use crate::error::{Because, Error, Result};
+use crate::error::{Context, Error, Result};
 
 /// Bytes that a metadata block holds when it is uncompressed, and so at most compressed too.
 const BLOCK: u64 = 8192;
@@ -47,12 +47,12 @@ pub fn check(file: &File<'_>, superblock: &Superblock) -> Result<()> {
         let absent = index == ABSENT || (name == "fragment table" && entries == 0);
         if !absent || name == "id table" {
             let table = Indexed { entries, entry, blocks_end: index, index };
-            end = tables.indexed(&table, end).because(|| name.into())?;
+            end = tables.indexed(&table, end).context(|| name.into())?;
         }
     }
     let directories = superblock.directory_table;
-    tables.chain(directories, end, |_| Ok(())).because(|| "directory table".into())?;
-    tables.inodes(superblock).because(|| "inode table".into())
+    tables.chain(directories, end, |_| Ok(())).context(|| "directory table".into())?;
+    tables.inodes(superblock).context(|| "inode table".into())
 }
 
 /// A reader of tables, in large pieces.
@@ -73,15 +73,15 @@ impl Tables<'_> {
         let about = || "xattr table".into();
         // A header of 16 bytes: start of the attributes' chain, number of ids.
         let index = position.checked_add(16).filter(|index| *index <= end);
-        let index = index.ok_or_else(|| outside(position)).because(about)?;
-        let header: [u8; 16] = self.file.bytes(position).because(about)?;
+        let index = index.ok_or_else(|| outside(position)).context(about)?;
+        let header: [u8; 16] = self.file.bytes(position).context(about)?;
         let (start, entries) = (u64_at(&header, 0), u64_at(&header, 8) & 0xffff_ffff);
         let table = Indexed { entries, entry: 16, blocks_end: position, index };
-        let first = self.indexed(&table, end).because(about)?;
+        let first = self.indexed(&table, end).context(about)?;
         if start >= first {
-            return Err(outside(start)).because(about);
+            return Err(outside(start)).context(about);
         }
-        self.chain(start, first, |_| Ok(())).because(about)?;
+        self.chain(start, first, |_| Ok(())).context(about)?;
         Ok(start)
     }
 

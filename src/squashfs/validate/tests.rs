@@ -2,7 +2,7 @@
 //! images of mksquashfs and of ours pass is shown in `tests/attacks/squashfs.rs`.
 
 use super::*;
-use crate::nonsense::{Numbers, spoil};
+use crate::mutate::{Numbers, spoil};
 
 /// Appends a metadata block with `content`, as if it were compressed, and tells its position.
 fn block(image: &mut Vec<u8>, content: &[u8]) -> u64 {

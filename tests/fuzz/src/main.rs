@@ -4,15 +4,15 @@
 #![no_main]
 
 use libfuzzer_sys::{Corpus, fuzz_target};
-use sarus::archive::Members;
-use sarus::blob::Blob;
-use sarus::bundle::mounts::MountRequest;
-use sarus::bundle::pid::restrictions_of_proc;
-use sarus::config::Config;
+use sarus::container::plan::mounts::MountRequest;
+use sarus::container::plan::namespaces::restrictions_of_proc;
 use sarus::hook::elf;
 use sarus::hook::ldcache::{self, Entry, Listing, Root};
 use sarus::hook::state::{Spec, State};
-use sarus::reference::Reference;
+use sarus::image::reference::Reference;
+use sarus::import::blob::Blob;
+use sarus::import::tar::Members;
+use sarus::site::config::Config;
 use sarus::squashfs::validate;
 use std::fs::File;
 use std::io::Write;

@@ -1,7 +1,7 @@
 use super::super::read;
 use super::super::tests::{LIBRARIES, both_formats, new_format, old_format};
 use super::*;
-use crate::nonsense::{Numbers, spoil};
+use crate::mutate::{Numbers, spoil};
 
 fn listing(soname: &str, path: &str) -> Listing {
     Listing { soname: soname.into(), path: path.into() }

@@ -1,0 +1,4 @@
+//! A container: first its plan, made by pure functions, then the run that realises it.
+
+pub mod plan;
+pub mod run;

@@ -1,0 +1,6 @@
+//! What the administrator decided, and which files root may believe.
+
+pub mod config;
+pub mod json;
+pub mod reserved;
+pub mod trust;

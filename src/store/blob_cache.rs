@@ -1,0 +1,283 @@
+//! The blobs of a repository, as they were received: `cache/sha256:<hex>.tar`, compressed or not.
+//!
+//! A blob gets this name when it is complete and verified; `.part` behind it means that it is on
+//! its way, or was left so. Others may have changed it since, so who uses a blob verifies it again.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::Repository;
+use super::lease::Claim;
+use super::lockfile;
+use crate::error::{Context, Error, Result};
+use crate::image::digest::Digest;
+use crate::log;
+
+/// The folder of the blobs.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    directory: PathBuf,
+}
+
+/// What there is of a blob.
+#[derive(Debug)]
+pub enum Slot {
+    /// All of it, as it seems.
+    Complete(File),
+    /// Something or nothing, and the right to add the rest.
+    Partial(Partial),
+}
+
+/// A blob that is being received by this process alone.
+#[derive(Debug)]
+pub struct Partial {
+    claim: Claim,
+    to: PathBuf,
+}
+
+impl Cache {
+    pub(super) fn of(repository: &Repository) -> Self {
+        Self { directory: repository.root.join("cache") }
+    }
+
+    /// Makes the folder if it is not there.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn create(&self) -> Result<()> {
+        let made = fs::create_dir_all(&self.directory);
+        made.context(|| format!("cannot create {}", self.directory.display()))
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where a complete blob is.
+    #[must_use]
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.directory.join(format!("{digest}.tar"))
+    }
+
+    /// How much of a blob of `size` bytes is not here, as it seems.
+    #[must_use]
+    pub fn missing(&self, digest: &Digest, size: u64) -> u64 {
+        let length = |path: PathBuf| fs::metadata(path).map_or(0, |status| status.len());
+        let path = self.path(digest);
+        match length(path.clone()) == size {
+            true => 0,
+            false => size.saturating_sub(length(partial(&path))),
+        }
+    }
+
+    /// The blob, or the right to bring it here. Waits, and calls `waiting`, while another process
+    /// brings it.
+    ///
+    /// # Errors
+    /// When the folder cannot be used.
+    pub fn slot(
+        &self,
+        digest: &Digest,
+        waiting: impl FnMut(Duration) -> Result<()>,
+    ) -> Result<Slot> {
+        let path = self.path(digest);
+        if let Some(file) = open(&path)? {
+            return Ok(Slot::Complete(file));
+        }
+        let claim = Claim::take(&partial(&path), waiting)?;
+        // It may have been completed since we looked.
+        match open(&path)? {
+            Some(file) => Ok(Slot::Complete(file)),
+            None => Ok(Slot::Partial(Partial { claim, to: path })),
+        }
+    }
+
+    /// Removes a blob that is not what its name says.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn discard(&self, digest: &Digest) -> Result<()> {
+        let path = self.path(digest);
+        log::warn("pull", &format!("{} is damaged: not used", path.display()));
+        fs::remove_file(&path).context(|| format!("cannot remove {}", path.display()))
+    }
+
+    /// Fails if the file system has not room for `needed` bytes more.
+    ///
+    /// # Errors
+    /// Names the folder.
+    pub fn check_space(&self, needed: u64) -> Result<()> {
+        let state = rustix::fs::statvfs(&self.directory)
+            .context(|| format!("cannot examine {}", self.directory.display()))?;
+        let free = state.f_bavail.saturating_mul(state.f_frsize);
+        match needed <= free {
+            true => Ok(()),
+            false => {
+                let mebi = |bytes: u64| bytes.div_ceil(1 << 20);
+                let (needed, free) = (mebi(needed), mebi(free));
+                Err(self.full(&format!("{needed} MiB are needed, {free} MiB are free")))
+            }
+        }
+    }
+
+    fn full(&self, cause: &str) -> Error {
+        let directory = self.directory.display();
+        Error::new(format!("not enough space in the cache directory {directory}: {cause}"))
+            .with_hint(format!(
+                "remove what is not needed in {directory}, or images by 'sarus rmi'"
+            ))
+    }
+
+    /// Appends to a blob that is being received.
+    ///
+    /// # Errors
+    /// When the disk is full or the like.
+    pub fn write(&self, partial: &Partial, bytes: &[u8], position: u64) -> Result<()> {
+        partial.file().write_all_at(bytes, position).map_err(|error| match error.kind() {
+            ErrorKind::StorageFull => self.full("it is full"),
+            ErrorKind::QuotaExceeded => self.full("your quota is used up"),
+            _ => Error::caused_by(format!("cannot write to {}", self.directory.display()), error),
+        })
+    }
+
+    /// Removes the blobs that were not used for longest, until they take at most `limit` bytes;
+    /// what is being received stays. Failing to do so is no reason to fail.
+    pub fn trim(&self, limit: u64) {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return };
+        let mut blobs = Vec::new();
+        for entry in entries.flatten() {
+            let Ok(status) = entry.metadata() else { continue };
+            let is_blob = entry.file_name().to_string_lossy().starts_with("sha256:");
+            if is_blob && status.is_file() {
+                let used = status.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                blobs.push((used, status.len(), entry.path()));
+            }
+        }
+        blobs.sort();
+        let mut total: u64 = blobs.iter().map(|(_, size, _)| size).sum();
+        for (_, size, path) in blobs {
+            if total <= limit {
+                break;
+            }
+            let removed = match path.extension().is_some_and(|suffix| suffix == "part") {
+                false => fs::remove_file(&path).is_ok(),
+                true => Claim::try_take(&path).ok().flatten().map(Claim::remove).is_some(),
+            };
+            if removed {
+                log::info("pull", || format!("removed {} from the cache", path.display()));
+                total = total.saturating_sub(size);
+            }
+        }
+    }
+}
+
+/// Where a blob is received that will be at `path`.
+fn partial(path: &Path) -> PathBuf {
+    let mut partial = path.to_owned().into_os_string();
+    partial.push(".part");
+    partial.into()
+}
+
+/// The blob at `path`, if there is one. It counts as used now.
+fn open(path: &Path) -> Result<Option<File>> {
+    let about = || format!("cannot open {}", path.display());
+    match crate::sys::fs::resolve::regular_file(path) {
+        Ok(file) => {
+            let file = File::from(file);
+            file.set_modified(SystemTime::now()).ok();
+            Ok(Some(file))
+        }
+        Err(error) => match fs::symlink_metadata(path) {
+            Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(None),
+            _ => Err(error).context(about),
+        },
+    }
+}
+
+impl Partial {
+    /// To read from, and to append to by [`Cache::write`].
+    #[must_use]
+    pub fn file(&self) -> &File {
+        self.claim.file()
+    }
+
+    /// Forgets what has arrived from `length` on.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn truncate(&self, length: u64) -> Result<()> {
+        self.file().set_len(length).context(|| format!("cannot shorten {}", self.to.display()))
+    }
+
+    /// Gives the blob its name: it is complete and verified.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub fn publish(self) -> Result<()> {
+        let about = || format!("cannot rename a blob to {}", self.to.display());
+        let from = self.claim.path();
+        // Nobody can lock it before it is renamed: it is locked until then, and no lock afterwards.
+        lockfile::publish(self.claim.file(), self.to.parent().unwrap_or(Path::new(".")));
+        fs::rename(from, &self.to).context(about)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::Scratch;
+
+    fn cache(scratch: &Scratch) -> Cache {
+        let cache = Cache { directory: scratch.path().join("cache") };
+        cache.create().unwrap();
+        cache
+    }
+
+    fn put(cache: &Cache, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        let Slot::Partial(partial) = cache.slot(&digest, |_| Ok(())).unwrap() else { panic!() };
+        cache.write(&partial, bytes, 0).unwrap();
+        partial.publish().unwrap();
+        digest
+    }
+
+    #[test]
+    fn what_was_received_is_found_again() {
+        let scratch = Scratch::new("cache");
+        let cache = cache(&scratch);
+        let digest = put(&cache, b"blob");
+        assert_eq!((cache.missing(&digest, 4), cache.missing(&digest, 5)), (0, 5));
+        assert!(matches!(cache.slot(&digest, |_| Ok(())).unwrap(), Slot::Complete(_)));
+        cache.discard(&digest).unwrap();
+        let Slot::Partial(partial) = cache.slot(&digest, |_| Ok(())).unwrap() else { panic!() };
+        assert_eq!(partial.file().metadata().unwrap().len(), 0);
+        cache.write(&partial, b"bl", 0).unwrap();
+        assert_eq!(cache.missing(&digest, 4), 2);
+        assert!(cache.check_space(u64::MAX).unwrap_err().to_string().contains("cache directory"));
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let scratch = Scratch::new("trim");
+        let cache = cache(&scratch);
+        let digests = [&b"aaaa"[..], b"bbbb", b"cccc"].map(|bytes| put(&cache, bytes));
+        let past = |seconds| SystemTime::now() - Duration::from_secs(seconds);
+        for (digest, age) in digests.iter().zip([30, 20, 10]) {
+            File::open(cache.path(digest)).unwrap().set_modified(past(age)).unwrap();
+        }
+        // Using the oldest makes it the newest.
+        assert!(matches!(cache.slot(&digests[0], |_| Ok(())).unwrap(), Slot::Complete(_)));
+        let Slot::Partial(_held) = cache.slot(&Digest::of(b"held"), |_| Ok(())).unwrap() else {
+            panic!()
+        };
+        cache.trim(9);
+        assert_eq!(digests.map(|digest| cache.missing(&digest, 4)), [0, 4, 0]);
+        cache.trim(0);
+        assert_eq!(fs::read_dir(cache.directory()).unwrap().count(), 1); // what is held
+    }
+}

@@ -1,0 +1,291 @@
+//! The sole right to make something that others may want too, such as a blob or an image.
+//!
+//! One process has it; the others wait, and use what it made or, if it died, go on where it
+//! stopped. The right is an flock(2) of the file that is being made, or of one in its place: it ends
+//! with the process, whatever ends that. Where a file system has no flock, a symbolic link beside
+//! the file tells its owner ([`Link`]).
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, FlockOperation, Timespec, Timestamps, UTIME_NOW};
+use rustix::io::Errno;
+
+use super::lock::{remove_own, take_away_abandoned};
+use super::lockfile::{self, LockFile};
+use super::process_id::Owner;
+use crate::error::{Context, Result};
+
+/// How often who waits looks again: rarely after a while, since thousands may wait.
+const INTERVAL: Duration = Duration::from_millis(50);
+const MAX_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The right to make the file at a path, until dropped.
+#[derive(Debug)]
+pub struct Claim {
+    path: PathBuf,
+    file: File,
+    /// Only where flock is not supported.
+    _link: Option<Link>,
+}
+
+impl Claim {
+    /// Waits for the right to make `path`, which is created empty if it is not there. `waiting` is
+    /// told how long it has been, again and again, and may end it.
+    ///
+    /// # Errors
+    /// When the file cannot be created or locked; what `waiting` says.
+    pub fn take(path: &Path, mut waiting: impl FnMut(Duration) -> Result<()>) -> Result<Self> {
+        let since = Instant::now();
+        loop {
+            if let Some(claim) = Self::try_take(path)? {
+                return Ok(claim);
+            }
+            let waited = since.elapsed();
+            waiting(waited)?;
+            sleep((waited / 10).clamp(INTERVAL, MAX_INTERVAL));
+        }
+    }
+
+    /// The right to make `path`, if nobody has it now.
+    ///
+    /// # Errors
+    /// As of [`Claim::take`].
+    pub fn try_take(path: &Path) -> Result<Option<Self>> {
+        let about = || format!("cannot lock {}", path.display());
+        let LockFile { file, exposed } = match lockfile::open(path) {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return wait_for_other_user(path).context(about);
+            }
+            opened => opened.context(about)?,
+        };
+        let link = match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => None,
+            Err(Errno::WOULDBLOCK | Errno::INTR) => {
+                // Left by an earlier release, and locked by anybody: the next try makes another.
+                if exposed {
+                    fs::remove_file(path).context(about)?;
+                }
+                return Ok(None);
+            }
+            Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => {
+                match Link::make(path).context(about)? {
+                    Some(link) => Some(link),
+                    None => return Ok(None),
+                }
+            }
+            Err(errno) => return Err(errno).context(about),
+        };
+        let claim = Self { path: path.to_owned(), file, _link: link };
+        // Who had it before may have renamed or removed the file that we have locked.
+        Ok(claim.is_current().then_some(claim))
+    }
+
+    fn is_current(&self) -> bool {
+        is_at(&self.file, &self.path)
+    }
+
+    /// The file that is being made.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the file, and gives up the right.
+    pub fn remove(self) {
+        fs::remove_file(&self.path).ok();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.file.metadata().is_ok_and(|status| status.len() == 0)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // A file that was only there to be locked. Nobody else touches it while we have it.
+        if self.is_empty() && self.is_current() {
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Whether `path` still leads to `file`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let here = file.metadata().map(|status| (status.dev(), status.ino()));
+    let there = fs::symlink_metadata(path).map(|status| (status.dev(), status.ino()));
+    matches!((here, there), (Ok(here), Ok(there)) if here == there)
+}
+
+/// In a repository that several users write: what another one makes is waited for, and what another
+/// one left is removed.
+fn wait_for_other_user(path: &Path) -> Result<Option<Claim>> {
+    let Ok(file) = lockfile::open_foreign(path) else {
+        return Err(Errno::ACCESS).context(|| "open".into());
+    };
+    remove_abandoned(&file, path)
+        .context(|| "it is another user's, and cannot be removed".into())
+        .map(|()| None)
+}
+
+/// Removes `file` from `path` unless somebody has it locked, or has put another one there since it was
+/// opened, who may have locked that.
+fn remove_abandoned(file: &File, path: &Path) -> std::io::Result<()> {
+    let locked = rustix::fs::flock(file, FlockOperation::NonBlockingLockShared).is_ok();
+    if locked && is_at(file, path) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+/// A symbolic link that reads as its owner, beside a file that cannot be locked otherwise. Its time
+/// is renewed as long as the owner lives, since processes of other hosts cannot be asked.
+#[derive(Debug)]
+struct Link {
+    path: PathBuf,
+    me: String,
+    /// Its end ends the thread that renews the time.
+    _alive: Sender<()>,
+}
+
+impl Link {
+    /// How often the time is renewed, and how old it is when the owner is taken for dead.
+    const PULSE: Duration = Duration::from_secs(30);
+    const PATIENCE: Duration = Duration::from_secs(180);
+
+    /// Makes the link for `path`, if there is none, or only that of a dead process.
+    fn make(path: &Path) -> std::io::Result<Option<Self>> {
+        let mut link = path.as_os_str().to_owned();
+        link.push(".lock");
+        let (path, me) = (PathBuf::from(link), Owner::me().to_string());
+        match symlink(&me, &path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                // The next try makes it anew, and only one of all that try succeeds.
+                take_away_abandoned(&path, &me, Self::PATIENCE);
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        }
+        let (alive, ended) = mpsc::channel::<()>();
+        let renewed = path.clone();
+        std::thread::Builder::new().spawn(move || {
+            while ended.recv_timeout(Self::PULSE) == Err(RecvTimeoutError::Timeout) {
+                renew(&renewed);
+            }
+        })?;
+        Ok(Some(Self { path, me, _alive: alive }))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        remove_own(&self.path, &self.me);
+    }
+}
+
+fn renew(link: &Path) {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    let times = Timestamps { last_access: now, last_modification: now };
+    // A link that is gone was taken away, and is not ours any more.
+    rustix::fs::utimensat(rustix::fs::CWD, link, &times, AtFlags::SYMLINK_NOFOLLOW).ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::tests::Scratch;
+
+    #[test]
+    fn one_has_it_and_the_next_gets_it() {
+        let scratch = Scratch::new("claim");
+        let path = scratch.path().join("blob");
+        let first = Claim::take(&path, |_| panic!("nobody has it")).unwrap();
+        assert!(Claim::try_take(&path).unwrap().is_none());
+        std::thread::scope(|scope| {
+            let mut waited = 0;
+            let second = scope.spawn(move || {
+                let count = |_| {
+                    waited += 1;
+                    Ok(())
+                };
+                let claim = Claim::take(&path, count).unwrap();
+                assert!(waited > 0);
+                claim
+            });
+            sleep(3 * INTERVAL);
+            // What was made took another name: the second makes another.
+            fs::rename(scratch.path().join("blob"), scratch.path().join("made")).unwrap();
+            drop(first);
+            let second = second.join().unwrap();
+            assert!(second.is_empty() && scratch.path().join("blob").exists());
+        });
+        assert!(!scratch.path().join("blob").exists());
+        assert!(scratch.path().join("made").exists());
+    }
+
+    #[test]
+    fn what_another_user_left_is_removed_but_not_what_took_its_place() {
+        let scratch = Scratch::new("claim-foreign");
+        let path = scratch.path().join("blob");
+        let left = File::create(&path).unwrap();
+        let opened = lockfile::open_foreign(&path).unwrap();
+        rustix::fs::flock(&left, FlockOperation::NonBlockingLockExclusive).unwrap();
+        remove_abandoned(&opened, &path).unwrap();
+        assert!(path.exists());
+        drop(left);
+        fs::rename(&path, scratch.path().join("made")).unwrap();
+        let next = Claim::try_take(&path).unwrap().unwrap();
+        remove_abandoned(&opened, &path).unwrap();
+        assert!(next.is_current());
+        drop(next);
+        remove_abandoned(&opened, &scratch.path().join("made")).unwrap();
+        assert!(!scratch.path().join("made").exists());
+    }
+
+    #[test]
+    fn a_link_serves_where_there_is_no_flock() {
+        let scratch = Scratch::new("claim-link");
+        let path = scratch.path().join("blob");
+        let link = scratch.path().join("blob.lock");
+        let held = Link::make(&path).unwrap().unwrap();
+        assert!(Link::make(&path).unwrap().is_none());
+        drop(held);
+        let dead = Owner::me().to_string() + "0"; // another start time
+        symlink(&dead, &link).unwrap();
+        assert!(Link::make(&path).unwrap().is_none());
+        let held = Link::make(&path).unwrap().unwrap();
+        // Taken away and made by another: not removed by who had it before.
+        fs::remove_file(&link).unwrap();
+        symlink(&dead, &link).unwrap();
+        drop(held);
+        assert!(fs::symlink_metadata(&link).is_ok());
+    }
+
+    #[test]
+    fn the_time_of_a_link_tells_that_its_owner_lives() {
+        let scratch = Scratch::new("claim-time");
+        let link = scratch.path().join("link");
+        symlink("elsewhere~1~2~3", &link).unwrap();
+        let past = Timespec { tv_sec: 1, tv_nsec: 0 };
+        let times = Timestamps { last_access: past, last_modification: past };
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        rustix::fs::utimensat(rustix::fs::CWD, &link, &times, flags).unwrap();
+        let me = Owner::me().to_string();
+        renew(&link);
+        assert!(!take_away_abandoned(&link, &me, Link::PATIENCE));
+        rustix::fs::utimensat(rustix::fs::CWD, &link, &times, flags).unwrap();
+        assert!(take_away_abandoned(&link, &me, Link::PATIENCE));
+    }
+}

@@ -1,0 +1,7 @@
+//! Files, mounts and loop devices, by descriptor.
+
+pub mod loop_device;
+pub mod mount;
+mod mount_compat;
+pub mod resolve;
+pub mod writeback;

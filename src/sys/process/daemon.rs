@@ -1,0 +1,44 @@
+//! A daemon beside a program, with no more rights than this process has.
+
+use crate::error::{Context, Result};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Descriptors above 2 that a container inherits are fewer; for kernels before 5.11.
+const MANY_DESCRIPTORS: libc::c_int = 64;
+
+/// Starts `program` in a session of its own, with an empty environment, no descriptor but
+/// `/dev/null`, and `/` as its working directory.
+///
+/// # Errors
+/// When it cannot be executed.
+pub fn spawn(program: &Path, args: &[&str]) -> Result<Child> {
+    let mut command = Command::new(program);
+    command.args(args).env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // SAFETY: the closure runs in the forked child of a program with one thread, and makes system
+    // calls only.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            keep_descriptors_to_ourselves();
+            Ok(())
+        });
+    }
+    command.spawn().context(|| format!("cannot execute {}", program.display()))
+}
+
+/// Has all descriptors above 2 closed by execve(2). Not at once: the standard library tells by one of
+/// them whether the program could be executed.
+fn keep_descriptors_to_ourselves() {
+    let flags = libc::CLOSE_RANGE_CLOEXEC;
+    // SAFETY: passes numbers, and changes a flag of descriptors.
+    unsafe {
+        if libc::syscall(libc::SYS_close_range, 3, u32::MAX, flags) != 0 {
+            for fd in 3..MANY_DESCRIPTORS {
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a trusted program prints.
+
+use crate::error::{Context, Error, Result};
+use crate::sys::ids;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Time that the program gets to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs `program` with `args` and an empty environment, with all ids of root if this process has
+/// effective root, so that no user can stop, trace or answer for it; gives at most `max` bytes of its
+/// stdout.
+///
+/// # Errors
+/// When it cannot be executed, fails, does not end in time, or prints no UTF-8.
+pub fn output(program: &Path, args: &[&str], max: usize) -> Result<String> {
+    let cannot = || format!("cannot ask {}", program.display());
+    let mut command = Command::new(program);
+    command.args(args).env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    if ids::is_effective_root() {
+        // SAFETY: the closure runs in the forked child of a program with one thread.
+        unsafe { command.pre_exec(|| Ok(ids::become_root()?)) };
+    }
+    let mut child = command.spawn().context(cannot)?;
+    let text = child.stdout.take().ok_or_else(|| Error::new("no stdout")).and_then(|stdout| {
+        let end = Instant::now() + PATIENCE;
+        read_until(stdout, max, end)
+    });
+    if text.is_err() {
+        // A child of ours that nobody has waited for: the number is its own.
+        child.kill().ok();
+    }
+    let status = child.wait().context(cannot)?;
+    let text = text.context(cannot)?;
+    if status.success() { Ok(text) } else { Err(format!("it ended with {status}")).context(cannot) }
+}
+
+fn read_until(
+    mut stdout: impl Read + rustix::fd::AsFd,
+    max: usize,
+    end: Instant,
+) -> Result<String> {
+    let mut bytes = Vec::new();
+    let mut part = [0; 1024];
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let left =
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
+        let ready = poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&left));
+        if matches!(ready, Ok(0)) {
+            return Err(Error::new(format!("no answer after {} s", PATIENCE.as_secs())));
+        }
+        let count = stdout.read(&mut part).context(|| "cannot read its answer".into())?;
+        if count == 0 {
+            return String::from_utf8(bytes).map_err(|_| Error::new("the answer is not UTF-8"));
+        }
+        bytes.extend(part.iter().take(count));
+        if bytes.len() > max {
+            return Err(Error::new(format!("the answer is longer than {max} bytes")));
+        }
+    }
+}

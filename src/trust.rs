@@ -39,8 +39,6 @@ pub enum Checks {
 /// What an installation stands on: checked, and open by `O_PATH`.
 #[derive(Debug)]
 pub struct Trusted {
-    /// The OCI runtime.
-    pub runtime: OwnedFd,
     /// The site's process 1, where it has its own.
     pub init: Option<OwnedFd>,
     /// The directory over which bundles are mounted.
@@ -49,8 +47,9 @@ pub struct Trusted {
     pub hooks: Vec<Option<OwnedFd>>,
 }
 
-/// Checks all that the configuration names and root uses; sarus.json itself was checked when it
-/// was opened.
+/// Checks all that the configuration names and root uses, but for the OCI runtime, which
+/// [`OciRuntime::identify`](crate::runtime::OciRuntime::identify) checks before it asks. sarus.json itself
+/// was checked when it was opened.
 ///
 /// # Errors
 /// When something is missing, or can be tampered with.
@@ -60,7 +59,6 @@ pub fn check_installation(config: &Config) -> Result<Trusted> {
     let program = |hook: &Hook| hook.is_of_host().then(|| judge.program(&hook.path)).transpose();
     let trusted = Trusted {
         hooks: config.hooks.list.iter().map(program).collect::<Result<_>>()?,
-        runtime: judge.program(&config.runc_path)?,
         init: config.init_path.as_deref().map(|path| judge.program(path)).transpose()?,
         bundle_dir: judge.tree(&config.bundle_dir)?,
     };

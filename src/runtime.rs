@@ -21,9 +21,9 @@ use crate::error::{Because, Error, Result};
 use crate::log;
 use crate::reserved;
 use crate::sys::announce::Listener;
-use crate::sys::mount::{self, Restrictions};
+use crate::sys::mount::{self, Namespace, Restrictions};
 use crate::sys::open::FileId;
-use crate::sys::{guardian, ids, open};
+use crate::sys::{ids, open};
 use crate::trust::{self, Trusted};
 use crate::user::User;
 pub use cgroups::{allowed_devices, are_unified};
@@ -53,9 +53,7 @@ pub fn run(
     listener: &Listener,
 ) -> Result<u8> {
     let start = Instant::now();
-    // Held open: a namespace without processes would leave its number to the container's.
-    let _held = std::fs::File::open("/proc/self/ns/mnt").because(|| "cannot open /proc".into())?;
-    let host = guardian::mount_namespace(std::process::id());
+    let host = Namespace::current()?;
     mount::private_namespace()?;
     let trusted = trust::check_installation(config)?;
     runtime.check_start_hooks(config)?;

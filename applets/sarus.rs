@@ -111,13 +111,14 @@ impl CommandLine {
     fn parse(words: &[OsString]) -> Result<Self> {
         let see_help = |error: Error| error.with_hint("see 'sarus help'");
         let flags = Global::get_args_info().flags;
-        let words =
-            args::split(words, Grammar { flags, optional_value: &[] }).map_err(see_help)?;
+        let words = args::split(words, Grammar { flags, optional_value: &[] }).map_err(see_help)?;
         let global = options("sarus", &words).map_err(see_help)?;
         let command = match words.rest.split_first() {
             Some((name, behind)) if !words.help => Some(find(name).and_then(|command| {
                 let words = command.split(behind);
-                words.map(|words| (command, words)).map_err(|error| command.fail(command.see(error)))
+                words
+                    .map(|words| (command, words))
+                    .map_err(|error| command.fail(command.see(error)))
             })),
             _ => None,
         };

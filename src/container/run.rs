@@ -20,14 +20,13 @@ use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::site::config::RamFilesystem;
 use crate::site::trust;
-use crate::sys::fs::mount::{self, Restrictions};
+use crate::sys::fs::mount::{self, Namespace, Restrictions};
 use crate::sys::process::start_notify::Listener;
-use crate::sys::process::supervisor;
 use crate::sys::terminal::Terminal;
 pub use image::Image;
 use rootfs::Rootfs;
 use rustix::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 use trusted::Trusted;
 
@@ -54,8 +53,9 @@ struct Prepared {
     trusted: Trusted,
     /// This program.
     program: OwnedFd,
-    /// Mount namespace that the engine left; nothing of the container is in it.
-    host_namespace: Option<PathBuf>,
+    /// Mount namespace that this process came from; nothing of the container is in it. Held open: the
+    /// number of a namespace without processes could become that of the container's.
+    host: Namespace,
 }
 
 /// Makes the container of `plan` from `image`, waits for its end, and returns the exit status of the
@@ -69,8 +69,6 @@ struct Prepared {
 /// If a step fails: then no program has run and nothing is left. Exit status 125.
 pub fn run(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<u8> {
     let start = Instant::now();
-    // Held open: the number of a namespace without processes could become that of the container's.
-    let _held = std::fs::File::open("/proc/self/ns/mnt").context(|| "cannot open /proc".into())?;
     let prepared = prepare(plan, image, engine)?;
     log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
     external::run(plan, &prepared, engine)
@@ -78,7 +76,7 @@ pub fn run(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<u8> {
 
 /// Does all steps that do not depend on the executor.
 fn prepare(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<Prepared> {
-    let host_namespace = supervisor::mount_namespace(std::process::id());
+    let host = Namespace::current()?;
     mount::private_namespace()?;
     let trusted = trusted::check(plan)?;
     plan.runtime.check_start_hooks(plan.hooks.iter().map(|planned| &planned.hook))?;
@@ -100,7 +98,7 @@ fn prepare(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<Prepared> {
     let directory = &plan.process.directory;
     mountpoint::create_directory(&rootfs, &plan.user, Path::new(directory))
         .context(|| format!("cannot create the working directory {directory}"))?;
-    Ok(Prepared { bundle, rootfs, trusted, program, host_namespace })
+    Ok(Prepared { bundle, rootfs, trusted, program, host })
 }
 
 /// Mounts a file system in memory on the bundle directory; everything is made in it.

@@ -122,10 +122,7 @@ fn the_kernels_own_message_tells_why_a_file_system_cannot_be_mounted() {
     let target = fs::File::open(installation.path("home/alice")).unwrap();
     let mounted = mount::filesystem("tmpfs", "tmpfs", &target, Restrictions::default(), "size=x");
     let text = mounted.unwrap_err().to_string();
-    assert_eq!(
-        text,
-        "cannot mount tmpfs: Invalid argument (kernel: tmpfs: Bad value for 'size')"
-    );
+    assert_eq!(text, "cannot mount tmpfs: Invalid argument (kernel: tmpfs: Bad value for 'size')");
     let mounted = mount::filesystem("nonsense", "x", &target, Restrictions::default(), "");
     assert_eq!(mounted.unwrap_err().to_string(), "cannot mount nonsense: No such device");
 }

@@ -17,6 +17,7 @@ use crate::container::plan::namespaces::PidNamespace;
 use crate::container::plan::oci_runtime::RuntimeKind;
 use crate::container::plan::oci_spec::{self, Additions};
 use crate::error::{Context, Error, Result};
+use crate::sys::fs::mount::Namespace;
 use crate::sys::fs::resolve::{self, FileId};
 use crate::sys::process::runtime_child::{self, Contained, Program};
 use crate::sys::process::signals::Signals;
@@ -60,12 +61,17 @@ pub(super) fn run(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Resul
     let signals = Signals::take_over(&[])?;
     let cgroup = if makes_cgroups { placement::prepare(&id)? } else { None };
     let execution = Execution { plan, prepared, engine, id, hooks, cgroup };
+    // The runtime mounts a /proc of its PID namespace, where this process could not find PIDs of its own.
+    let namespace = match plan.pid {
+        PidNamespace::Private => Some(leave_for(&prepared.host)?),
+        PidNamespace::Host => None,
+    };
     let janitor = if makes_cgroups || engine.terminal.is_some() {
         Some(Janitor::start(&execution.id, engine.terminal)?)
     } else {
         None
     };
-    let child = execution.spawn(&signals);
+    let child = execution.spawn(&signals, namespace);
     if let Some(janitor) = &janitor {
         janitor.expect(child.as_ref().ok().map(|child| child.child));
     }
@@ -96,8 +102,9 @@ fn arrange_hooks(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Result
 }
 
 impl Execution<'_> {
-    /// Starts the runtime.
-    fn spawn(&self, signals: &Signals) -> Result<Contained> {
+    /// Starts the runtime, in the mount namespace `namespace` and in a new PID namespace, or in those of
+    /// this process.
+    fn spawn(&self, signals: &Signals, namespace: Option<Namespace>) -> Result<Contained> {
         let bundle = &self.prepared.bundle;
         let kind = self.plan.runtime.kind;
         let args = self.arguments();
@@ -108,7 +115,7 @@ impl Execution<'_> {
         };
         // In its PID namespace, the runtime is process 1. Among the host's processes, it alone knows
         // its PID.
-        let is_private = self.plan.pid == PidNamespace::Private;
+        let is_private = namespace.is_some();
         if is_private {
             self.write_config(Pid::INIT)?;
         }
@@ -123,12 +130,11 @@ impl Execution<'_> {
             takes_stdio: kind != RuntimeKind::Runc,
             prepare: &|pid| if is_private { Ok(()) } else { self.write_config(pid) },
         };
-        let host = self.prepared.host_namespace.clone();
+        let host = self.prepared.host.name();
         let places = Places { host, root: device_of(&self.prepared.rootfs.root)? };
-        if is_private {
-            runtime_child::spawn_in_namespace(program, places)
-        } else {
-            supervisor::spawn_guarded(program, places)
+        match namespace {
+            Some(namespace) => runtime_child::spawn_in_namespace(program, places, namespace),
+            None => supervisor::spawn_guarded(program, places),
         }
     }
 
@@ -224,6 +230,13 @@ impl Execution<'_> {
             .or_else(|| diagnosis::explain_start_hook(program, &prepared.bundle, hooks, end))
             .or_else(|| end.failure())
     }
+}
+
+/// Moves this process to the mount namespace `host`, and returns the one that it was in.
+fn leave_for(host: &Namespace) -> Result<Namespace> {
+    let left = Namespace::current()?;
+    host.enter()?;
+    Ok(left)
 }
 
 /// Device number of the file system of `root`, as mountinfo has it (`major:minor`).

@@ -59,7 +59,7 @@ impl Janitor {
     /// # Errors
     /// If no pipe or process can be made.
     pub fn start(id: &str, terminal: Option<&Terminal>) -> Result<Self> {
-        // Looked up here: the runtime may soon mount its own /proc over this one.
+        // Looked up here: this process has a /proc that shows itself.
         let paths = cgroups::candidates(id);
         log::debug("runtime", || format!("cgroups of {id}: {paths:?}"));
         let (reader, engine) = std::io::pipe().context(|| "cannot create a pipe".into())?;

@@ -6,8 +6,8 @@
 //! `-s` (be a subreaper) and `-g` (signal the group), which hold here anyway.
 
 use sarus::error::{Context, Error, Result};
-use sarus::sys::process::signals::{Arrived, Signals};
-use sarus::sys::process::{self, Change};
+use sarus::sys::process::signals::{ReceivedSignal, Signals};
+use sarus::sys::process::{self, WaitStatus};
 use std::ffi::OsString;
 
 /// What stops a background process that uses the terminal: it is meant for init itself.
@@ -21,16 +21,16 @@ pub fn main(args: &[OsString]) -> Result<u8> {
     // Where init is not the first process, orphans come to it all the same.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context(|| "cannot become the reaper of orphans".into())?;
-    let signals = Signals::take_over(&FROM_TERMINAL)?;
+    let signals = Signals::block(&FROM_TERMINAL)?;
     let child = process::spawn_in_own_group(program, args, &signals)?;
     loop {
         match signals.next(None)? {
-            Some(Arrived { number: libc::SIGCHLD, .. }) => {
+            Some(ReceivedSignal { number: libc::SIGCHLD, .. }) => {
                 if let Some(status) = reap(child) {
                     return Ok(status);
                 }
             }
-            Some(Arrived { number, .. }) => process::send_to_group(child, number),
+            Some(ReceivedSignal { number, .. }) => process::send_to_group(child, number),
             None => {}
         }
     }
@@ -47,10 +47,12 @@ fn skip_options(args: &[OsString]) -> &[OsString] {
 /// Waits for all that have ended; the exit status when the program itself is among them.
 fn reap(child: u32) -> Option<u8> {
     let mut status = None;
-    while let Some((pid, change)) = process::next_change() {
+    while let Some((pid, change)) = process::reap() {
         match change {
-            Change::Exited(code) if pid == child => status = Some(code),
-            Change::Killed(signal) if pid == child => status = Some(process::status_of(signal)),
+            WaitStatus::Exited(code) if pid == child => status = Some(code),
+            WaitStatus::Killed(signal) if pid == child => {
+                status = Some(process::signal_exit_code(signal))
+            }
             _ => {}
         }
     }

@@ -12,7 +12,7 @@ use sarus::error::{Context, Error, Result};
 use sarus::hook::ssh::daemon;
 use sarus::log;
 use sarus::sys::fs::mount;
-use sarus::sys::process::limits::Limits;
+use sarus::sys::process::limits::CallerLimits;
 use sarus::sys::process::start_notify;
 use sarus::sys::{descriptors, process};
 use std::ffi::{OsStr, OsString};
@@ -41,12 +41,12 @@ fn prepare(handoff: &Handoff) -> Result<()> {
     log::set_threshold(handoff.level);
     check_root()?;
     // Nothing that starts from here on may have more than the caller.
-    handoff.limits.as_ref().map_or(Ok(()), Limits::give_back)?;
+    handoff.limits.as_ref().map_or(Ok(()), CallerLimits::restore)?;
     if handoff.sshd {
         daemon::start()?;
     }
     enter(&handoff.directory)?;
-    start_notify::announce(handoff.socket, handoff.streams.is_none())
+    start_notify::notify(handoff.socket, handoff.streams.is_none())
 }
 
 /// Looks once more that the root is confined: device files of an image of the user's own would open

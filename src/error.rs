@@ -57,7 +57,7 @@ impl Error {
 
     /// Several faults, each on a line of its own.
     #[must_use]
-    pub fn of_lines(lines: &[String]) -> Self {
+    pub fn from_lines(lines: &[String]) -> Self {
         let lines: Vec<_> = lines.iter().map(|line| log::printable(line, &['\n', '\t'])).collect();
         Self::printable(lines.join("\n"))
     }

@@ -28,7 +28,7 @@ use crate::log::{self, Level};
 use crate::sys::descriptors;
 use crate::sys::fs::mount;
 use crate::sys::fs::resolve;
-use crate::sys::process::user_stderr::Voice;
+use crate::sys::process::user_stderr::UserStderr;
 use files::Tree;
 use library::Library;
 use rustix::fs::{Mode, OFlags};
@@ -66,7 +66,7 @@ pub fn run(work: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
     let container = Container::receive()?;
     container.set_log_level();
     // Runtimes keep what hooks write to stderr to themselves, but for what they failed of.
-    let voice = Voice::of_parent(container.annotation(STDERR));
+    let voice = UserStderr::from_parent(container.annotation(STDERR));
     let result = work(&container);
     if let Err(error) = &result {
         voice.tell_runtime(&format!("sarus: {error}\n"));

@@ -15,7 +15,7 @@ use sarus::image::reference::Reference;
 use sarus::log;
 use sarus::site::config::{Config, Installation};
 use sarus::store::Repository;
-use sarus::sys::process::limits::Limits;
+use sarus::sys::process::limits::CallerLimits;
 use sarus::sys::process::start_notify::Listener;
 use sarus::sys::process::supervisor;
 use sarus::sys::terminal::Terminal;
@@ -85,7 +85,7 @@ struct Given {
 
 fn main(command: &Command, words: Words) -> Result<u8> {
     let start = Instant::now();
-    let limits = Limits::take()?;
+    let limits = CallerLimits::take()?;
     let (environment, pmi, listener) = take_from_caller()?;
     let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();
     let given: Given = command.options(&words)?;
@@ -171,7 +171,7 @@ fn typed(given: Given, args: &[OsString], environment: &Environment) -> Result<(
         (_, true) => PidNamespace::Private,
         (Some(pid), false) => pid,
         (None, false) => match PidNamespace::for_job(environment) {
-            PidNamespace::Host if !supervisor::adopt_orphans() => {
+            PidNamespace::Host if !supervisor::become_subreaper() => {
                 log::warn(
                     "run",
                     "this kernel cannot hold ranks together that share the host's \
@@ -188,7 +188,7 @@ fn typed(given: Given, args: &[OsString], environment: &Environment) -> Result<(
         entrypoint,
         mounts: mounts.collect::<Result<_>>()?,
         workdir: given.workdir,
-        terminal: given.tty.then(|| Ok(Terminal::of_stdin()?.size())).transpose()?,
+        terminal: given.tty.then(|| Ok(Terminal::from_stdin()?.size())).transpose()?,
         // sshd and what logins leave behind need a first process that reaps them.
         init: given.init || given.ssh,
         pid,

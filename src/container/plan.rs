@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::image::metadata::Metadata;
 use crate::log;
 use crate::site::config::Config;
-use crate::sys::process::limits::Limits;
-use crate::sys::terminal::Size;
+use crate::sys::process::limits::CallerLimits;
+use crate::sys::terminal::WindowSize;
 use crate::user::User;
 use environment::Variables;
 use handoff::{Handoff, PMI_FD};
@@ -37,7 +37,7 @@ pub struct Options {
     /// `--workdir`, absolute.
     pub workdir: Option<String>,
     /// `--tty`, and the size of the caller's terminal.
-    pub terminal: Option<Size>,
+    pub terminal: Option<WindowSize>,
     /// `--init`
     pub init: bool,
     /// `--pid`, or what suits the job.
@@ -62,7 +62,7 @@ pub struct Caller {
     /// The file mode creation mask.
     pub umask: u32,
     /// Resource limits and priority.
-    pub limits: Limits,
+    pub limits: CallerLimits,
     /// The processors that the caller may use, as a list (`0-3,8`), if not all of the machine's.
     pub cpus: Option<String>,
     /// The devices that the caller's cgroup allows, as the kernel lists them, if the container gets
@@ -82,7 +82,7 @@ pub struct Bundle {
     /// Its file mode creation mask.
     pub umask: u32,
     /// Its resource limits and priority, which those of the OCI runtime are not.
-    pub limits: Limits,
+    pub limits: CallerLimits,
     /// The program and its arguments.
     pub args: Vec<String>,
     /// Its environment.
@@ -90,7 +90,7 @@ pub struct Bundle {
     /// Where it starts.
     pub directory: String,
     /// The size of its terminal, if it gets one of its own.
-    pub terminal: Option<Size>,
+    pub terminal: Option<WindowSize>,
     /// Whether an init process runs it.
     pub init: bool,
     /// Which processes it sees.

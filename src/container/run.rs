@@ -60,7 +60,7 @@ pub fn run(
     // Held open: a namespace without processes would leave its number to the container's.
     let _held = std::fs::File::open("/proc/self/ns/mnt").context(|| "cannot open /proc".into())?;
     let host = supervisor::mount_namespace(std::process::id());
-    mount::private_namespace()?;
+    mount::unshare_namespace()?;
     let trusted = trusted::check(config)?;
     runtime.check_start_hooks(config)?;
     let ours = this_program(config, program)?;
@@ -71,7 +71,7 @@ pub fn run(
     let rootfs = rootfs::assemble(&place, config, bundle, image)?;
     // A mount of `/` in the container shall not show what root keeps here. Not before: the kernel
     // binds the layers itself.
-    mount::hide_from_binds(&place)?;
+    mount::make_unbindable(&place)?;
     if bundle.init {
         let init = match &trusted.init {
             Some(init) => init,
@@ -100,14 +100,14 @@ fn arrange_hooks(
     ours: &OwnedFd,
     rootfs: &rootfs::Rootfs,
 ) -> Result<Vec<StagedHook>> {
-    let own = FileId::of(ours)?;
-    let id = |hook: &Option<OwnedFd>| hook.as_ref().map(FileId::of).transpose();
+    let own = FileId::from_fd(ours)?;
+    let id = |hook: &Option<OwnedFd>| hook.as_ref().map(FileId::from_fd).transpose();
     let hooks = trusted.hooks.iter().map(id).collect::<Result<Vec<_>>>()?;
     let confinement = Confinement {
         program,
         rootfs: &config.bundle_dir.join(&config.rootfs_folder),
-        root: FileId::of(&rootfs.root)?,
-        dev: FileId::of(&rootfs.dev)?,
+        root: FileId::from_fd(&rootfs.root)?,
+        dev: FileId::from_fd(&rootfs.dev)?,
         limits: &bundle.limits,
     };
     let is_ours = |at| hooks.get(at) == Some(&Some(own));
@@ -133,7 +133,7 @@ fn open_directory(path: &Path) -> Result<OwnedFd> {
 fn open_sources(root: &OwnedFd, bundle: &Bundle) -> Result<Vec<OwnedFd>> {
     let open = |mount: &Mount| {
         // Not through magic links, which would lead to descriptors of ours.
-        resolve::beneath(root, &mount.request.source, OFlags::PATH, Mode::empty())
+        resolve::open_in_root(root, &mount.request.source, OFlags::PATH, Mode::empty())
     };
     let as_user = |mount: &Mount| ids::as_user(&bundle.user, || open(mount));
     bundle

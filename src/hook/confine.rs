@@ -20,7 +20,7 @@ use crate::container::plan::hooks::VERIFIED;
 use crate::error::{Context, Error, Result};
 use crate::sys::fs::mount;
 use crate::sys::fs::resolve::FileId;
-use crate::sys::process::limits::Limits;
+use crate::sys::process::limits::CallerLimits;
 
 /// One part of the hook's work, by stage and place among the other hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub struct Expected<'a> {
     /// The identity of its `/dev`.
     pub dev: FileId,
     /// The limits of the caller.
-    pub limits: Limits,
+    pub limits: CallerLimits,
 }
 
 /// Does `step` for the container of `state`.
@@ -110,9 +110,9 @@ fn expect_device(dev: &OwnedFd, (name, major, minor): (&str, u32, u32)) -> Resul
 /// Compares the mounts at `/`, `/dev`, `/proc` and `/sys` with what they must be.
 fn verify(expected: &Expected<'_>) -> Result<()> {
     let root = directory(expected.rootfs)?;
-    expect(FileId::of(&root)? == expected.root, "/")?;
+    expect(FileId::from_fd(&root)? == expected.root, "/")?;
     let dev = below(&root, "dev")?;
-    expect(FileId::of(&dev)? == expected.dev, "/dev")?;
+    expect(FileId::from_fd(&dev)? == expected.dev, "/dev")?;
     DEVICES.iter().try_for_each(|device| expect_device(&dev, *device))?;
     for (name, magic) in [("proc", PROC), ("sys", SYSFS)] {
         let mounted = below(&root, name)?;
@@ -135,7 +135,7 @@ fn limit_parent(expected: &Expected<'_>) -> Result<()> {
     let file = rustix::fs::openat(&proc, format!("{parent}/statm"), flags, Mode::empty());
     let text = super::read_text(std::fs::File::from(file.context(cannot)?), MAX_STATM)?;
     let used = memory(&text).ok_or("its /proc tells no memory").context(cannot)?;
-    expected.limits.give_to(parent, used)
+    expected.limits.apply_to(parent, used)
 }
 
 /// Most that `/proc/PID/statm` has, in bytes.

@@ -92,7 +92,7 @@ impl Inside {
     }
 
     fn source(&self, path: &Path) -> Result<OwnedFd> {
-        resolve::beneath(&self.host.root, path, OFlags::PATH, Mode::empty())
+        resolve::open_in_root(&self.host.root, path, OFlags::PATH, Mode::empty())
     }
 
     /// Judges the very file that is about to be mounted on, wherever it was found: the user may
@@ -250,7 +250,7 @@ impl Inside {
     pub fn show(&self, source: &Path, path: &Path, restrictions: Restrictions) -> Result<()> {
         let cannot = || format!("cannot mount the host's {}", source.display());
         let kind =
-            kind_of(resolve::beneath(&self.host.root, source, OFlags::PATH, Mode::empty())?)?;
+            kind_of(resolve::open_in_root(&self.host.root, source, OFlags::PATH, Mode::empty())?)?;
         let kind = match kind {
             FileType::Directory => FileType::Directory,
             _ => FileType::RegularFile,
@@ -270,7 +270,7 @@ impl Inside {
     fn is_same(&self, one: &str, other: &str) -> Result<bool> {
         let find = |path: &str| self.container.find(Path::new(path), OFlags::PATH);
         let (Some(one), Some(other)) = (find(one)?, find(other)?) else { return Ok(false) };
-        Ok(FileId::of(&one)? == FileId::of(&other)?)
+        Ok(FileId::from_fd(&one)? == FileId::from_fd(&other)?)
     }
 
     /// Insists that no link of the image leads `path` to where the runtime works as root.
@@ -334,7 +334,7 @@ impl Inside {
         if self.own.contains(&mount::id_of(parent)?) {
             work()
         } else {
-            ids::as_other(&self.user, work)
+            ids::as_other_user(&self.user, work)
         }
     }
 
@@ -401,7 +401,7 @@ fn write_beside(
 
 /// Mounts `source` on `target`, unless it is there already: twice the same would only pile up mounts.
 fn mount_once(source: &OwnedFd, target: &OwnedFd, restrictions: Restrictions) -> Result<()> {
-    if FileId::of(source)? == FileId::of(target)? {
+    if FileId::from_fd(source)? == FileId::from_fd(target)? {
         return Ok(());
     }
     mount::bind(source, target, restrictions)
@@ -412,7 +412,7 @@ fn own_dev(host: &OwnedFd, root: &OwnedFd) -> Result<Option<u64>> {
     /// `TMPFS_MAGIC` of `linux/magic.h`
     const TMPFS: u64 = 0x0102_1994;
     let open = |root: &OwnedFd| {
-        resolve::find_beneath(root, Path::new("dev"), OFlags::PATH | OFlags::NOFOLLOW)
+        resolve::find_in_root(root, Path::new("dev"), OFlags::PATH | OFlags::NOFOLLOW)
     };
     let cannot = || "cannot look at /dev".to_owned();
     let (Some(ours), Some(theirs)) = (open(host)?, open(root)?) else { return Ok(None) };

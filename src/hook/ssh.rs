@@ -63,7 +63,7 @@ pub fn prepare(container: &Container) -> Result<()> {
     }
     let openssh = openssh()?;
     let home = home::of(user)?;
-    let keys = ids::as_other(user, || Keys::of(&home).read())?;
+    let keys = ids::as_other_user(user, || Keys::of(&home).read())?;
     let port = port::of_user(&keys.host)?;
     check_sshd(&openssh)?;
     let inside = Inside::enter(container)?;
@@ -109,7 +109,7 @@ fn show(inside: &Inside, openssh: &Path, user: &User) -> Result<OwnedFd> {
     let cannot = || format!("cannot prepare {HOME}/etc/{KEYS}");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let etc = inside.container.find(&Path::new(HOME).join("etc"), flags)?;
-    let site = resolve::find_beneath(&inside.host.root, &openssh.join("etc"), flags)?;
+    let site = resolve::find_in_root(&inside.host.root, &openssh.join("etc"), flags)?;
     let (Some(etc), Some(site)) = (etc, site) else {
         return Err(format!("{} has no etc", openssh.display())).context(cannot);
     };
@@ -158,7 +158,7 @@ impl Place<'_> {
         use std::io::Write;
         let cannot = || format!("cannot write {HOME}/etc/{KEYS}/{name}");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        ids::as_other(self.user, || {
+        ids::as_other_user(self.user, || {
             let mode = Mode::from_raw_mode(mode);
             let file = rustix::fs::openat(&self.directory, name, flags, mode).context(cannot)?;
             std::fs::File::from(file).write_all(text.as_bytes()).context(cannot)

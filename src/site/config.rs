@@ -148,7 +148,7 @@ impl Config {
                     lines.push(fault.excerpt());
                 }
             }
-            Error::of_lines(&lines)
+            Error::from_lines(&lines)
         });
         let notes =
             reading.notes.iter().map(|(level, note)| (*level, note.describe(file, readable)));

@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
-use crate::sys::fs::resolve::{self, Walk};
+use crate::sys::fs::resolve::{self, Resolver};
 
 /// More than any OpenSSH tree holds; keeps a mistake (`"OCIBundleDir": "/"`) from lasting minutes.
 const MAX_ENTRIES: usize = 4096;
@@ -126,7 +126,7 @@ impl Verifier {
                 Errno::ACCESS
             })
         };
-        let walk = Walk::new(self.root.as_fd());
+        let walk = Resolver::new(self.root.as_fd());
         let opened = walk.and_then(|walk| walk.visiting(&mut visit).open(path, flags));
         match distrust {
             None => Ok(opened),

@@ -45,7 +45,7 @@ fn has_capabilities() -> bool {
 ///
 /// # Errors
 /// When the kernel refuses a step, or a privilege is left afterwards.
-pub fn become_for_good(user: &User) -> Result<()> {
+pub fn drop_privileges(user: &User) -> Result<()> {
     let (uid, gid) = (user.uid, user.gid);
     // The supplementary groups of a set-user-id program are its caller's already.
     set_thread_res_gid(gid, gid, gid).context(|| cannot_become(user))?;
@@ -62,7 +62,7 @@ pub fn become_for_good(user: &User) -> Result<()> {
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn give_up_group() -> Result<()> {
+pub fn drop_effective_group() -> Result<()> {
     let gid = rustix::process::getgid();
     set_thread_res_gid(gid, gid, gid).context(|| "cannot give up root's group".into())
 }
@@ -145,7 +145,7 @@ pub(super) fn unsignalled<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::
 ///
 /// # Errors
 /// Those of `work`, or when the kernel refuses the change.
-pub fn as_other<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn as_other_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
     use rustix::process::{getegid, getgroups};
     if !is_effective_root() || user.uid.is_root() {
         return work();

@@ -2,8 +2,8 @@
 //! kind of its own: see [`contained`](crate::sys::process::runtime_child).
 
 pub mod daemon;
+mod descendants;
 pub mod limits;
-mod offspring;
 pub mod output;
 pub mod pidfd;
 pub mod runtime_child;
@@ -188,20 +188,20 @@ pub fn send_to_group(leader: u32, number: i32) {
 
 /// The exit status that tells of a program ended by `signal`, as shells have it.
 #[must_use]
-pub fn status_of(signal: i32) -> u8 {
+pub fn signal_exit_code(signal: i32) -> u8 {
     u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128))
 }
 
 /// What has become of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
+pub enum WaitStatus {
     /// It ended with this status.
     Exited(u8),
     /// This signal ended it.
     Killed(i32),
 }
 
-impl Change {
+impl WaitStatus {
     /// From a status of waitpid(2).
     pub(in crate::sys) fn of_status(status: i32) -> Self {
         match libc::WIFSIGNALED(status) {
@@ -212,10 +212,10 @@ impl Change {
 }
 
 /// Ends this process as another ended.
-pub(in crate::sys) fn end_as(change: Change) -> ! {
+pub(in crate::sys) fn exit_like(change: WaitStatus) -> ! {
     let status = match change {
-        Change::Exited(status) => status,
-        Change::Killed(signal) => {
+        WaitStatus::Exited(status) => status,
+        WaitStatus::Killed(signal) => {
             // SAFETY: changes what this process does on signals, as it ends; it leaves no core.
             unsafe {
                 libc::prctl(libc::PR_SET_DUMPABLE, 0);
@@ -225,7 +225,7 @@ pub(in crate::sys) fn end_as(change: Change) -> ! {
                 libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
                 libc::raise(signal);
             }
-            status_of(signal)
+            signal_exit_code(signal)
         }
     };
     // SAFETY: ends this process at once; nothing of a parent's is flushed twice.
@@ -234,13 +234,13 @@ pub(in crate::sys) fn end_as(change: Change) -> ! {
 
 /// The next child that ended, without waiting for one: its number and what became of it.
 #[must_use]
-pub fn next_change() -> Option<(u32, Change)> {
+pub fn reap() -> Option<(u32, WaitStatus)> {
     use rustix::process::{WaitOptions, wait};
     let (pid, status) = wait(WaitOptions::NOHANG).ok().flatten()?;
     let pid = u32::try_from(Pid::as_raw(Some(pid))).ok()?;
     let change = match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Change::Exited(code as u8),
-        (_, Some(signal)) => Change::Killed(signal),
+        (Some(code), _) => WaitStatus::Exited(code as u8),
+        (_, Some(signal)) => WaitStatus::Killed(signal),
         _ => return None,
     };
     Some((pid, change))
@@ -252,7 +252,7 @@ pub fn next_change() -> Option<(u32, Change)> {
 /// # Errors
 /// When it cannot be executed; the exit status is 127 when it is not there, else 126.
 pub fn spawn_in_own_group(program: &OsStr, args: &[OsString], signals: &Signals) -> Result<u32> {
-    let mask = signals.mask_before();
+    let mask = signals.previous_mask();
     let mut command = Command::new(program);
     command.args(args);
     // SAFETY: the closure runs in the forked child of a program with one thread.

@@ -8,16 +8,16 @@ use rustix::termios::{OptionalActions, Termios, Winsize};
 
 /// How much fits on a terminal; zeroes where nobody knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Size {
+pub struct WindowSize {
     /// Lines.
     pub rows: u16,
     /// Letters in a line.
     pub columns: u16,
 }
 
-impl Size {
+impl WindowSize {
     /// Makes it that of a container's terminal: runc does so itself when it is told to, crun does not.
-    pub fn give_to(self, terminal: impl AsFd) {
+    pub fn set_on(self, terminal: impl AsFd) {
         let (rows, columns) = (self.rows, self.columns);
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // One that has hung up does not miss it.
@@ -39,7 +39,7 @@ impl Terminal {
     ///
     /// # Errors
     /// When stdin is no terminal, or that of others for ever.
-    pub fn of_stdin() -> Result<Self> {
+    pub fn from_stdin() -> Result<Self> {
         let cannot = || "cannot give the container a terminal".to_owned();
         let device = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 0).context(cannot)?;
         let in_background = || {
@@ -57,7 +57,7 @@ impl Terminal {
         let modes = rustix::termios::tcgetattr(&device).context(cannot)?;
         let this = Self { device, modes };
         // The caller may have SIGTTOU ignored.
-        if this.is_of_others() { Err(in_background()) } else { Ok(this) }
+        if this.is_in_background() { Err(in_background()) } else { Ok(this) }
     }
 
     /// The same terminal, as it behaves now.
@@ -78,14 +78,17 @@ impl Terminal {
 
     /// Its size.
     #[must_use]
-    pub fn size(&self) -> Size {
+    pub fn size(&self) -> WindowSize {
         let size = rustix::termios::tcgetwinsize(&self.device);
-        size.map_or(Size::default(), |size| Size { rows: size.ws_row, columns: size.ws_col })
+        size.map_or(WindowSize::default(), |size| WindowSize {
+            rows: size.ws_row,
+            columns: size.ws_col,
+        })
     }
 
     /// Whether it belongs to another process group at the moment: then we are in the background.
     #[must_use]
-    pub fn is_of_others(&self) -> bool {
+    pub fn is_in_background(&self) -> bool {
         rustix::termios::tcgetpgrp(&self.device).is_ok_and(|own| own != rustix::process::getpgrp())
     }
 }

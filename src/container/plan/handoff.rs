@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::log::Level;
-use crate::sys::process::limits::Limits;
+use crate::sys::process::limits::CallerLimits;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 
@@ -26,14 +26,14 @@ pub fn first_stream(pmi: bool) -> RawFd {
 /// The options of `launch`: how the last step is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handoff {
-    /// The descriptor for [`announce`](crate::sys::process::start_notify::announce).
+    /// The descriptor for [`notify`](crate::sys::process::start_notify::notify).
     pub socket: RawFd,
     /// The first of the caller's streams; none with a terminal of the container's own.
     pub streams: Option<RawFd>,
     /// The directory that the program starts in, absolute.
     pub directory: OsString,
-    /// Limits of the caller, which the program gets back.
-    pub limits: Option<Limits>,
+    /// CallerLimits of the caller, which the program gets back.
+    pub limits: Option<CallerLimits>,
     /// True if the SSH daemon that `ssh_hook` prepared is started before the program.
     pub sshd: bool,
     /// The lowest level of messages that are shown.

@@ -8,7 +8,7 @@
 
 use crate::site::config::Hook;
 use crate::sys::fs::resolve::FileId;
-use crate::sys::process::limits::Limits;
+use crate::sys::process::limits::CallerLimits;
 use miniserde::json::{Object, Value};
 use std::path::{Path, PathBuf};
 
@@ -36,8 +36,8 @@ pub struct Confinement<'a> {
     pub root: FileId,
     /// Root of the file system on `/dev`.
     pub dev: FileId,
-    /// Limits of the caller, which the container's first process gets from the last hook.
-    pub limits: &'a Limits,
+    /// CallerLimits of the caller, which the container's first process gets from the last hook.
+    pub limits: &'a CallerLimits,
 }
 
 /// The file in the bundle that `confine_hook` makes when it has verified the container.
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use miniserde::json;
 
-    fn limits() -> Limits {
+    fn limits() -> CallerLimits {
         ",".repeat(37).parse().unwrap()
     }
 

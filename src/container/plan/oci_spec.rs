@@ -5,7 +5,7 @@ use super::hooks::{self, StagedHook};
 use super::namespaces::PidNamespace;
 use super::{Bundle, LAUNCH};
 use crate::log;
-use crate::sys::terminal::Size;
+use crate::sys::terminal::WindowSize;
 use miniserde::Serialize;
 use miniserde::json::{self, Value};
 use miniserde::ser::Fragment;
@@ -210,7 +210,7 @@ fn devices(list: &str) -> Vec<Device> {
 
 fn process(bundle: &Bundle) -> Process<'_> {
     let user = &bundle.user;
-    let Size { rows, columns } = bundle.terminal.unwrap_or_default();
+    let WindowSize { rows, columns } = bundle.terminal.unwrap_or_default();
     let launch = std::iter::once(LAUNCH.to_owned()).chain(bundle.handoff().to_words());
     Process {
         terminal: bundle.terminal.is_some(),

@@ -128,7 +128,7 @@ fn tidy(mut sign: PipeReader, folders: &[PathBuf], terminal: Option<&Terminal>) 
 }
 
 fn find(child: u32) -> Option<Process> {
-    Pid::from_raw(i32::try_from(child).ok()?).map(Process::find)
+    Pid::from_raw(i32::try_from(child).ok()?).map(Process::from_pid)
 }
 
 /// Removes old cgroups of containers; the kernel refuses those that hold a process.

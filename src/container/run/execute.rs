@@ -17,7 +17,7 @@ use crate::sys::process::runtime_child::{self, Program};
 use crate::sys::process::signals::Signals;
 use crate::sys::process::start_notify::{Listener, Started};
 use crate::sys::process::supervisor;
-use crate::sys::process::supervisor::Places;
+use crate::sys::process::supervisor::ContainerMarks;
 use crate::sys::random;
 use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, OwnedFd};
@@ -40,9 +40,9 @@ pub fn run(
 ) -> Result<u8> {
     rustix::fs::mkdirat(place, "state", Mode::from_raw_mode(0o700))
         .context(|| "cannot create the runtime's state directory".into())?;
-    let terminal = bundle.terminal.map(|_| Terminal::of_stdin()).transpose()?;
-    let signals = Signals::take_over(&[])?;
-    let places = Places { host, root: device_of_root(bundle, place)? };
+    let terminal = bundle.terminal.map(|_| Terminal::from_stdin()).transpose()?;
+    let signals = Signals::block(&[])?;
+    let places = ContainerMarks { host, root: device_of_root(bundle, place)? };
     let id = format!("{}{}", cgroups::PREFIX, random_letters()?);
     let cgroup = if runtime.makes_cgroups() { cgroups::prepare(&id)? } else { None };
     let needs_janitor = runtime.makes_cgroups() || bundle.terminal.is_some();
@@ -69,7 +69,7 @@ pub fn run(
     let janitor = needs_janitor.then(|| Janitor::start(&id, terminal.as_ref())).transpose()?;
     let child = match bundle.pid {
         PidNamespace::Private => runtime_child::spawn_in_namespace(program, places),
-        PidNamespace::Host => supervisor::spawn_guarded(program, places),
+        PidNamespace::Host => supervisor::spawn_supervised(program, places),
     };
     if let Some(janitor) = &janitor {
         janitor.expect(child.as_ref().ok().map(|child| child.child));

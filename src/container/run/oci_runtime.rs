@@ -125,7 +125,7 @@ pub fn ask(path: &Path) -> Result<String> {
 }
 
 fn cache_name(program: &OwnedFd) -> Result<String> {
-    Ok(format!("runtime-{}", FileId::of(program)?))
+    Ok(format!("runtime-{}", FileId::from_fd(program)?))
 }
 
 /// Size and times of a program: whoever changes it changes these.

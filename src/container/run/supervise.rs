@@ -5,10 +5,10 @@ use super::cgroups::{self, Janitor};
 use super::execute::FAILED;
 use crate::error::{Error, Result};
 use crate::log;
-use crate::sys::process::runtime_child::Contained;
-use crate::sys::process::signals::{Arrived, Signals};
+use crate::sys::process::runtime_child::RuntimeChild;
+use crate::sys::process::signals::{ReceivedSignal, Signals};
 use crate::sys::process::start_notify::{Listener, Started};
-use crate::sys::process::{self, Change};
+use crate::sys::process::{self, WaitStatus};
 use crate::sys::terminal::Terminal;
 use rustix::process::Uid;
 use std::time::Duration;
@@ -34,7 +34,7 @@ const NOTICE: Duration = Duration::from_millis(20);
 /// A container, and what its watch needs to know of it.
 pub struct Watch<'a> {
     /// The OCI runtime.
-    runtime: &'a Contained,
+    runtime: &'a RuntimeChild,
     /// The caller's terminal, if the container has one of its own.
     terminal: Option<&'a Terminal>,
     /// What puts the terminal right should this process be killed.
@@ -58,13 +58,13 @@ pub struct Watch<'a> {
     /// What is wrong with a program that has started.
     refused: Option<Error>,
     /// The end of the program, which the runtime is not told.
-    untold: Option<Change>,
+    untold: Option<WaitStatus>,
 }
 
 impl<'a> Watch<'a> {
     /// Nothing has been heard of the program yet.
     pub fn new(
-        runtime: &'a Contained,
+        runtime: &'a RuntimeChild,
         terminal: Option<&'a Terminal>,
         janitor: Option<&'a Janitor>,
         listener: &'a Listener,
@@ -95,13 +95,13 @@ impl<'a> Watch<'a> {
             self.hear();
             let Some(arrived) = arrived else {
                 match self.is_held_up() {
-                    true => return self.end(Change::Killed(libc::SIGKILL)),
+                    true => return self.end(WaitStatus::Killed(libc::SIGKILL)),
                     false => continue,
                 }
             };
             match arrived.number {
                 libc::SIGCHLD => {
-                    while let Some((pid, change)) = process::next_change() {
+                    while let Some((pid, change)) = process::reap() {
                         if pid == self.runtime.child {
                             return self.end(change);
                         }
@@ -118,7 +118,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn end(self, change: Change) -> Result<End> {
+    fn end(self, change: WaitStatus) -> Result<End> {
         let (has_started, given_up) = (self.started.is_some(), self.given_up);
         let end = End { change: self.untold.unwrap_or(change), given_up, has_started };
         self.refused.map_or(Ok(end), Err)
@@ -135,7 +135,7 @@ impl<'a> Watch<'a> {
         if self.started.is_some() {
             return;
         }
-        self.started = self.listener.hear(self.user, |pid| self.runtime.holds(pid));
+        self.started = self.listener.receive(self.user, |pid| self.runtime.contains(pid));
         let Some(started) = &self.started else { return };
         // Nothing is known of the cgroups of one that has ended.
         let confined = cgroups::verify(started.program.pid());
@@ -150,20 +150,20 @@ impl<'a> Watch<'a> {
     }
 
     /// The next signal, or none when there may be something else to do.
-    fn next(&mut self, signals: &Signals) -> Result<Option<Arrived>> {
+    fn next(&mut self, signals: &Signals) -> Result<Option<ReceivedSignal>> {
         match &self.started {
             _ if self.killed => signals.next(Some(GLANCE)),
             None => signals.next_unless(self.listener, None),
             Some(Started { program, .. }) if !program.has_ended() => {
                 // Among the host's processes, only its own end can be held up.
-                let patience = (!self.runtime.is_guarded()).then_some(LOOK);
+                let patience = (!self.runtime.is_supervised()).then_some(LOOK);
                 match program.handle() {
                     Some(handle) => signals.next_unless(handle, patience),
                     None => signals.next(Some(GLANCE)),
                 }
             }
             Some(_) => {
-                self.runtime.kill_rest();
+                self.runtime.kill_remaining();
                 // Each look is one at all processes of the node, and a hook at the end may take long.
                 self.moment = (self.moment * 2).min(GLANCE);
                 signals.next(Some(self.moment))
@@ -175,13 +175,13 @@ impl<'a> Watch<'a> {
     /// wait for it. If it is the program's end of which the runtime is not told, kills the runtime.
     fn is_held_up(&mut self) -> bool {
         if self.killed {
-            return !self.runtime.is_guarded() && self.runtime.untold_end().is_some();
+            return !self.runtime.is_supervised() && self.runtime.unreported_status().is_some();
         }
         let program = self.started.as_ref().map(|started| &started.program);
         let end = program.and_then(|program| {
             // crun waits for all that the program left behind.
-            let told = || program.told_end().filter(|_| self.runtime.is_held());
-            program.untold_end().or_else(told)
+            let told = || program.reported_status().filter(|_| self.runtime.is_held());
+            program.unreported_status().or_else(told)
         });
         // Not at the first look: most tracers wait for what they trace.
         if end.is_some() && self.moment >= GLANCE {
@@ -193,26 +193,28 @@ impl<'a> Watch<'a> {
         false
     }
 
-    fn pass_on(&mut self, arrived: Arrived) {
+    fn pass_on(&mut self, arrived: ReceivedSignal) {
         match arrived {
-            Arrived { number: libc::SIGTSTP, from_kernel } => {
+            ReceivedSignal { number: libc::SIGTSTP, from_kernel } => {
                 // A terminal asks the whole group.
-                if !from_kernel || self.runtime.is_guarded() {
+                if !from_kernel || self.runtime.is_supervised() {
                     self.runtime.send(libc::SIGTSTP);
                 }
                 self.suspend(if from_kernel { libc::SIGTSTP } else { libc::SIGSTOP });
             }
-            Arrived { number: libc::SIGCONT, .. } if self.is_in_background() => {
+            ReceivedSignal { number: libc::SIGCONT, .. } if self.is_in_background() => {
                 self.suspend(libc::SIGSTOP);
             }
-            Arrived { number: libc::SIGWINCH, .. } if self.terminal.is_some() => self.resize(),
+            ReceivedSignal { number: libc::SIGWINCH, .. } if self.terminal.is_some() => {
+                self.resize()
+            }
             // runc keeps these two to itself.
-            Arrived { number: number @ (libc::SIGWINCH | libc::SIGURG), .. } => {
+            ReceivedSignal { number: number @ (libc::SIGWINCH | libc::SIGURG), .. } => {
                 self.started.iter().for_each(|started| started.program.send(number));
             }
-            Arrived { number, from_kernel: true }
-                if FROM_TERMINAL.contains(&number) && !self.runtime.is_guarded() => {}
-            Arrived { number, .. } => self.runtime.send(number),
+            ReceivedSignal { number, from_kernel: true }
+                if FROM_TERMINAL.contains(&number) && !self.runtime.is_supervised() => {}
+            ReceivedSignal { number, .. } => self.runtime.send(number),
         }
     }
 
@@ -229,7 +231,7 @@ impl<'a> Watch<'a> {
         self.janitor.inspect(|janitor| janitor.leave_terminal(true));
         stop(signal);
         while self.is_in_background() {
-            if Signals::has_come(&TO_END) {
+            if Signals::is_pending(&TO_END) {
                 self.held = true;
                 return;
             }
@@ -250,7 +252,7 @@ impl<'a> Watch<'a> {
     /// Whether the container has a terminal that is somebody else's now: what is typed there is not
     /// for it.
     fn is_in_background(&self) -> bool {
-        self.terminal.is_some_and(Terminal::is_of_others)
+        self.terminal.is_some_and(Terminal::is_in_background)
     }
 
     /// Stops runtime and container, after a moment for what they do of a signal that has just come.
@@ -274,7 +276,7 @@ impl<'a> Watch<'a> {
 /// Stops this process by `signal` until someone continues it, who may have done so already: a stop
 /// would undo that.
 fn stop(signal: i32) {
-    if !Signals::has_come(&[libc::SIGCONT]) {
+    if !Signals::is_pending(&[libc::SIGCONT]) {
         process::stop(signal);
     }
     Signals::forget(libc::SIGCONT);
@@ -283,7 +285,7 @@ fn stop(signal: i32) {
 /// How a run ended.
 #[derive(Debug)]
 pub struct End {
-    change: Change,
+    change: WaitStatus,
     /// The signal for which it was given up: then it ended by our own hand.
     given_up: Option<i32>,
     /// Whether the applet `launch` announced the program.
@@ -295,7 +297,7 @@ impl End {
     /// the program's.
     pub fn failure(&self) -> Option<Error> {
         match self.change {
-            Change::Exited(status) if !self.has_started && ![0, FAILED].contains(&status) => {
+            WaitStatus::Exited(status) if !self.has_started && ![0, FAILED].contains(&status) => {
                 let about = "the OCI runtime failed before the program started";
                 Some(
                     Error::caused_by(about, format!("exit status {status}")).with_exit_code(FAILED),
@@ -307,13 +309,13 @@ impl End {
 
     /// Whether the runtime was killed, be it by us.
     pub fn is_violent(&self) -> bool {
-        matches!(self.change, Change::Killed(_))
+        matches!(self.change, WaitStatus::Killed(_))
     }
 
     /// The exit status of a runtime that ended by itself before the program was announced.
     pub fn status_before_start(&self) -> Option<u8> {
         match self.change {
-            Change::Exited(status) if !self.has_started => Some(status),
+            WaitStatus::Exited(status) if !self.has_started => Some(status),
             _ => None,
         }
     }
@@ -321,12 +323,12 @@ impl End {
     /// The exit status of the run. The user is told of a runtime that someone else killed.
     pub fn exit_status(&self) -> u8 {
         match (self.change, self.given_up) {
-            (Change::Exited(status), _) => status,
-            (Change::Killed(_), Some(signal)) => process::status_of(signal),
-            (Change::Killed(signal), None) => {
+            (WaitStatus::Exited(status), _) => status,
+            (WaitStatus::Killed(_), Some(signal)) => process::signal_exit_code(signal),
+            (WaitStatus::Killed(signal), None) => {
                 let message = format!("the OCI runtime was ended by signal {signal}");
                 log::write(log::Level::Error, "runtime", &message);
-                process::status_of(signal)
+                process::signal_exit_code(signal)
             }
         }
     }

@@ -31,7 +31,7 @@ pub struct Restrictions {
 ///
 /// # Errors
 /// When the kernel refuses, as it does without root.
-pub fn private_namespace() -> Result<()> {
+pub fn unshare_namespace() -> Result<()> {
     // SAFETY: of all that `unshare` can take apart, only CLONE_FILES would break Rust's idea of
     // descriptors; this is not it.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
@@ -88,7 +88,7 @@ pub fn filesystem(
 ///
 /// # Errors
 /// With the kernel's reason.
-pub fn hide_from_binds(mount: impl AsFd) -> Result<()> {
+pub fn make_unbindable(mount: impl AsFd) -> Result<()> {
     mount_change(proc_path(mount.as_fd()), MountPropagationFlags::UNBINDABLE)
         .context(|| "cannot hide a mount from binds".into())
 }

@@ -1,8 +1,8 @@
 //! Opening files where others may have put links.
 //!
-//! [`beneath`] opens a path inside a root directory, as if that were `/`: no link, no `..` and no
+//! [`open_in_root`] opens a path inside a root directory, as if that were `/`: no link, no `..` and no
 //! race leads out of it. The kernel does so by openat2(2) since 5.6; for older ones, and where a
-//! seccomp filter knows the call not, [`Walk`] does the same from component to component, and
+//! seccomp filter knows the call not, [`Resolver`] does the same from component to component, and
 //! can show each step to a visitor.
 
 use std::ffi::OsString;
@@ -28,15 +28,15 @@ const MAX_TRIES: u32 = 16;
 ///
 /// # Errors
 /// When it cannot be opened; the text names `path`.
-pub fn beneath(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+pub fn open_in_root(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
     open(root.as_fd(), path, flags, mode).context(|| cannot_open(path))
 }
 
-/// As [`beneath`], for what may not be there.
+/// As [`open_in_root`], for what may not be there.
 ///
 /// # Errors
 /// When it is there, but cannot be opened.
-pub fn find_beneath(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
+pub fn find_in_root(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
     match open(root.as_fd(), path, flags, Mode::empty()) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::NOENT) => Ok(None),
@@ -54,7 +54,7 @@ pub fn regular_file(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open("/", flags, Mode::empty()).context(what)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = beneath(&root, path, flags, Mode::empty())?;
+    let file = open_in_root(&root, path, flags, Mode::empty())?;
     match kind(&status(&file).context(what)?) {
         FileType::RegularFile => Ok(file),
         _ => Err("it is no regular file").context(what),
@@ -99,7 +99,7 @@ fn open_by_walk(
     flags: OFlags,
     mode: Mode,
 ) -> rustix::io::Result<OwnedFd> {
-    Walk::new(root)?.with_mode(mode).open(path, flags)
+    Resolver::new(root)?.with_mode(mode).open(path, flags)
 }
 
 /// A step of a walk: the status of what was opened, and the path that led there, from the root on.
@@ -107,7 +107,7 @@ pub type Visitor<'a> = dyn FnMut(&Path, &Stat) -> rustix::io::Result<()> + 'a;
 
 /// A path being followed from component to component. `..` goes back to the directory that was
 /// opened before, so that no rename in between can lead the walk out of its root.
-pub struct Walk<'a> {
+pub struct Resolver<'a> {
     /// The root and each directory down to where we are.
     opened: Vec<OwnedFd>,
     /// The name of each of them but the root.
@@ -119,7 +119,7 @@ pub struct Walk<'a> {
     visit: Option<&'a mut Visitor<'a>>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> Resolver<'a> {
     /// A walk from `root`, which it never leaves.
     ///
     /// # Errors
@@ -265,9 +265,9 @@ impl<'a> Walk<'a> {
     }
 }
 
-impl std::fmt::Debug for Walk<'_> {
+impl std::fmt::Debug for Resolver<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Walk at {}", self.names.display())
+        write!(f, "Resolver at {}", self.names.display())
     }
 }
 
@@ -292,7 +292,7 @@ impl FileId {
     ///
     /// # Errors
     /// When the file system does not tell it.
-    pub fn of(file: impl AsFd) -> Result<Self> {
+    pub fn from_fd(file: impl AsFd) -> Result<Self> {
         let status = status(file).context(|| "cannot stat a file".into())?;
         Ok(Self { device: status.st_dev, inode: status.st_ino })
     }

@@ -1,8 +1,8 @@
 //! Resource limits, priority, scheduling policy, timer slack, processors and ignored signals of the
 //! caller. What runs as root (the engine, the OCI runtime, hooks) does not have them: it would fail
 //! half-way, dump core, or wait for ever. The first process of the container gets back those that
-//! confine it as long as root still has it, by [`Limits::give_to`] in the last hook; the rest, by
-//! [`Limits::give_back`] in `launch`. See getrlimit(2), sched(7), ioprio_set(2), prctl(2).
+//! confine it as long as root still has it, by [`CallerLimits::apply_to`] in the last hook; the rest, by
+//! [`CallerLimits::restore`] in `launch`. See getrlimit(2), sched(7), ioprio_set(2), prctl(2).
 
 use crate::error::{Context, Error, Result};
 use crate::sys::process::signals;
@@ -39,7 +39,7 @@ const CLASS_SHIFT: u32 = 13;
 
 /// What the caller had.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct CallerLimits {
     /// Soft and hard limit of each resource.
     resources: [(u64, u64); COUNT],
     /// Scheduling policy, nice value, and input and output priority: those that were changed here.
@@ -54,7 +54,7 @@ pub struct Limits {
     processors: Vec<u64>,
 }
 
-impl Limits {
+impl CallerLimits {
     /// Takes the limits and the priority of the caller away from this process, as far as it may: hard
     /// limits can be raised with CAP_SYS_RESOURCE alone. None of them can be changed to the harm of
     /// the caller: what cannot be undone without privileges stays.
@@ -121,7 +121,7 @@ impl Limits {
     ///
     /// # Errors
     /// When this process would be left with more than the caller had.
-    pub fn give_back(&self) -> Result<()> {
+    pub fn restore(&self) -> Result<()> {
         let cannot = || "cannot restore the limits of the caller".to_owned();
         self.give_priority(0).context(cannot)?;
         self.slack.map_or(Ok(()), set_slack).context(cannot)?;
@@ -139,7 +139,7 @@ impl Limits {
     }
 }
 
-impl Limits {
+impl CallerLimits {
     /// Gives the process `pid`, the first of the container, what confines it, while it is still root's:
     /// its user could trace what it becomes, and keep it from giving this back itself. `used` tells
     /// how many bytes of address space and of data it has.
@@ -147,7 +147,7 @@ impl Limits {
     /// # Errors
     /// When the kernel refuses, or when the process needs more memory than the limits of the caller
     /// leave it.
-    pub fn give_to(&self, pid: i32, used: (u64, u64)) -> Result<()> {
+    pub fn apply_to(&self, pid: i32, used: (u64, u64)) -> Result<()> {
         let cannot = || "cannot give the container the limits of its caller".to_owned();
         self.give_priority(pid).context(cannot)?;
         for (number, (_, hard)) in (0..).zip(self.resources) {
@@ -316,7 +316,7 @@ fn set_io_priority(pid: i32, priority: i64) -> bool {
     unsafe { libc::syscall(libc::SYS_ioprio_set, 1, pid, priority) == 0 }
 }
 
-impl std::fmt::Display for Limits {
+impl std::fmt::Display for CallerLimits {
     /// Pairs of limits, five numbers, and processors in words of 64; a limit that is none, and what was
     /// not changed, is empty.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -338,7 +338,7 @@ impl std::fmt::Display for Limits {
     }
 }
 
-impl FromStr for Limits {
+impl FromStr for CallerLimits {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -372,8 +372,8 @@ mod tests {
         resources[4] = (0, NONE);
         let (policy, nice, io, slack, ignored) = (None, None, None, None, None);
         let processors = vec![];
-        let none = Limits { resources, policy, nice, io, slack, ignored, processors };
-        let all = Limits {
+        let none = CallerLimits { resources, policy, nice, io, slack, ignored, processors };
+        let all = CallerLimits {
             policy: Some(5),
             nice: Some(19),
             io: Some(3 << 13),
@@ -383,13 +383,13 @@ mod tests {
             ..none.clone()
         };
         for limits in [none, all] {
-            assert_eq!(limits.to_string().parse::<Limits>().unwrap(), limits, "{limits}");
+            assert_eq!(limits.to_string().parse::<CallerLimits>().unwrap(), limits, "{limits}");
         }
         let text = ",".repeat(37);
-        assert!(text.parse::<Limits>().is_ok());
+        assert!(text.parse::<CallerLimits>().is_ok());
         for wrong in ["", "1,2,", &text[1..], &(text.clone() + "x,"), &text.replacen(',', "x,", 1)]
         {
-            assert!(wrong.parse::<Limits>().is_err(), "{wrong}");
+            assert!(wrong.parse::<CallerLimits>().is_err(), "{wrong}");
         }
     }
 }

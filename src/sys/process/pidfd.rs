@@ -1,7 +1,7 @@
 //! Processes that signals are sent to: by a pidfd (pidfd_open(2), Linux 5.3), which stands for the
 //! process itself, whoever gets its number next.
 
-use crate::sys::process::{Change, is_readable, wait_for};
+use crate::sys::process::{WaitStatus, is_readable, wait_for};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, getpid};
 
@@ -19,14 +19,14 @@ impl Process {
     /// The process that has the number `pid` now: one that cannot end unseen, such as a child that
     /// was not waited for, or one whose identity is proved afterwards.
     #[must_use]
-    pub fn find(pid: Pid) -> Self {
+    pub fn from_pid(pid: Pid) -> Self {
         Self::open(pid).0
     }
 
     /// The child of `parent` that has the number `pid`; if another process has that number by now, a
     /// process that has ended. `parent` must not have been waited for.
     #[must_use]
-    pub fn find_child(pid: Pid, parent: i32) -> Self {
+    pub fn child_of(pid: Pid, parent: i32) -> Self {
         let (found, stat) = Self::open(pid);
         // Looked at after the handle was made: either the answer is of the same process, or that has
         // ended.
@@ -44,7 +44,7 @@ impl Process {
 
     /// The process behind a pidfd that the kernel handed out.
     #[must_use]
-    pub fn from_handle(pid: Pid, handle: OwnedFd) -> Self {
+    pub fn from_pidfd(pid: Pid, handle: OwnedFd) -> Self {
         let pid = number(pid);
         Self { pid, started: Stat::of(pid).map(|stat| stat.started), handle: Some(handle) }
     }
@@ -97,19 +97,19 @@ impl Process {
     /// How it ended, if its parent is not told because of a tracer that does not wait: that of a zombie,
     /// or of one in its PID namespace, which the first process there waits for as it ends.
     #[must_use]
-    pub fn untold_end(&self) -> Option<Change> {
+    pub fn unreported_status(&self) -> Option<WaitStatus> {
         let stat = self.stat()?;
         let is_held = match stat.is_zombie() {
             true => is_traced(&std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?),
             false => waits_at_its_end(self.pid),
         };
-        stat.status.filter(|_| is_held).map(Change::of_status)
+        stat.status.filter(|_| is_held).map(WaitStatus::of_status)
     }
 
     /// How it ended, after its parent has waited for it. See PIDFD_GET_INFO in the kernel's `pidfd.h`;
     /// Linux 6.15.
     #[must_use]
-    pub fn told_end(&self) -> Option<Change> {
+    pub fn reported_status(&self) -> Option<WaitStatus> {
         // Of 64 bytes: what is asked for or known, eight numbers that are not looked at, and the status.
         let mut info = [PIDFD_INFO_EXIT, 0, 0, 0, 0, 0, 0, 0];
         let handle = self.handle.as_ref()?.as_raw_fd();
@@ -119,7 +119,7 @@ impl Process {
         // The last one of sixteen numbers of 32 bits.
         let [.., a, b, c, d] = last.to_ne_bytes();
         let is_known = answer == 0 && known & PIDFD_INFO_EXIT != 0;
-        is_known.then(|| Change::of_status(i32::from_ne_bytes([a, b, c, d])))
+        is_known.then(|| WaitStatus::of_status(i32::from_ne_bytes([a, b, c, d])))
     }
 
     /// Sends signal `number`. A process that has just ended is not an error.
@@ -257,10 +257,10 @@ mod tests {
 
     #[test]
     fn a_number_alone_is_not_a_process() {
-        let own = Process::find(getpid());
-        assert!(own.is(&Process::find(getpid())) && !own.has_ended());
+        let own = Process::from_pid(getpid());
+        assert!(own.is(&Process::from_pid(getpid())) && !own.has_ended());
         // Not a child of itself.
-        let nobody = Process::find_child(getpid(), own_number());
+        let nobody = Process::child_of(getpid(), own_number());
         assert!(nobody.has_ended() && !nobody.is(&own) && nobody.handle().is_none());
     }
 }

@@ -1,17 +1,17 @@
 //! The OCI runtime as a child that cannot outlive us, nor can anything that it started.
 //!
 //! Either it is the first process of a PID namespace ([`spawn_in_namespace`]), and the kernel ends
-//! what is in there; or it lives among the processes of the host and a guardian of root's does it
-//! ([`guardian`](crate::sys::process::supervisor)).
+//! what is in there; or it lives among the processes of the host and a supervisor of root's does it
+//! ([`supervisor`](crate::sys::process::supervisor)).
 
 use crate::error::{Context, Result};
 use crate::sys::ids;
-use crate::sys::process::offspring;
+use crate::sys::process::descendants;
 use crate::sys::process::pidfd::Process;
 use crate::sys::process::seccomp;
 use crate::sys::process::signals::Signals;
-use crate::sys::process::supervisor::Places;
-use crate::sys::process::{self, Change};
+use crate::sys::process::supervisor::ContainerMarks;
+use crate::sys::process::{self, WaitStatus};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::mount::{MountFlags, mount};
 use rustix::process::{Pid, Signal};
@@ -55,89 +55,91 @@ impl std::fmt::Debug for Program<'_> {
 
 /// A child that ends when we do.
 #[derive(Debug)]
-pub struct Contained {
-    /// The child whose end is the end of everything: what [`process::next_change`] tells of.
+pub struct RuntimeChild {
+    /// The child whose end is the end of everything: what [`process::reap`] tells of.
     pub child: u32,
     /// The program itself.
     pub(in crate::sys) program: Process,
-    pub(in crate::sys) hold: Hold,
-    pub(in crate::sys) places: Places,
+    pub(in crate::sys) containment: Containment,
+    pub(in crate::sys) marks: ContainerMarks,
 }
 
 /// What keeps together all that the program starts.
 #[derive(Debug)]
-pub(in crate::sys) enum Hold {
+pub(in crate::sys) enum Containment {
     /// A PID namespace whose first process the program is. It has ended already where there is none.
     Namespace {
         /// Closed by the kernel when this process ends, and not before.
         _alive: PipeWriter,
         inside: Option<std::fs::File>,
     },
-    /// All is offspring of the guardian, our child.
-    Guardian(Process),
+    /// All is descendants of the supervisor, our child.
+    Supervisor(Process),
 }
 
-impl Contained {
+impl RuntimeChild {
     /// Sends signal `number` to the program.
     pub fn send(&self, number: i32) {
         self.program.send(number);
     }
 
     /// How the program ended, if a tracer of another process keeps that from us:
-    /// [`Process::untold_end`].
+    /// [`Process::unreported_status`].
     #[must_use]
-    pub fn untold_end(&self) -> Option<Change> {
-        self.program.untold_end()
+    pub fn unreported_status(&self) -> Option<WaitStatus> {
+        self.program.unreported_status()
     }
 
     /// Whether the program may be waiting for no more than zombies whose tracers do not wait for them.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        match &self.hold {
-            Hold::Guardian(guardian) => offspring::are_held(guardian, &self.program),
-            Hold::Namespace { .. } => false,
+        match &self.containment {
+            Containment::Supervisor(supervisor) => descendants::are_held(supervisor, &self.program),
+            Containment::Namespace { .. } => false,
         }
     }
 
-    /// Whether it lives among the host's processes, below a guardian: in a process group of its own,
+    /// Whether it lives among the host's processes, below a supervisor: in a process group of its own,
     /// where no terminal finds it, and without a kernel that ends what a container leaves behind.
     #[must_use]
-    pub fn is_guarded(&self) -> bool {
-        matches!(self.hold, Hold::Guardian(_))
+    pub fn is_supervised(&self) -> bool {
+        matches!(self.containment, Containment::Supervisor(_))
     }
 
     /// Whether the process that has the number `pid` now is of the container, or of the runtime.
     #[must_use]
-    pub fn holds(&self, pid: i32) -> bool {
-        self.places.are_seen_by(pid)
+    pub fn contains(&self, pid: i32) -> bool {
+        self.marks.are_mounted_for(pid)
     }
 
     /// Kills what the first process of a container left behind, before the program has ended: some
     /// OCI runtimes wait for that. What runs in our own mount namespace, as hooks do, is spared.
-    pub fn kill_rest(&self) {
-        let Hold::Guardian(guardian) = &self.hold else { return };
-        let is_inside = |process| self.places.are_inside(process);
-        offspring::signal_offspring(guardian, Some(&self.program), libc::SIGKILL, is_inside);
+    pub fn kill_remaining(&self) {
+        let Containment::Supervisor(supervisor) = &self.containment else { return };
+        let is_inside = |process| self.marks.show_inside(process);
+        descendants::signal_descendants(supervisor, Some(&self.program), libc::SIGKILL, is_inside);
     }
 
     /// Sends signal `number` to all that the program started, directly or not, but not to itself.
     /// Unlike others, SIGSTOP then stops the first process of a container too.
     pub fn signal_all(&self, number: i32) {
-        match &self.hold {
-            Hold::Namespace { inside: Some(inside), .. } => process::signal_all_in(inside, number),
-            Hold::Namespace { inside: None, .. } => {}
-            Hold::Guardian(guardian) => {
-                offspring::signal_offspring(guardian, Some(&self.program), number, |_| true);
+        match &self.containment {
+            Containment::Namespace { inside: Some(inside), .. } => {
+                process::signal_all_in(inside, number)
+            }
+            Containment::Namespace { inside: None, .. } => {}
+            Containment::Supervisor(supervisor) => {
+                descendants::signal_descendants(supervisor, Some(&self.program), number, |_| true);
             }
         }
     }
 
-    /// Ends everything, after the child itself was killed by someone: the guardian's work, where
-    /// there is no guardian any more. `other` is a child of ours that has no part in it.
+    /// Ends everything, after the child itself was killed by someone: the supervisor's work, where
+    /// there is no supervisor any more. `other` is a child of ours that has no part in it.
     pub fn end_all_but(&self, other: Option<u32>) {
-        if self.is_guarded() {
+        if self.is_supervised() {
             let other = other.and_then(|other| i32::try_from(other).ok());
-            offspring::end_proven(|child| Some(child) != other && self.holds(child));
+            descendants::kill_proven(|child| Some(child) != other && self.contains(child));
         }
     }
 }
@@ -147,7 +149,7 @@ impl Contained {
 ///
 /// # Errors
 /// When the kernel refuses a step; then nothing runs.
-pub fn spawn_in_namespace(program: Program<'_>, places: Places) -> Result<Contained> {
+pub fn spawn_in_namespace(program: Program<'_>, marks: ContainerMarks) -> Result<RuntimeChild> {
     // SAFETY: CLONE_NEWPID changes only in which namespace children are born.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
         .context(|| "cannot make a PID namespace".into())?;
@@ -166,11 +168,11 @@ pub fn spawn_in_namespace(program: Program<'_>, places: Places) -> Result<Contai
         // If our parent died before that, the other end of the pipe is closed already.
         if process::is_readable(&alive)? { Err(orphaned()) } else { Ok(()) }
     })?;
-    let program = Process::find(Pid::from_child(&child));
+    let program = Process::from_pid(Pid::from_child(&child));
     // It may have ended already.
     let inside = std::fs::File::open(format!("/proc/{}/ns/pid", child.id())).ok();
-    let hold = Hold::Namespace { _alive: ours, inside };
-    Ok(Contained { child: child.id(), program, hold, places })
+    let containment = Containment::Namespace { _alive: ours, inside };
+    Ok(RuntimeChild { child: child.id(), program, containment, marks })
 }
 
 /// Starts `program` as root, after the child has done `first` and what they all do.
@@ -180,7 +182,7 @@ pub(in crate::sys) fn spawn(
 ) -> Result<Child> {
     let Program { path, args, env, directory, signals, stderr, takes_stdio, .. } = program;
     let directory = directory.as_raw_fd();
-    let mask = signals.mask_before();
+    let mask = signals.previous_mask();
     let mut command = Command::new(path);
     command.args(args).env_clear().envs(env.iter().copied());
     if let Some(file) = stderr {
@@ -189,7 +191,7 @@ pub(in crate::sys) fn spawn(
     if !program.takes_stdin {
         command.stdin(std::process::Stdio::null());
     }
-    // SAFETY: only the lifetime changes, of what `command` alone holds: it ends here.
+    // SAFETY: only the lifetime changes, of what `command` alone contains: it ends here.
     let prepare = unsafe { std::mem::transmute::<Prepare<'_>, Prepare<'static>>(program.prepare) };
     // SAFETY: the closure runs in the forked child of a program with one thread, so allocation and
     // every other call are sound there; `directory` is open all the time.
@@ -203,7 +205,7 @@ pub(in crate::sys) fn spawn(
             first()?;
             prepare(rustix::process::getpid()).map_err(io::Error::other)?;
             // For all, in case that another one does it too; kernels that cannot are rare and old.
-            seccomp::keep_owner_of_stdio().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })
+            seccomp::deny_stdio_fchown().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })
         });
     }
     command.spawn().context(|| format!("cannot execute {}", path.to_string_lossy()))

@@ -24,7 +24,7 @@ const STDERR: RawFd = 2;
 ///
 /// # Errors
 /// When the kernel has no such filters (before Linux 3.5), or this process is not root.
-pub fn keep_owner_of_stdio() -> std::io::Result<()> {
+pub fn deny_stdio_fchown() -> std::io::Result<()> {
     let load = |at| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
     let jump = |test, value, yes, no| step(libc::BPF_JMP | test | libc::BPF_K, value, yes, no);
     let answer = |action| step(libc::BPF_RET | libc::BPF_K, action, 0, 0);

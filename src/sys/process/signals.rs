@@ -1,5 +1,5 @@
 //! Signals, taken one by one by a loop instead of by handlers that run at any moment.
-//! Start at [`Signals::take_over`]. See sigwaitinfo(2), signal(7).
+//! Start at [`Signals::block`]. See sigwaitinfo(2), signal(7).
 
 use crate::error::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -16,7 +16,7 @@ pub struct Signals {
 
 /// A signal that came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrived {
+pub struct ReceivedSignal {
     /// Its number.
     pub number: i32,
     /// Whether the kernel itself sent it, as a terminal does on Ctrl-C to every process of its
@@ -44,7 +44,7 @@ impl Signals {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn take_over(except: &[i32]) -> Result<Self> {
+    pub fn block(except: &[i32]) -> Result<Self> {
         let mut set = empty_set();
         let mut before = empty_set();
         // SAFETY: the sets are initialised, and the calls write to nothing else.
@@ -68,7 +68,7 @@ impl Signals {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn next(&self, patience: Option<Duration>) -> Result<Option<Arrived>> {
+    pub fn next(&self, patience: Option<Duration>) -> Result<Option<ReceivedSignal>> {
         loop {
             // SAFETY: all-zero is a valid `siginfo_t`, which the kernel fills.
             let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -88,7 +88,7 @@ impl Signals {
             };
             if number > 0 {
                 let from_kernel = info.si_code == libc::SI_KERNEL;
-                return Ok(Some(Arrived { number, from_kernel }));
+                return Ok(Some(ReceivedSignal { number, from_kernel }));
             }
             let error = std::io::Error::last_os_error();
             match error.raw_os_error() {
@@ -108,7 +108,7 @@ impl Signals {
         &self,
         file: impl AsFd,
         patience: Option<Duration>,
-    ) -> Result<Option<Arrived>> {
+    ) -> Result<Option<ReceivedSignal>> {
         let cannot = || "cannot wait for signals".to_owned();
         // SAFETY: the kernel reads one set.
         let alarm = unsafe { libc::signalfd(-1, &raw const self.set, libc::SFD_CLOEXEC) };
@@ -127,7 +127,7 @@ impl Signals {
 
     /// Whether one of `numbers`, which are blocked, has come and was not taken yet.
     #[must_use]
-    pub fn has_come(numbers: &[i32]) -> bool {
+    pub fn is_pending(numbers: &[i32]) -> bool {
         let mut waiting = empty_set();
         // SAFETY: the kernel writes one set, and one is read.
         unsafe {
@@ -149,7 +149,7 @@ impl Signals {
 
     /// The mask that was there before, for a child.
     #[must_use]
-    pub fn mask_before(&self) -> Mask {
+    pub fn previous_mask(&self) -> Mask {
         Mask(self.before)
     }
 }

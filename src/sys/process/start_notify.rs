@@ -5,7 +5,7 @@
 use crate::error::{Context, Result};
 use crate::sys::descriptors;
 use crate::sys::process::pidfd::Process;
-use crate::sys::terminal::Size;
+use crate::sys::terminal::WindowSize;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::net::{
@@ -36,9 +36,9 @@ pub struct Started {
 
 impl Started {
     /// Gives the container's terminal a size.
-    pub fn resize(&self, size: Size) {
+    pub fn resize(&self, size: WindowSize) {
         if let Some(terminal) = &self.terminal {
-            size.give_to(terminal);
+            size.set_on(terminal);
         }
     }
 }
@@ -65,14 +65,14 @@ impl Listener {
     /// What was told by a process of `user`, without waiting for it. `is_ours` looks whether a number
     /// is that of a process of the container.
     #[must_use]
-    pub fn hear(&self, user: Uid, is_ours: impl Fn(i32) -> bool) -> Option<Started> {
-        let message = receive(&self.socket)?;
+    pub fn receive(&self, user: Uid, is_ours: impl Fn(i32) -> bool) -> Option<Started> {
+        let message = next_message(&self.socket)?;
         let pid = message.sender.filter(|(_, uid)| *uid == user.as_raw()).map(|(pid, _)| pid)?;
         let program = match message.pidfd {
-            Some(pidfd) => Process::from_handle(pid, pidfd),
+            Some(pidfd) => Process::from_pidfd(pid, pidfd),
             // The sender may have ended since then, and its number be another's: what is of the
             // container and lives after that look is what the handle stands for.
-            None => Process::find(pid),
+            None => Process::from_pid(pid),
         };
         let is_ours = is_ours(pid.as_raw_nonzero().get());
         let program = if is_ours && !program.has_ended() { program } else { program.gone() };
@@ -104,7 +104,7 @@ fn ask_for_pidfd(socket: &OwnedFd) {
 }
 
 /// The next message, if there is one.
-fn receive(socket: &OwnedFd) -> Option<Message> {
+fn next_message(socket: &OwnedFd) -> Option<Message> {
     let mut byte = 0u8;
     // Of numbers, for their alignment: more than three small messages take.
     let mut space = [0usize; 32];
@@ -163,7 +163,7 @@ impl AsFd for Listener {
 ///
 /// # Errors
 /// When `number` is no such descriptor.
-pub fn announce(number: RawFd, terminal: bool) -> Result<()> {
+pub fn notify(number: RawFd, terminal: bool) -> Result<()> {
     let cannot = || "cannot tell the engine of the start".to_owned();
     let socket = descriptors::take(number).context(cannot)?;
     // SAFETY: descriptor 0 is open: std opens /dev/null where the caller closed it.

@@ -1,38 +1,38 @@
 //! Keeps together what an OCI runtime starts among the processes of the host, where no PID namespace
-//! does it. A guardian stands between engine and runtime: a process of root's, which no user can
+//! does it. A supervisor stands between engine and runtime: a process of root's, which no user can
 //! signal, and to which the kernel gives all that lose their parent below it. It ends the rest when
 //! the runtime has ended, and everything when the engine has. See PR_SET_CHILD_SUBREAPER and
-//! PR_SET_PDEATHSIG of prctl(2). Start at [`spawn_guarded`].
+//! PR_SET_PDEATHSIG of prctl(2). Start at [`spawn_supervised`].
 
 use crate::error::{Context, Error, Result};
 use crate::sys::ids;
-use crate::sys::process::offspring;
+use crate::sys::process::descendants;
 use crate::sys::process::pidfd::Process;
-use crate::sys::process::runtime_child::{Contained, Hold, Program, orphaned, spawn};
+use crate::sys::process::runtime_child::{Containment, Program, RuntimeChild, orphaned, spawn};
 use crate::sys::process::signals::Signals;
-use crate::sys::process::{self, Change};
+use crate::sys::process::{self, WaitStatus};
 use rustix::process::{Pid, Signal, getpid, getppid};
 use std::io::{PipeWriter, Read, Write};
 use std::path::PathBuf;
 
-/// What tells the guardian that the engine has ended, if it has.
+/// What tells the supervisor that the engine has ended, if it has.
 const ORPHANED: Signal = Signal::TERM;
 
-/// Has what loses its parent below this process come to it from now on, should the guardian itself be
-/// killed. Whether this kernel can do that, which a guardian needs too (Linux 3.4).
+/// Has what loses its parent below this process come to it from now on, should the supervisor itself be
+/// killed. Whether this kernel can do that, which a supervisor needs too (Linux 3.4).
 #[must_use]
-pub fn adopt_orphans() -> bool {
+pub fn become_subreaper() -> bool {
     rustix::process::set_child_subreaper(Some(getpid())).is_ok()
 }
 
-/// Starts `program` with all ids of root, below a guardian: when the program ends or is killed, or
-/// we are, everything ends that it started. `places` tell what is of the container.
+/// Starts `program` with all ids of root, below a supervisor: when the program ends or is killed, or
+/// we are, everything ends that it started. `marks` tell what is of the container.
 ///
 /// # Errors
 /// When the kernel refuses a step; then nothing runs.
-pub fn spawn_guarded(program: Program<'_>, places: Places) -> Result<Contained> {
-    let cannot = || "cannot start the container's guardian".to_owned();
-    if !adopt_orphans() {
+pub fn spawn_supervised(program: Program<'_>, marks: ContainerMarks) -> Result<RuntimeChild> {
+    let cannot = || "cannot start the container's supervisor".to_owned();
+    if !become_subreaper() {
         return Err(Error::caused_by(cannot(), "this kernel has no child subreapers")
             .with_hint("use --pid=private"));
     }
@@ -40,37 +40,42 @@ pub fn spawn_guarded(program: Program<'_>, places: Places) -> Result<Contained> 
     let engine = getpid();
     // SAFETY: this program has one thread, so the child may go on as it likes.
     let child = match unsafe { libc::fork() } {
-        0 => guard(engine, program, report),
+        0 => supervise(engine, program, report),
         child if child > 0 => Pid::from_raw(child),
         _ => None,
     };
     let child = child.ok_or_else(std::io::Error::last_os_error).context(cannot)?;
-    let guardian = Process::find(child);
+    let supervisor = Process::from_pid(child);
     drop(report);
     let mut text = String::new();
     answer.read_to_string(&mut text).context(cannot)?;
     match text.parse().ok().and_then(Pid::from_raw) {
         // The program may have ended, and its number be another's.
         Some(pid) => {
-            let program = Process::find_child(pid, guardian.pid());
-            let child = guardian.pid().unsigned_abs();
-            Ok(Contained { child, program, hold: Hold::Guardian(guardian), places })
+            let program = Process::child_of(pid, supervisor.pid());
+            let child = supervisor.pid().unsigned_abs();
+            Ok(RuntimeChild {
+                child,
+                program,
+                containment: Containment::Supervisor(supervisor),
+                marks,
+            })
         }
         None => {
-            process::wait_for(guardian.pid().unsigned_abs());
+            process::wait_for(supervisor.pid().unsigned_abs());
             Err(if text.is_empty() { Error::new(cannot()) } else { Error::new(text) })
         }
     }
 }
 
-/// The guardian's life. It ends as the program does.
-fn guard(engine: Pid, program: Program<'_>, mut report: PipeWriter) -> ! {
+/// The supervisor's life. It ends as the program does.
+fn supervise(engine: Pid, program: Program<'_>, mut report: PipeWriter) -> ! {
     let signals = program.signals;
-    let guardian = getpid();
+    let supervisor = getpid();
     let started = prepare(engine).and_then(|()| {
         spawn(program, move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if getppid() == Some(guardian) { Ok(()) } else { Err(orphaned()) }
+            if getppid() == Some(supervisor) { Ok(()) } else { Err(orphaned()) }
         })
     });
     let told = match &started {
@@ -85,14 +90,14 @@ fn guard(engine: Pid, program: Program<'_>, mut report: PipeWriter) -> ! {
             // A reader of the program's output shall not wait for this process.
             process::close_all_but(&[]);
             process::lift_limits();
-            watch(&Process::find(Pid::from_child(&child)), signals, engine)
+            watch(&Process::from_pid(Pid::from_child(&child)), signals, engine)
         }
-        Err(_) => Change::Exited(1),
+        Err(_) => WaitStatus::Exited(1),
     };
     // Some make processes faster than others are ended.
     rustix::process::setpriority_process(None, -20).ok();
-    offspring::end_children();
-    process::end_as(change)
+    descendants::kill_children();
+    process::exit_like(change)
 }
 
 fn prepare(engine: Pid) -> Result<()> {
@@ -112,11 +117,11 @@ fn prepare(engine: Pid) -> Result<()> {
 }
 
 /// Waits until the program has ended, or the engine.
-fn watch(program: &Process, signals: &Signals, engine: Pid) -> Change {
+fn watch(program: &Process, signals: &Signals, engine: Pid) -> WaitStatus {
     loop {
         match signals.next(None) {
             Ok(Some(arrived)) if arrived.number == libc::SIGCHLD => {
-                while let Some((pid, change)) = process::next_change() {
+                while let Some((pid, change)) = process::reap() {
                     if i32::try_from(pid) == Ok(program.pid()) {
                         return change;
                     }
@@ -128,14 +133,14 @@ fn watch(program: &Process, signals: &Signals, engine: Pid) -> Change {
                 program.send(arrived.number);
             }
             // Or nothing can be watched any more.
-            _ => return Change::Killed(libc::SIGKILL),
+            _ => return WaitStatus::Killed(libc::SIGKILL),
         }
     }
 }
 
 /// Marks by which processes of a container are known among those of the host.
 #[derive(Debug)]
-pub struct Places {
+pub struct ContainerMarks {
     /// The mount namespace that the engine left, by [`mount_namespace`]: nothing of the container is in
     /// there.
     pub host: Option<PathBuf>,
@@ -144,9 +149,9 @@ pub struct Places {
     pub root: String,
 }
 
-impl Places {
+impl ContainerMarks {
     /// Whether `process` is in a mount namespace of the container's, not in our own, as hooks are.
-    pub(in crate::sys) fn are_inside(&self, process: i32) -> bool {
+    pub(in crate::sys) fn show_inside(&self, process: i32) -> bool {
         let ours = mount_namespace(std::process::id());
         let theirs = of_threads(process, |thread| std::fs::read_link(thread.join("ns/mnt")).ok());
         ours.is_some()
@@ -156,7 +161,7 @@ impl Places {
     }
 
     /// Whether `process` sees the container's root file system: runtime, hooks, and the container.
-    pub(in crate::sys) fn are_seen_by(&self, process: i32) -> bool {
+    pub(in crate::sys) fn are_mounted_for(&self, process: i32) -> bool {
         let mounts = of_threads(process, |thread| std::fs::read(thread.join("mountinfo")).ok());
         mounts.is_some_and(|mounts| has_device(&String::from_utf8_lossy(&mounts), &self.root))
     }

@@ -6,12 +6,12 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 /// Where messages go: to the user, and to the runtime.
 #[derive(Debug)]
-pub struct Voice {
+pub struct UserStderr {
     /// The stderr that the runtime gave us, when we speak with another of its own.
     own: Option<OwnedFd>,
 }
 
-impl Voice {
+impl UserStderr {
     /// Makes the parent's stderr ours, where the kernel lets us have it (pidfd_getfd(2), since
     /// Linux 5.6); else ours stays. `engine` names the descriptor, `/proc/<parent>/fd/<number>`,
     /// where it is not the parent's own stderr.
@@ -20,7 +20,7 @@ impl Voice {
     /// would be done with root's rights. And it is the parent's and no other process's, whatever an
     /// annotation says.
     #[must_use]
-    pub fn of_parent(engine: Option<&str>) -> Self {
+    pub fn from_parent(engine: Option<&str>) -> Self {
         let number = rustix::process::getppid().and_then(|parent| number(engine?, parent));
         let own = switch(number.unwrap_or(2));
         // The engine's user need not hear it twice.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Kills all children of this process, and what comes to it from them, until none is left that runs.
 /// Zombies that stay are traced by somebody else, who may never wait for them.
-pub(in crate::sys) fn end_children() {
+pub(in crate::sys) fn kill_children() {
     end(|| {
         let children = children();
         // Who makes processes faster than they are ended is the youngest.
@@ -20,7 +20,7 @@ pub(in crate::sys) fn end_children() {
 
 /// Ends those children of this process that `is_ours` proves to be of the container, and all that
 /// came from them: children from before the start, and theirs, are the caller's own.
-pub(in crate::sys) fn end_proven(is_ours: impl Fn(i32) -> bool) {
+pub(in crate::sys) fn kill_proven(is_ours: impl Fn(i32) -> bool) {
     let mut known: Vec<Process> = Vec::new();
     end(|| {
         known.retain(|process| !process.has_ended());
@@ -29,8 +29,8 @@ pub(in crate::sys) fn end_proven(is_ours: impl Fn(i32) -> bool) {
         for root in &found {
             // Those that it makes meanwhile would come to us without a proof.
             root.send(libc::SIGSTOP);
-            signal_offspring(root, None, libc::SIGSTOP, |_| true);
-            known.append(&mut offspring(root));
+            signal_descendants(root, None, libc::SIGSTOP, |_| true);
+            known.append(&mut descendants(root));
         }
         known.iter().chain(&found).for_each(|process| process.send(libc::SIGKILL));
         found
@@ -80,7 +80,7 @@ const LONG: Duration = Duration::from_millis(100);
 /// for them.
 fn children() -> Vec<Process> {
     let own = own_number();
-    let find = |pid| Pid::from_raw(pid).map(|pid| Process::find_child(pid, own));
+    let find = |pid| Pid::from_raw(pid).map(|pid| Process::child_of(pid, own));
     match std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")) {
         Ok(text) => text.split_whitespace().flat_map(str::parse).filter_map(find).collect(),
         // Kernels before 3.5, or built without it.
@@ -93,7 +93,7 @@ fn children() -> Vec<Process> {
 
 /// Sends `signal` to those of whom `is_meant` among all that came from `root`, but not to `except`.
 /// `root` is a child of ours, or proved to be of the container.
-pub(in crate::sys) fn signal_offspring(
+pub(in crate::sys) fn signal_descendants(
     root: &Process,
     except: Option<&Process>,
     signal: i32,
@@ -103,7 +103,7 @@ pub(in crate::sys) fn signal_offspring(
     // Who was about to fork when a SIGSTOP came has had children since. Not for ever: an answer to
     // SIGCONT may be to fork.
     for _ in 0..LOOKS {
-        let mut found = offspring(root);
+        let mut found = descendants(root);
         found.retain(|process| {
             let is_done = reached.iter().chain(except).any(|one| one.is(process));
             !is_done && is_meant(process.pid())
@@ -119,16 +119,16 @@ pub(in crate::sys) fn signal_offspring(
 /// Whether nothing is left of what came from `root`, but for `except`, than zombies whose tracers do
 /// not wait for them.
 pub(in crate::sys) fn are_held(root: &Process, except: &Process) -> bool {
-    let rest = offspring(root);
+    let rest = descendants(root);
     let mut rest = rest.iter().filter(|process| !process.is(except)).peekable();
-    rest.peek().is_some() && rest.all(|process| process.untold_end().is_some())
+    rest.peek().is_some() && rest.all(|process| process.unreported_status().is_some())
 }
 
 /// How often those are looked for that a signal has not reached yet.
 const LOOKS: usize = 16;
 
 /// All that came from `process`, parents before children.
-fn offspring(process: &Process) -> Vec<Process> {
+fn descendants(process: &Process) -> Vec<Process> {
     let parents = parents();
     let mut found = children_of(process, &parents);
     let mut next = 0;
@@ -143,7 +143,7 @@ fn offspring(process: &Process) -> Vec<Process> {
 fn children_of(process: &Process, parents: &[(i32, i32)]) -> Vec<Process> {
     let theirs = parents.iter().filter(|(_, parent)| *parent == process.pid());
     let pids = theirs.filter_map(|(child, _)| Pid::from_raw(*child));
-    let children = pids.map(|pid| Process::find_child(pid, process.pid())).collect();
+    let children = pids.map(|pid| Process::child_of(pid, process.pid())).collect();
     // Its number may be another's by now, and so may they.
     if process.has_ended() { vec![] } else { children }
 }

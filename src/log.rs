@@ -99,23 +99,49 @@ pub fn printable(text: &str, allowed: &[char]) -> String {
     shown
 }
 
-/// A [`Level::Debug`] message.
-pub fn debug(subsystem: &str, text: impl FnOnce() -> String) {
-    if shows(Level::Debug) {
-        write(Level::Debug, subsystem, &text());
+/// Text of a message: a string, or a closure that builds it if the message is shown.
+pub trait Message {
+    /// Builds the text.
+    fn text(self) -> String;
+}
+
+impl Message for &str {
+    fn text(self) -> String {
+        self.to_owned()
     }
 }
 
-/// A [`Level::Info`] message.
-pub fn info(subsystem: &str, text: impl FnOnce() -> String) {
-    if shows(Level::Info) {
-        write(Level::Info, subsystem, &text());
+impl Message for &String {
+    fn text(self) -> String {
+        self.clone()
     }
 }
 
-/// A [`Level::Warn`] message.
-pub fn warn(subsystem: &str, text: &str) {
-    write(Level::Warn, subsystem, text);
+impl<F: FnOnce() -> String> Message for F {
+    fn text(self) -> String {
+        self()
+    }
+}
+
+fn message(level: Level, subsystem: &str, message: impl Message) {
+    if shows(level) {
+        write(level, subsystem, &message.text());
+    }
+}
+
+/// Writes a [`Level::Debug`] message.
+pub fn debug(subsystem: &str, text: impl Message) {
+    message(Level::Debug, subsystem, text);
+}
+
+/// Writes a [`Level::Info`] message.
+pub fn info(subsystem: &str, text: impl Message) {
+    message(Level::Info, subsystem, text);
+}
+
+/// Writes a [`Level::Warn`] message.
+pub fn warn(subsystem: &str, text: impl Message) {
+    message(Level::Warn, subsystem, text);
 }
 
 /// Prints a line on stdout; a reader that went away (`sarus images | head -1`) is no error.

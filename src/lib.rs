@@ -20,6 +20,7 @@
 
 pub mod error;
 pub mod log;
+pub mod sync;
 pub mod user;
 
 pub mod sys;

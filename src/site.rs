@@ -2,5 +2,6 @@
 
 pub mod config;
 pub mod json;
+pub mod passwd;
 pub mod reserved;
 pub mod trust;

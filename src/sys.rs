@@ -9,6 +9,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod fs;
 pub mod ids;
+pub mod proc;
 pub mod process;
 pub mod random;
 pub mod terminal;

@@ -15,6 +15,7 @@ use sarus::image::reference::Reference;
 use sarus::log;
 use sarus::site::config::{Config, Installation};
 use sarus::store::Repository;
+use sarus::sys::fs::read::read_proc;
 use sarus::sys::process::limits::CallerLimits;
 use sarus::sys::process::start_notify::Listener;
 use sarus::sys::process::supervisor;
@@ -22,7 +23,6 @@ use sarus::sys::terminal::Terminal;
 use sarus::sys::{descriptors, ids, process};
 use sarus::user::User;
 use std::ffi::OsString;
-use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
@@ -244,8 +244,8 @@ fn not_available(repository: &Repository, reference: &Reference) -> Error {
 fn proc_options() -> Result<Vec<String>> {
     let path = "/proc/self/mountinfo";
     // Whoever may mount may do it on any name.
-    let text = std::fs::read(path).context(|| format!("cannot read {path}"))?;
-    plan::namespaces::restrictions_of_proc(&String::from_utf8_lossy(&text))
+    let text = read_proc(path).context(|| format!("cannot read {path}"))?;
+    plan::namespaces::restrictions_of_proc(&text)
 }
 
 /// The processors that this process may use, if they are not all that there are.
@@ -254,15 +254,8 @@ fn limited_cpus() -> Option<String> {
     if run::are_unified() {
         return None;
     }
-    let status = read_at_once("/proc/self/status")?;
+    let status = read_proc("/proc/self/status").ok()?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
-    let online = read_at_once("/sys/devices/system/cpu/online").unwrap_or_default();
+    let online = read_proc("/sys/devices/system/cpu/online").unwrap_or_default();
     (list != online.trim()).then(|| list.to_owned())
-}
-
-/// A file of the kernel's, which has no size: without room for it, it is read piece by piece.
-fn read_at_once(path: &str) -> Option<String> {
-    let mut text = String::with_capacity(4096);
-    std::fs::File::open(path).ok()?.read_to_string(&mut text).ok()?;
-    Some(text)
 }

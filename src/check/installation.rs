@@ -11,6 +11,7 @@ use crate::registry::{Login, Registry, Settings};
 use crate::site::config::{Config, Installation};
 use crate::site::trust::{self, Checks};
 use crate::store::{self, Repository};
+use crate::sys::fs::space;
 use crate::sys::ids;
 use crate::user::User;
 use rustix::fs::{Access, Mode, Stat, StatVfsMountFlags};
@@ -199,10 +200,9 @@ fn place(report: &mut Report<'_>, subject: &'static str, path: &Path) {
         let text = format!("{} is not writable for this user", found.display());
         return report.error(subject, text, "make it so, or let sarus.json name another place");
     }
-    let Ok(system) = rustix::fs::statvfs(found) else {
+    let Ok(free) = space::free(found) else {
         return report.unknown(subject, &format!("what is free at {}", path.display()), "use df");
     };
-    let free = system.f_bavail.saturating_mul(system.f_frsize);
     let text = format!("{} has {} free", path.display(), store::size(free));
     match free < LITTLE_SPACE {
         true => report.warning(subject, text, "make room, or imports of large images will fail"),

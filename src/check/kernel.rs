@@ -4,8 +4,9 @@ use super::Report;
 use crate::container::run::OciRuntime;
 use crate::container::run::oci_runtime::Kind;
 use crate::site::config::{Config, RamFilesystem};
+use crate::sys::fs::read::read_text_at_most;
 use flate2::bufread::GzDecoder;
-use std::io::Read;
+use std::io::BufReader;
 use std::path::Path;
 
 /// More than the configuration of any kernel, or its list of modules.
@@ -101,11 +102,9 @@ fn missing_feature(report: &mut Report<'_>, name: &str) {
 
 fn compression(report: &mut Report<'_>, name: &str) {
     let Some((_, option)) = COMPRESSORS.iter().find(|(known, _)| *known == name) else { return };
-    let packed = std::fs::read("/proc/config.gz").ok().and_then(|bytes| {
-        let mut text = String::new();
-        GzDecoder::new(bytes.as_slice()).take(MAX_SIZE).read_to_string(&mut text).ok()?;
-        Some(text)
-    });
+    let packed = std::fs::File::open("/proc/config.gz")
+        .ok()
+        .and_then(|file| read_text_at_most(GzDecoder::new(BufReader::new(file)), MAX_SIZE).ok());
     let options = packed.or_else(|| read(&format!("/boot/config-{}", release())));
     match options.map(|text| text.lines().any(|line| line == *option)) {
         Some(true) => report.ok("kernel", format!("squashfs reads images in {name}")),
@@ -133,7 +132,5 @@ fn exists(path: &str) -> bool {
 }
 
 fn read(path: &str) -> Option<String> {
-    let mut text = String::new();
-    std::fs::File::open(path).ok()?.take(MAX_SIZE).read_to_string(&mut text).ok()?;
-    Some(text)
+    read_text_at_most(std::fs::File::open(path).ok()?, MAX_SIZE).ok()
 }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::image::metadata::Metadata;
 use crate::log;
 use crate::site::config::Config;
+use crate::site::passwd;
 use crate::sys::process::limits::CallerLimits;
 use crate::sys::terminal::WindowSize;
 use crate::user::User;
@@ -209,7 +210,7 @@ impl Bundle {
             rootfs: config.rootfs_folder.clone(),
             cpus: caller.cpus,
             devices: caller.devices,
-            tty_group: group_id(group_database, "tty"),
+            tty_group: passwd::group_id(group_database, "tty"),
             asked,
             pmi: caller.pmi,
             user: caller.user,
@@ -252,12 +253,4 @@ impl Bundle {
         ];
         engine.into_iter().chain(asked).collect()
     }
-}
-
-/// The number of a group in the text of a group database (group(5)).
-fn group_id(database: &str, name: &str) -> Option<u32> {
-    database.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
-    })
 }

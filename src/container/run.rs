@@ -24,7 +24,7 @@ use crate::site::reserved;
 use crate::site::trust;
 use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::fs::resolve;
-use crate::sys::fs::resolve::FileId;
+use crate::sys::fs::{FileId, TMPFS_MAGIC};
 use crate::sys::ids;
 use crate::sys::process::start_notify::Listener;
 use crate::sys::process::supervisor;
@@ -160,7 +160,7 @@ fn cannot_mount(mount: &Mount) -> String {
 fn prepare_place(config: &Config, below: &OwnedFd) -> Result<OwnedFd> {
     let path = &config.bundle_dir;
     let (kind, magic) = match config.ram_filesystem {
-        RamFilesystem::Tmpfs => ("tmpfs", 0x0102_1994),
+        RamFilesystem::Tmpfs => ("tmpfs", TMPFS_MAGIC),
         RamFilesystem::Ramfs => ("ramfs", 0x8584_58f6),
     };
     let restrictions = Restrictions { nodev: true, ..Restrictions::default() };

@@ -18,8 +18,9 @@ use super::files::directory;
 use super::state::State;
 use crate::container::plan::hooks::VERIFIED;
 use crate::error::{Context, Error, Result};
+use crate::sys::fs::FileId;
 use crate::sys::fs::mount;
-use crate::sys::fs::resolve::FileId;
+use crate::sys::fs::read::read_text_at_most;
 use crate::sys::process::limits::CallerLimits;
 
 /// One part of the hook's work, by stage and place among the other hooks.
@@ -133,7 +134,8 @@ fn limit_parent(expected: &Expected<'_>) -> Result<()> {
     let proc = below(&directory(expected.rootfs)?, "proc")?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&proc, format!("{parent}/statm"), flags, Mode::empty());
-    let text = super::read_text(std::fs::File::from(file.context(cannot)?), MAX_STATM)?;
+    let text =
+        read_text_at_most(std::fs::File::from(file.context(cannot)?), MAX_STATM).context(cannot)?;
     let used = memory(&text).ok_or("its /proc tells no memory").context(cannot)?;
     expected.limits.apply_to(parent, used)
 }

@@ -22,7 +22,7 @@ use crate::error::{Context, Error, Result};
 use crate::site::reserved;
 use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::fs::resolve;
-use crate::sys::fs::resolve::FileId;
+use crate::sys::fs::{FileId, TMPFS_MAGIC};
 use crate::sys::{ids, random};
 use crate::user::User;
 
@@ -409,8 +409,6 @@ fn mount_once(source: &OwnedFd, target: &OwnedFd, restrictions: Restrictions) ->
 
 /// The mount of the container's `/dev`, if it is a file system of its own in memory.
 fn own_dev(host: &OwnedFd, root: &OwnedFd) -> Result<Option<u64>> {
-    /// `TMPFS_MAGIC` of `linux/magic.h`
-    const TMPFS: u64 = 0x0102_1994;
     let open = |root: &OwnedFd| {
         resolve::find_in_root(root, Path::new("dev"), OFlags::PATH | OFlags::NOFOLLOW)
     };
@@ -419,6 +417,6 @@ fn own_dev(host: &OwnedFd, root: &OwnedFd) -> Result<Option<u64>> {
     let device = |file: &OwnedFd| resolve::status(file).map(|status| status.st_dev);
     let kind = rustix::fs::fstatfs(&theirs).context(cannot)?.f_type as u64;
     let is_own =
-        kind == TMPFS && device(&ours).context(cannot)? != device(&theirs).context(cannot)?;
+        kind == TMPFS_MAGIC && device(&ours).context(cannot)? != device(&theirs).context(cannot)?;
     if is_own { mount::id_of(&theirs).map(Some) } else { Ok(None) }
 }

@@ -25,8 +25,10 @@ use super::files::{Tree, directory, kind_of};
 use super::{Container, elf, home, setting};
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::site;
 use crate::sys::fs::mount::{self, Restrictions};
-use crate::sys::fs::resolve;
+use crate::sys::fs::read::read_at_most;
+use crate::sys::fs::{FileId, resolve};
 use crate::sys::ids;
 use crate::user::User;
 use keys::{Keys, Texts};
@@ -114,9 +116,7 @@ fn show(inside: &Inside, openssh: &Path, user: &User) -> Result<OwnedFd> {
         return Err(format!("{} has no etc", openssh.display())).context(cannot);
     };
     // Then nobody but the site can change what is in it.
-    let identity =
-        |file: &OwnedFd| resolve::status(file).map(|status| (status.st_dev, status.st_ino));
-    if identity(&etc).context(cannot)? != identity(&site).context(cannot)? {
+    if FileId::from_fd(&etc).context(cannot)? != FileId::from_fd(&site).context(cannot)? {
         return Err("it moved meanwhile").context(cannot);
     }
     let keys = || {
@@ -171,7 +171,7 @@ impl Place<'_> {
 fn provide_shell(inside: &Inside, place: &Place<'_>) -> Result<()> {
     let path = Path::new("/etc/passwd");
     let text = match inside.container.open_file(path)? {
-        Some(file) => super::read_bytes(std::fs::File::from(file), home::MAX_PASSWD)
+        Some(file) => read_at_most(std::fs::File::from(file), site::passwd::MAX_SIZE)
             .context(|| "cannot use the container's /etc/passwd".into())?,
         None => vec![],
     };

@@ -4,7 +4,6 @@
 //! itself, must belong to root and be writable for root alone; the content is then read from the
 //! descriptor that was judged, never by path again.
 
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,6 +12,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
+use crate::sys::fs::read::read_text_at_most;
 use crate::sys::fs::resolve::{self, Resolver};
 
 /// More than any OpenSSH tree holds; keeps a mistake (`"OCIBundleDir": "/"`) from lasting minutes.
@@ -198,15 +198,7 @@ impl Verifier {
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
             return Err("not a file").context(what);
         }
-        // Nothing else is read at once, piece by piece.
-        let size = usize::try_from(status.st_size).unwrap_or_default().min(1 << 20);
-        let mut bytes = Vec::with_capacity(size + 1);
-        let read = std::fs::File::from(file).take(max + 1).read_to_end(&mut bytes);
-        if read.context(what)? as u64 > max {
-            return Err(format!("larger than {max} bytes")).context(what);
-        }
-        let text = String::from_utf8(bytes);
-        text.map_err(|fault| fault.utf8_error().to_string()).context(what)
+        read_text_at_most(std::fs::File::from(file), max).context(what)
     }
 
     /// As the function of the same name.

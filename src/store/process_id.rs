@@ -4,6 +4,8 @@
 //! that many nodes share, nor after a reboot, nor in a container. Nodes may share a name too: only the
 //! boot id tells them apart. Earlier releases wrote no boot id.
 
+use crate::sys::fs::read::read_proc;
+use crate::sys::proc::stat::Stat;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -84,7 +86,7 @@ pub fn is_abandoned(path: &Path, owner: Option<&Owner>, patience: Duration) -> b
 }
 
 fn boot() -> Option<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = read_proc("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim_end().to_owned())
 }
 
@@ -95,14 +97,8 @@ fn namespace() -> u64 {
 
 /// When process `pid` started; `None` if there is none, or only its remains are left.
 fn start(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name, in parentheses, may hold blanks and parentheses itself.
-    let (_, fields) = status.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    let state = fields.next()?;
-    // proc(5) counts from 1: the state is field 3, the start time field 22.
-    let start = fields.nth(18)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(start)
+    let stat = Stat::read(i32::try_from(pid).ok()?)?;
+    (!stat.is_zombie()).then_some(stat.started)
 }
 
 #[cfg(test)]

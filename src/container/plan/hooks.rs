@@ -7,7 +7,7 @@
 //! root relies on.
 
 use crate::site::config::Hook;
-use crate::sys::fs::resolve::FileId;
+use crate::sys::fs::FileId;
 use crate::sys::process::limits::CallerLimits;
 use miniserde::json::{Object, Value};
 use std::path::{Path, PathBuf};

@@ -5,6 +5,7 @@
 //! their own, every rank would be somebody else under the same number.
 
 use crate::error::{Error, Result};
+use crate::sys::proc::mountinfo::MountInfo;
 use std::ffi::OsString;
 use std::str::FromStr;
 
@@ -61,11 +62,11 @@ impl PidNamespace {
 /// When the host has no `/proc` there.
 pub fn restrictions_of_proc(mountinfo: &str) -> Result<Vec<String>> {
     let options = mountinfo.lines().rev().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut fields = filesystem.split(' ');
-        let is_proc = mount.split(' ').nth(4) == Some("/proc") && fields.next() == Some("proc");
-        if is_proc { fields.nth(1) } else { None }
+        let mount = MountInfo::parse(line.as_bytes())?;
+        let is_proc = mount.mount_point == b"/proc" && mount.fs_type == b"proc";
+        is_proc.then_some(mount.super_options)
     });
+    let options = options.and_then(|options| std::str::from_utf8(options).ok());
     let options =
         options.ok_or_else(|| Error::new("cannot find how the host's /proc is mounted"))?;
     let hides =

@@ -10,6 +10,8 @@ use super::execute::FAILED;
 use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::sys::fs::mount::{self, Restrictions};
+use crate::sys::fs::read::read_proc;
+use crate::sys::proc::mountinfo::MountInfo;
 use crate::sys::process;
 use crate::sys::process::pidfd::Process;
 use crate::sys::terminal::Terminal;
@@ -169,7 +171,7 @@ const OWN: &str = "/proc/self/cgroup";
 
 /// A mount point may have any name. A kernel may be without cgroups.
 fn read(path: &str) -> String {
-    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+    read_proc(path).unwrap_or_default()
 }
 
 /// Where OCI runtimes look for cgroups.
@@ -260,20 +262,19 @@ fn outside<'a>(theirs: &str, ours: &'a str) -> Option<(&'a str, &'a str)> {
 pub fn allowed_devices() -> String {
     // Our own comes after the one above.
     let mut lists = folders("devices.list").into_iter().rev();
-    let list = lists.find_map(|path| std::fs::read_to_string(path).ok());
+    let list = lists.find_map(|path| read_proc(path).ok());
     list.unwrap_or_else(|| "a *:* rwm".to_owned())
 }
 
 /// A line of mountinfo, if it is of a cgroup hierarchy: mount point, root, and the options of a
 /// hierarchy of version 1, its controllers among them.
 fn hierarchy(line: &str) -> Option<(&str, &str, Option<&str>)> {
-    let (mount, filesystem) = line.split_once(" - ")?;
-    let mut fields = mount.split(' ').skip(3);
-    let (root, point) = (fields.next()?, fields.next()?);
-    let mut fields = filesystem.split(' ');
-    match fields.next()? {
-        "cgroup2" => Some((point, root, None)),
-        "cgroup" => Some((point, root, Some(fields.nth(1)?))),
+    let mount = MountInfo::parse(line.as_bytes())?;
+    let text = |field| std::str::from_utf8(field).ok();
+    let (point, root) = (text(mount.mount_point)?, text(mount.root)?);
+    match mount.fs_type {
+        b"cgroup2" => Some((point, root, None)),
+        b"cgroup" => Some((point, root, Some(text(mount.super_options)?))),
         _ => None,
     }
 }

@@ -8,9 +8,9 @@ use crate::container::plan::hooks::StagedHook;
 use crate::container::plan::{Bundle, HOOKS_OUTPUT};
 use crate::error::Error;
 use crate::log;
+use crate::sys::fs::read::read_at_most;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
-use std::io::Read;
 
 /// The runtime's own log, in the bundle.
 pub const LOG: &str = "runtime.log";
@@ -71,8 +71,7 @@ pub fn explain_start(
 fn read(place: &OwnedFd, name: &str) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(place, name, flags, Mode::empty()).ok()?;
-    let mut bytes = Vec::new();
-    std::fs::File::from(file).take(MAX_SIZE).read_to_end(&mut bytes).ok()?;
+    let bytes = read_at_most(std::fs::File::from(file), MAX_SIZE).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 

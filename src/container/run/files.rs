@@ -2,17 +2,16 @@
 //! needs from the host.
 
 use crate::container::plan::Bundle;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::site::config::Config;
+use crate::site::passwd;
+use crate::sys::fs::read::read_at_most;
 use crate::sys::ids;
 use crate::user::User;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-
-/// A user database of a large site has tens of thousands of lines of a hundred bytes.
-const MAX_SIZE: u64 = 64 << 20;
 
 /// Creates the file `name` in `directory`; it must not be there yet, not as a link either.
 pub fn create(
@@ -73,11 +72,5 @@ fn read_as_we_are(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).context(cannot),
     };
-    let size = file.metadata().context(cannot)?.len().min(MAX_SIZE);
-    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
-    file.take(MAX_SIZE + 1).read_to_end(&mut content).context(cannot)?;
-    if content.len() as u64 > MAX_SIZE {
-        return Err(Error::caused_by(cannot(), "it is too large"));
-    }
-    Ok(Some(content))
+    read_at_most(file, passwd::MAX_SIZE).context(cannot).map(Some)
 }

@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::site::config::Config;
 use crate::site::trust;
-use crate::sys::fs::resolve::{self, FileId};
+use crate::sys::fs::{FileId, resolve};
 use crate::sys::ids;
 use crate::sys::process::output;
 use rustix::fd::OwnedFd;

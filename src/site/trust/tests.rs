@@ -116,10 +116,7 @@ fn content_is_bounded_and_text() {
     fs::write(site.root.join("opt/big"), "x".repeat(101)).unwrap();
     fs::write(site.root.join("opt/binary"), b"ab\xff").unwrap();
     assert_eq!(site.read("/opt/big"), "! cannot read /opt/big: larger than 100 bytes; -");
-    assert_eq!(
-        site.read("/opt/binary"),
-        "! cannot read /opt/binary: invalid utf-8 sequence of 1 bytes from index 2; -"
-    );
+    assert_eq!(site.read("/opt/binary"), "! cannot read /opt/binary: invalid UTF-8 at byte 2; -");
     rustix::fs::mkfifoat(&site.verifier.root, "opt/pipe", Mode::from_raw_mode(0o600)).unwrap();
     assert_eq!(site.read("/opt/pipe"), "! cannot read /opt/pipe: not a file; -");
 }

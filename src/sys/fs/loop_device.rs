@@ -5,9 +5,12 @@
 
 use crate::error::{Context, Result};
 use crate::log;
+use crate::sys::fs::FileId;
+use crate::sys::fs::read::read_at_most;
 use crate::sys::ids;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -89,6 +92,9 @@ const TURN: Duration = Duration::from_millis(100);
 /// The time between two looks.
 const INTERVAL: Duration = Duration::from_millis(1);
 
+/// Maximum length, in bytes, of a file of sysfs: a page, of 64 KiB at most.
+const MAX_NAME: u64 = 64 << 10;
+
 /// What could not be done, and why.
 type Failure = (String, std::io::Error);
 
@@ -97,10 +103,10 @@ type Failure = (String, std::io::Error);
 /// # Errors
 /// When there is no loop driver, or no device can be had in half a minute.
 pub fn attach(image: impl AsFd) -> Result<LoopDevice> {
-    let stat = rustix::fs::fstat(&image).context(|| "cannot stat the image file".into())?;
+    let id = FileId::from_fd(&image).context(|| "cannot stat the image file".into())?;
     let name = std::fs::read_link(crate::sys::fs::mount::proc_path(image.as_fd()))
         .context(|| "cannot name the image file".into())?;
-    let find = || find(&name, stat.st_dev, stat.st_ino);
+    let find = || find(&name, id);
     // Most starts find one, and need no lock.
     if let Some(device) = find() {
         return Ok(device);
@@ -178,7 +184,7 @@ fn open(path: &str, access: OFlags) -> rustix::io::Result<OwnedFd> {
 ///
 /// Only those are asked that the kernel says serve a file of its name: to answer, a device asks the
 /// file system of its file, which may be another user's on a file server that is down.
-fn find(name: &Path, device: u64, inode: u64) -> Option<LoopDevice> {
+fn find(name: &Path, id: FileId) -> Option<LoopDevice> {
     let mut in_use: Vec<u32> = std::fs::read_dir("/sys/block")
         .ok()?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("loop")?.parse().ok())
@@ -186,7 +192,7 @@ fn find(name: &Path, device: u64, inode: u64) -> Option<LoopDevice> {
     in_use.sort_unstable();
     in_use.into_iter().find_map(|number| {
         let backing = format!("/sys/block/loop{number}/loop/backing_file");
-        let backing = std::fs::read(backing).ok()?;
+        let backing = read_at_most(File::open(backing).ok()?, MAX_NAME).ok()?;
         if backing.strip_suffix(b"\n")? != name.as_os_str().as_bytes() {
             return None;
         }
@@ -194,8 +200,7 @@ fn find(name: &Path, device: u64, inode: u64) -> Option<LoopDevice> {
         // From here on the device cannot go away, so what it says now stays true.
         let open = open(&path, OFlags::RDONLY).ok()?;
         let info = status(&open)?;
-        let serves = info.device == device
-            && info.inode == inode
+        let serves = FileId::new(info.device, info.inode) == id
             && info.flags & LO_FLAGS_READ_ONLY != 0
             && info.offset == 0
             && info.sizelimit == 0;

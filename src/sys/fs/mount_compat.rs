@@ -6,13 +6,13 @@
 
 use crate::error::{Context, Error, Result};
 use crate::sys::fs::mount::{Restrictions, proc_path};
+use crate::sys::fs::read::{MAX_PROC, read_at_most, read_proc};
+use crate::sys::proc::mountinfo::MountInfo;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, mount_bind_recursive, mount_change, mount_remount,
 };
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 /// As `mount::bind`.
@@ -61,59 +61,37 @@ struct Mount {
 }
 
 fn mounts() -> Result<Vec<Mount>> {
-    let text = std::fs::read("/proc/self/mountinfo").context(|| "cannot read mountinfo".into())?;
+    let cannot = || "cannot read /proc/self/mountinfo".to_owned();
+    let file = std::fs::File::open("/proc/self/mountinfo").context(cannot)?;
+    let text = read_at_most(file, MAX_PROC).context(cannot)?;
     text.split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
-        .map(|line| parse(line).ok_or_else(|| Error::new("cannot understand mountinfo")))
+        .map(|line| parse(line).ok_or_else(|| Error::caused_by(cannot(), "malformed line")))
         .collect()
 }
 
 fn parse(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let number = |field| std::str::from_utf8(field).ok()?.parse().ok();
-    let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
-    let point = unescape(fields.nth(2)?);
-    let flags =
-        fields.next()?.split(|byte| *byte == b',').fold(MountFlags::empty(), |all, word| {
-            all | match word {
-                b"ro" => MountFlags::RDONLY,
-                b"nosuid" => MountFlags::NOSUID,
-                b"nodev" => MountFlags::NODEV,
-                b"noexec" => MountFlags::NOEXEC,
-                b"noatime" => MountFlags::NOATIME,
-                b"nodiratime" => MountFlags::NODIRATIME,
-                b"relatime" => MountFlags::RELATIME,
-                _ => MountFlags::empty(),
-            }
-        });
-    Some(Mount { id, parent, point: PathBuf::from(OsString::from_vec(point)), flags })
-}
-
-/// Blank, tab, newline and backslash stand as three octal digits behind a backslash.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if first == b'\\' => {
-                out.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            _ => {
-                out.push(first);
-                rest = tail;
-            }
+    let mount = MountInfo::parse(line)?;
+    let flags = mount.options.split(|byte| *byte == b',').fold(MountFlags::empty(), |all, word| {
+        all | match word {
+            b"ro" => MountFlags::RDONLY,
+            b"nosuid" => MountFlags::NOSUID,
+            b"nodev" => MountFlags::NODEV,
+            b"noexec" => MountFlags::NOEXEC,
+            b"noatime" => MountFlags::NOATIME,
+            b"nodiratime" => MountFlags::NODIRATIME,
+            b"relatime" => MountFlags::RELATIME,
+            _ => MountFlags::empty(),
         }
-    }
-    out
+    });
+    Some(Mount { id: mount.id, parent: mount.parent, point: mount.path(), flags })
 }
 
 /// The number of the mount that a descriptor is on.
 pub(in crate::sys) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
     use rustix::fd::AsRawFd;
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-    let text = std::fs::read_to_string(&path).context(|| format!("cannot read {path}"))?;
+    let text = read_proc(&path).context(|| format!("cannot read {path}"))?;
     text.lines()
         .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
         .ok_or_else(|| Error::new(format!("cannot find the mount id in {path}")))

@@ -6,16 +6,14 @@
 //! can show each step to a visitor.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
-use std::str::FromStr;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 
 /// As the kernel's own limit (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
@@ -278,42 +276,6 @@ impl std::fmt::Debug for Resolver<'_> {
 /// When the file system does not answer.
 pub fn status(file: impl AsFd) -> rustix::io::Result<Stat> {
     rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)
-}
-
-/// Identity of a file: device and inode number. Of a mounted directory, it tells the file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    /// The identity of an open file.
-    ///
-    /// # Errors
-    /// When the file system does not tell it.
-    pub fn from_fd(file: impl AsFd) -> Result<Self> {
-        let status = status(file).context(|| "cannot stat a file".into())?;
-        Ok(Self { device: status.st_dev, inode: status.st_ino })
-    }
-}
-
-impl fmt::Display for FileId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.device, self.inode)
-    }
-}
-
-impl FromStr for FileId {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let numbers = text.split_once(':');
-        let id = numbers.and_then(|(device, inode)| {
-            Some(Self { device: device.parse().ok()?, inode: inode.parse().ok()? })
-        });
-        id.ok_or_else(|| Error::new(format!("invalid file identity '{text}'")))
-    }
 }
 
 fn kind(status: &Stat) -> FileType {

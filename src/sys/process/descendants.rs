@@ -1,8 +1,10 @@
 //! All that came from a process: found by parents, signalled one by one. A process group or a session
 //! may hold others too: that of the caller is as often as not a workload manager's.
 
+use crate::sys::fs::read::read_proc;
+use crate::sys::proc::stat::Stat;
 use crate::sys::process;
-use crate::sys::process::pidfd::{Process, Stat, own_number};
+use crate::sys::process::pidfd::{Process, own_number};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitOptions};
 use std::time::Duration;
@@ -81,7 +83,7 @@ const LONG: Duration = Duration::from_millis(100);
 fn children() -> Vec<Process> {
     let own = own_number();
     let find = |pid| Pid::from_raw(pid).map(|pid| Process::child_of(pid, own));
-    match std::fs::read_to_string(format!("/proc/{own}/task/{own}/children")) {
+    match read_proc(format!("/proc/{own}/task/{own}/children")) {
         Ok(text) => text.split_whitespace().flat_map(str::parse).filter_map(find).collect(),
         // Kernels before 3.5, or built without it.
         Err(_) => {
@@ -153,5 +155,5 @@ fn parents() -> Vec<(i32, i32)> {
     process::lift_limits();
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| Some((pid, Stat::of(pid)?.parent))).collect()
+    pids.filter_map(|pid| Some((pid, Stat::read(pid)?.parent))).collect()
 }

@@ -1,6 +1,8 @@
 //! Processes that signals are sent to: by a pidfd (pidfd_open(2), Linux 5.3), which stands for the
 //! process itself, whoever gets its number next.
 
+use crate::sys::fs::read::read_proc;
+use crate::sys::proc::stat::Stat;
 use crate::sys::process::{WaitStatus, is_readable, wait_for};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::process::{Pid, PidfdFlags, getpid};
@@ -46,13 +48,13 @@ impl Process {
     #[must_use]
     pub fn from_pidfd(pid: Pid, handle: OwnedFd) -> Self {
         let pid = number(pid);
-        Self { pid, started: Stat::of(pid).map(|stat| stat.started), handle: Some(handle) }
+        Self { pid, started: Stat::read(pid).map(|stat| stat.started), handle: Some(handle) }
     }
 
     fn open(pid: Pid) -> (Self, Option<Stat>) {
         let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
         let pid = number(pid);
-        let stat = Stat::of(pid);
+        let stat = Stat::read(pid);
         (Self { pid, started: stat.as_ref().map(|stat| stat.started), handle }, stat)
     }
 
@@ -74,7 +76,7 @@ impl Process {
     /// Whether it has ended, or begun to: then it has left its cgroups already.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        self.has_ended() || self.stat().is_none_or(|stat| stat.flags & EXITING != 0)
+        self.has_ended() || self.stat().is_none_or(|stat| stat.is_exiting())
     }
 
     /// The number that it has or had.
@@ -90,7 +92,7 @@ impl Process {
 
     /// State of the process as long as it has its number.
     pub(in crate::sys) fn stat(&self) -> Option<Stat> {
-        let stat = Stat::of(self.pid)?;
+        let stat = Stat::read(self.pid)?;
         (Some(stat.started) == self.started).then_some(stat)
     }
 
@@ -100,10 +102,10 @@ impl Process {
     pub fn unreported_status(&self) -> Option<WaitStatus> {
         let stat = self.stat()?;
         let is_held = match stat.is_zombie() {
-            true => is_traced(&std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?),
+            true => is_traced(&read_proc(format!("/proc/{}/status", self.pid)).ok()?),
             false => waits_at_its_end(self.pid),
         };
-        stat.status.filter(|_| is_held).map(WaitStatus::of_status)
+        stat.exit_status.filter(|_| is_held).map(WaitStatus::of_status)
     }
 
     /// How it ended, after its parent has waited for it. See PIDFD_GET_INFO in the kernel's `pidfd.h`;
@@ -171,57 +173,11 @@ fn number(pid: Pid) -> i32 {
     pid.as_raw_nonzero().get()
 }
 
-/// Fields of `/proc/<pid>/stat`, see proc(5).
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::sys) struct Stat {
-    state: char,
-    /// Number of the parent.
-    pub parent: i32,
-    flags: u32,
-    threads: u32,
-    /// Time of the start, in clock ticks since the boot.
-    pub started: u64,
-    /// As waitpid(2) gives it; Linux 3.5.
-    status: Option<i32>,
-}
-
-/// Flag of a process that has begun to end: PF_EXITING in the kernel's `sched.h`.
-const EXITING: u32 = 4;
-
-impl Stat {
-    /// What `/proc` tells of the process that has the number `pid` now.
-    pub fn of(pid: i32) -> Option<Self> {
-        let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(&String::from_utf8_lossy(&text))
-    }
-
-    /// Reads the fields behind the name, which may hold any letter, in parentheses.
-    fn parse(text: &str) -> Option<Self> {
-        let (_, rest) = text.rsplit_once(')')?;
-        let mut fields = rest.split_whitespace();
-        let (state, parent) = (fields.next()?.chars().next()?, fields.next()?.parse().ok()?);
-        // The 9th, 20th, 22nd and 52nd of all.
-        let flags = fields.nth(4)?.parse().ok()?;
-        let threads = fields.nth(10)?.parse().ok()?;
-        let started = fields.nth(1)?.parse().ok()?;
-        let status = fields.nth(29).and_then(|status| status.parse().ok());
-        Some(Self { state, parent, flags, threads, started, status })
-    }
-
-    /// Whether nothing of it runs any more: a first thread that has ended is not all of a process.
-    pub fn is_zombie(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x') && self.threads <= 1
-    }
-}
-
 /// Whether all threads of a process have ended but for those that have begun to, and wait.
 fn waits_at_its_end(pid: i32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let mut stats = threads.flat_map(|thread| std::fs::read(thread.path().join("stat")));
-    stats.all(|stat| {
-        let stat = Stat::parse(&String::from_utf8_lossy(&stat));
-        stat.is_none_or(|stat| stat.flags & EXITING != 0 && matches!(stat.state, 'S' | 'Z' | 'X'))
-    })
+    let mut stats = threads.filter_map(|thread| Stat::read_from(thread.path().join("stat")));
+    stats.all(|stat| stat.is_exiting() && matches!(stat.state, 'S' | 'Z' | 'X'))
 }
 
 /// Whether a process is traced, from the text of `/proc/<pid>/status`.
@@ -235,24 +191,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_are_found_behind_any_name() {
-        let fields = |state: char, threads: u32| {
-            let zeroes = "0 ".repeat(29);
-            format!("{state} 5 7 7 0 -1 64 1 2 3 4 5 6 7 8 20 0 {threads} 0 99 {zeroes} 768 7")
-        };
-        for (name, state, threads, is_zombie) in
-            [("7 (sh)", 'S', 1, false), ("7 (a) S 1 (b))", 'Z', 1, true), ("7 ()", 'Z', 2, false)]
-        {
-            let text = format!("{name} {}", fields(state, threads));
-            let found = Stat::parse(&text).unwrap();
-            let (parent, flags, started, status) = (5, 64, 99, Some(768));
-            let expected = Stat { state, parent, flags, threads, started, status };
-            assert_eq!((&found, found.is_zombie()), (&expected, is_zombie), "{text}");
-        }
+    fn a_tracer_is_found_in_the_status() {
         assert!(is_traced("State:\tZ\nTracerPid:\t12\n") && !is_traced("TracerPid:\t0\n"));
-        for text in ["7 (sh", "7 (sh) S", "7 (sh) S 5 7", ""] {
-            assert_eq!(Stat::parse(text), None, "{text}");
-        }
     }
 
     #[test]

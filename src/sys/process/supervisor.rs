@@ -6,13 +6,14 @@
 
 use crate::error::{Context, Error, Result};
 use crate::sys::ids;
+use crate::sys::proc::mountinfo::MountInfo;
 use crate::sys::process::descendants;
 use crate::sys::process::pidfd::Process;
 use crate::sys::process::runtime_child::{Containment, Program, RuntimeChild, orphaned, spawn};
 use crate::sys::process::signals::Signals;
 use crate::sys::process::{self, WaitStatus};
 use rustix::process::{Pid, Signal, getpid, getppid};
-use std::io::{PipeWriter, Read, Write};
+use std::io::{self, BufRead, BufReader, PipeWriter, Read, Write};
 use std::path::PathBuf;
 
 /// What tells the supervisor that the engine has ended, if it has.
@@ -162,8 +163,8 @@ impl ContainerMarks {
 
     /// Whether `process` sees the container's root file system: runtime, hooks, and the container.
     pub(in crate::sys) fn are_mounted_for(&self, process: i32) -> bool {
-        let mounts = of_threads(process, |thread| std::fs::read(thread.join("mountinfo")).ok());
-        mounts.is_some_and(|mounts| has_device(&String::from_utf8_lossy(&mounts), &self.root))
+        let open = |thread: PathBuf| std::fs::File::open(thread.join("mountinfo")).ok();
+        of_threads(process, open).is_some_and(|mounts| has_device(mounts, &self.root))
     }
 }
 
@@ -175,9 +176,11 @@ fn of_threads<T>(process: i32, look: impl Fn(PathBuf) -> Option<T>) -> Option<T>
     threads.map(|thread| thread.path()).find_map(look)
 }
 
-/// Whether a text of mountinfo has a mount of the device `device`.
-fn has_device(mountinfo: &str, device: &str) -> bool {
-    mountinfo.lines().any(|line| line.split(' ').nth(2) == Some(device))
+/// Tells whether `mountinfo` has a mount of `device`. Reads line by line: the owner of a user namespace
+/// can make the table long.
+fn has_device(mountinfo: impl Read, device: &str) -> bool {
+    let mut lines = BufReader::new(mountinfo).split(b'\n').map_while(io::Result::ok);
+    lines.any(|line| MountInfo::parse(&line).is_some_and(|mount| mount.device == device.as_bytes()))
 }
 
 /// What tells the mount namespace of a process from others.
@@ -194,7 +197,7 @@ mod tests {
     fn a_mount_is_known_by_its_device() {
         let mounts = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n90 22 0:45 / /mnt/0:4 rw - tmpfs x rw\n";
         for (device, expected) in [("0:45", true), ("8:1", true), ("0:4", false), ("22", false)] {
-            assert_eq!(has_device(mounts, device), expected, "{device}");
+            assert_eq!(has_device(mounts.as_bytes(), device), expected, "{device}");
         }
     }
 }

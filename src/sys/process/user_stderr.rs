@@ -1,7 +1,8 @@
 //! The stderr of the OCI runtime that started a hook, which is the user's: runtimes read what a hook
 //! writes to its own stderr, show it when the hook fails, or show it never.
 
-use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use crate::sys::fs::FileId;
+use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 /// Where messages go: to the user, and to the runtime.
@@ -50,8 +51,7 @@ fn switch(number: RawFd) -> Option<OwnedFd> {
     rustix::process::getppid().filter(|now| *now == pid)?;
     let theirs = rustix::process::pidfd_getfd(parent, number, PidfdGetfdFlags::empty()).ok()?;
     let stderr = std::io::stderr();
-    let identity = |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).map(|s| (s.st_dev, s.st_ino));
-    if identity(&theirs).ok()? == identity(&stderr).ok()? {
+    if FileId::from_fd(&theirs).ok()? == FileId::from_fd(&stderr).ok()? {
         return None;
     }
     let own = rustix::io::fcntl_dupfd_cloexec(&stderr, 3).ok()?;

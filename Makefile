@@ -73,9 +73,11 @@ demo: ## Show it at work: build, install privately, import an image, run it as a
 bench: ## Measure import and start-up beside umoci, mksquashfs, podman, charliecloud
 	scripts/bench.sh
 
-lint: ## Check format, clippy without warnings, and the scripts
+lint: ## Check format, clippy and documentation without warnings, and the scripts
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- --deny warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 	shellcheck scripts/*.sh tests/vm/* .ci/run
 
 size: $(BINARY) ## Fail if the binary outgrew its budget

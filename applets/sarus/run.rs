@@ -68,6 +68,8 @@ struct Given {
     /// use the host's MPI in the container; implies --glibc
     #[argh(switch, short = 'm')]
     mpi: bool,
+    // argh shows the brackets as they stand.
+    #[allow(rustdoc::broken_intra_doc_links)]
     /// mount what the host has: type=bind,source=PATH,destination=PATH[,readonly]
     #[argh(option)]
     mount: Vec<String>,

@@ -1,7 +1,7 @@
 //! The hook that lets the containers of a user reach each other by SSH, on all nodes. Manual, "SSH
-//! hook". Start at [`start_sshd`].
+//! hook". Start at `start_sshd`.
 //!
-//! Everything is shown in the container at [`HOME`]: the site's OpenSSH, read-only, and on one of its
+//! Everything is shown in the container at `HOME`: the site's OpenSSH, read-only, and on one of its
 //! directories a file system in memory with the keys, which no other user can reach: it is mounted in
 //! the container alone, and is closed to all but its owner.
 //!

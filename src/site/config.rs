@@ -2,7 +2,7 @@
 //!
 //! [`Config::load`] is where to start. The keys are those of the manual's configuration file
 //! reference; `etc/sarus.schema.json` tells editors the same rules, and `tests/config.rs` holds the
-//! two together. A new key is a field of [`Config`] and a line in [`Config::take`].
+//! two together. A new key is a field of [`Config`] and a line in `Config::take`.
 
 mod sections;
 

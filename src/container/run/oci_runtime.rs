@@ -1,6 +1,6 @@
 //! The OCI runtime of the site: which one it is, and which version, by what it says itself.
 //!
-//! Asking costs a start of the runtime, some 10 ms for runc. So the answer is kept in [`CACHE`], a
+//! Asking costs a start of the runtime, some 10 ms for runc. So the answer is kept in `CACHE`, a
 //! directory of root's in memory, for the very file that gave it.
 
 use crate::error::{Context, Error, Result};

@@ -7,7 +7,7 @@
 
 use sarus::error::{Context, Error, Result};
 use sarus::sys::process::signals::{ReceivedSignal, Signals};
-use sarus::sys::process::{self, WaitStatus};
+use sarus::sys::process::{self, ProcessId, WaitStatus};
 use std::ffi::OsString;
 
 /// What stops a background process that uses the terminal: it is meant for init itself.
@@ -45,7 +45,7 @@ fn skip_options(args: &[OsString]) -> &[OsString] {
 }
 
 /// Waits for all that have ended; the exit status when the program itself is among them.
-fn reap(child: u32) -> Option<u8> {
+fn reap(child: ProcessId) -> Option<u8> {
     let mut status = None;
     while let Some((pid, change)) = process::reap() {
         match change {

@@ -16,6 +16,7 @@ use crate::image::metadata::Metadata;
 use crate::log;
 use crate::site::config::Config;
 use crate::site::passwd;
+use crate::sys::process::ProcessId;
 use crate::sys::process::limits::CallerLimits;
 use crate::sys::terminal::WindowSize;
 use crate::user::User;
@@ -24,7 +25,6 @@ use handoff::{Handoff, PMI_FD};
 use mounts::MountRequest;
 use namespaces::PidNamespace;
 use process::Entrypoint;
-use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
@@ -238,8 +238,7 @@ impl Bundle {
 
     /// What hooks are told beside the state: what to log, and where. They find the engine's stdout
     /// and stderr at the OCI runtime, which is process `runtime` for them.
-    fn annotations(&self, runtime: Pid) -> BTreeMap<&'static str, String> {
-        let runtime = runtime.as_raw_nonzero();
+    fn annotations(&self, runtime: ProcessId) -> BTreeMap<&'static str, String> {
         let stream =
             |number| format!("/proc/{runtime}/fd/{}", handoff::first_stream(self.pmi) + number);
         let asked = self.asked.iter().map(|name| (*name, "true".to_owned()));

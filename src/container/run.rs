@@ -26,6 +26,7 @@ use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::fs::resolve;
 use crate::sys::fs::{FileId, TMPFS_MAGIC};
 use crate::sys::ids;
+use crate::sys::process::ProcessId;
 use crate::sys::process::start_notify::Listener;
 use crate::sys::process::supervisor;
 use crate::user::User;
@@ -59,7 +60,7 @@ pub fn run(
     let start = Instant::now();
     // Held open: a namespace without processes would leave its number to the container's.
     let _held = std::fs::File::open("/proc/self/ns/mnt").context(|| "cannot open /proc".into())?;
-    let host = supervisor::mount_namespace(std::process::id());
+    let host = supervisor::mount_namespace(ProcessId::current());
     mount::unshare_namespace()?;
     let trusted = trusted::check(config)?;
     runtime.check_start_hooks(config)?;

@@ -21,6 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::sys::fs::FileId;
 use crate::sys::fs::mount;
 use crate::sys::fs::read::read_text_at_most;
+use crate::sys::process::ProcessId;
 use crate::sys::process::limits::CallerLimits;
 
 /// One part of the hook's work, by stage and place among the other hooks.
@@ -128,8 +129,7 @@ fn verify(expected: &Expected<'_>) -> Result<()> {
 /// Gives the container's first process, which runs this hook, the limits of the caller.
 fn limit_parent(expected: &Expected<'_>) -> Result<()> {
     let cannot = || "cannot find the process that runs this hook".to_owned();
-    let parent = rustix::process::getppid().ok_or("it has ended").context(cannot)?;
-    let parent = parent.as_raw_nonzero().get();
+    let parent = ProcessId::parent().ok_or("it has ended").context(cannot)?;
     // The container's own /proc has it by the number that it has here.
     let proc = below(&directory(expected.rootfs)?, "proc")?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;

@@ -3,6 +3,7 @@
 
 pub mod daemon;
 mod descendants;
+mod id;
 pub mod limits;
 pub mod output;
 pub mod pidfd;
@@ -13,12 +14,13 @@ pub mod start_notify;
 pub mod supervisor;
 pub mod user_stderr;
 
+pub use id::ProcessId;
+
 use crate::error::{Context, Error, Result};
 use crate::sys::ids;
 use crate::sys::process::signals::{Signals, empty_set};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, RawFd};
-use rustix::process::Pid;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -40,10 +42,13 @@ pub fn take_environment() -> Vec<(OsString, OsString)> {
 ///
 /// # Errors
 /// When no process can be made.
-pub fn fork_detached(keep: &[RawFd], sign: RawFd, work: impl FnOnce()) -> std::io::Result<u32> {
+pub fn fork_detached(
+    keep: &[RawFd],
+    sign: RawFd,
+    work: impl FnOnce(),
+) -> std::io::Result<ProcessId> {
     // SAFETY: this program has one thread, so the child may go on as it likes.
     match unsafe { libc::fork() } {
-        -1 => Err(std::io::Error::last_os_error()),
         0 => {
             // SAFETY: this process never uses it.
             unsafe { libc::close(sign) };
@@ -53,7 +58,7 @@ pub fn fork_detached(keep: &[RawFd], sign: RawFd, work: impl FnOnce()) -> std::i
             // SAFETY: ends this process at once; nothing of the parent's is flushed twice.
             unsafe { libc::_exit(0) }
         }
-        child => Ok(child.unsigned_abs()),
+        child => ProcessId::new(child).ok_or_else(std::io::Error::last_os_error),
     }
 }
 
@@ -122,7 +127,7 @@ pub(in crate::sys) fn signal_all_in(namespace: impl AsFd, number: i32) {
             libc::_exit(0)
         },
         // Without a process in it, the namespace takes no other.
-        child => wait_for(u32::try_from(child).unwrap_or_default()),
+        child => wait_for_forked(child),
     }
 }
 
@@ -158,11 +163,18 @@ pub(in crate::sys) fn lift_limits() {
 /// The kernel's own default for the most that a process may have (`fs.nr_open`).
 const MANY_HANDLES: u64 = 1 << 20;
 
-/// Waits for the child `pid` to end; 0 is none.
-pub fn wait_for(pid: u32) {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
-    let wait = || rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+/// Waits for a child of [`fork_detached`] to end.
+pub fn wait(child: ProcessId) {
+    let wait =
+        || rustix::process::waitpid(Some(child.as_pid()), rustix::process::WaitOptions::empty());
     while matches!(wait(), Err(rustix::io::Errno::INTR)) {}
+}
+
+/// Waits for the child that fork(2) gave as `child`; below 0, there is none.
+fn wait_for_forked(child: libc::pid_t) {
+    if let Some(child) = ProcessId::new(child) {
+        wait(child);
+    }
 }
 
 /// Whether there is something to read of a descriptor: of a pipe, its end too.
@@ -179,11 +191,9 @@ pub fn raise(number: i32) {
 
 /// Sends signal `number` to the process group that the child `leader` leads: for `init`, which has
 /// its user's rights and no others, and has not waited for that child.
-pub fn send_to_group(leader: u32, number: i32) {
-    if let Ok(leader) = libc::pid_t::try_from(leader) {
-        // SAFETY: passes numbers. A group that has just ended is no error here.
-        unsafe { libc::kill(-leader, number) };
-    }
+pub fn send_to_group(leader: ProcessId, number: i32) {
+    // SAFETY: passes numbers. That a group has just ended is not an error.
+    unsafe { libc::kill(-leader.number(), number) };
 }
 
 /// The exit status that tells of a program ended by `signal`, as shells have it.
@@ -234,16 +244,15 @@ pub(in crate::sys) fn exit_like(change: WaitStatus) -> ! {
 
 /// The next child that ended, without waiting for one: its number and what became of it.
 #[must_use]
-pub fn reap() -> Option<(u32, WaitStatus)> {
+pub fn reap() -> Option<(ProcessId, WaitStatus)> {
     use rustix::process::{WaitOptions, wait};
     let (pid, status) = wait(WaitOptions::NOHANG).ok().flatten()?;
-    let pid = u32::try_from(Pid::as_raw(Some(pid))).ok()?;
     let change = match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => WaitStatus::Exited(code as u8),
         (_, Some(signal)) => WaitStatus::Killed(signal),
         _ => return None,
     };
-    Some((pid, change))
+    Some((pid.into(), change))
 }
 
 /// Starts `program` with our environment and descriptors as the leader of a new process group, in
@@ -251,7 +260,11 @@ pub fn reap() -> Option<(u32, WaitStatus)> {
 ///
 /// # Errors
 /// When it cannot be executed; the exit status is 127 when it is not there, else 126.
-pub fn spawn_in_own_group(program: &OsStr, args: &[OsString], signals: &Signals) -> Result<u32> {
+pub fn spawn_in_own_group(
+    program: &OsStr,
+    args: &[OsString],
+    signals: &Signals,
+) -> Result<ProcessId> {
     let mask = signals.previous_mask();
     let mut command = Command::new(program);
     command.args(args);
@@ -263,7 +276,7 @@ pub fn spawn_in_own_group(program: &OsStr, args: &[OsString], signals: &Signals)
         });
     }
     let child = command.spawn().map_err(|error| cannot_execute(program, error))?;
-    Ok(child.id())
+    Ok(ProcessId::from_child(&child))
 }
 
 /// Goes on as `program`, with our environment and descriptors. Comes back only when it cannot be

@@ -5,11 +5,11 @@ use super::hooks::{self, StagedHook};
 use super::namespaces::PidNamespace;
 use super::{Bundle, LAUNCH};
 use crate::log;
+use crate::sys::process::ProcessId;
 use crate::sys::terminal::WindowSize;
 use miniserde::Serialize;
 use miniserde::json::{self, Value};
 use miniserde::ser::Fragment;
-use rustix::process::Pid;
 use std::collections::BTreeMap;
 
 #[derive(Serialize)]
@@ -145,7 +145,7 @@ struct Device {
 pub fn config_json(
     bundle: &Bundle,
     hooks: &[StagedHook],
-    runtime: Pid,
+    runtime: ProcessId,
     cgroup: Option<&str>,
 ) -> String {
     json::to_string(&spec(bundle, hooks, runtime, cgroup))
@@ -154,7 +154,7 @@ pub fn config_json(
 fn spec<'a>(
     bundle: &'a Bundle,
     hooks: &[StagedHook],
-    runtime: Pid,
+    runtime: ProcessId,
     cgroup: Option<&str>,
 ) -> Spec<'a> {
     Spec {

@@ -12,12 +12,11 @@ use crate::log;
 use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::fs::read::read_proc;
 use crate::sys::proc::mountinfo::MountInfo;
-use crate::sys::process;
 use crate::sys::process::pidfd::Process;
+use crate::sys::process::{self, ProcessId};
 use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::process::Pid;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -42,7 +41,7 @@ pub const PREFIX: &str = "container-";
 /// A process of root's that outlives the engine by a moment.
 #[derive(Debug)]
 pub struct Janitor {
-    pid: u32,
+    pid: ProcessId,
     /// Closed when this process ends, however it ends: the sign to start. What is told before: the
     /// number of a child or 0, in four bytes, and then words of one byte.
     sign: PipeWriter,
@@ -68,8 +67,8 @@ impl Janitor {
     }
 
     /// Tells it of the child whose end is the end of everything, or that there is none.
-    pub fn expect(&self, child: Option<u32>) {
-        self.tell(&child.unwrap_or_default().to_ne_bytes());
+    pub fn expect(&self, child: Option<ProcessId>) {
+        self.tell(&child.map_or(0, ProcessId::number).to_ne_bytes());
     }
 
     /// Tells it that the terminal is somebody else's now, or is so no more.
@@ -84,7 +83,7 @@ impl Janitor {
 
     /// Its number.
     #[must_use]
-    pub fn pid(&self) -> u32 {
+    pub fn pid(&self) -> ProcessId {
         self.pid
     }
 
@@ -92,7 +91,7 @@ impl Janitor {
     pub fn dismiss(self) {
         self.tell(&[ENDED]);
         drop(self.sign);
-        process::wait_for(self.pid);
+        process::wait(self.pid);
     }
 }
 
@@ -101,7 +100,9 @@ impl Janitor {
 fn tidy(mut sign: PipeReader, folders: &[PathBuf], terminal: Option<&Terminal>) {
     folders.iter().filter_map(|folder| folder.parent()).for_each(remove_stale);
     let mut number = [0; 4];
-    let child = sign.read_exact(&mut number).ok().and_then(|()| find(u32::from_ne_bytes(number)));
+    let child = sign.read_exact(&mut number).ok();
+    let child = child.and_then(|()| ProcessId::new(i32::from_ne_bytes(number)));
+    let child = child.map(Process::from_pid);
     let mut rest = vec![];
     sign.read_to_end(&mut rest).ok();
     let is_left = rest.iter().rfind(|word| [LEFT, TAKEN].contains(*word)) == Some(&LEFT);
@@ -127,10 +128,6 @@ fn tidy(mut sign: PipeReader, folders: &[PathBuf], terminal: Option<&Terminal>) 
         let is_busy = |error: std::io::Error| error.raw_os_error() == Some(libc::EBUSY);
         while goes_on(std::fs::remove_dir(folder).is_err_and(is_busy), PATIENCE) {}
     }
-}
-
-fn find(child: u32) -> Option<Process> {
-    Pid::from_raw(i32::try_from(child).ok()?).map(Process::from_pid)
 }
 
 /// Removes old cgroups of containers; the kernel refuses those that hold a process.
@@ -235,7 +232,7 @@ fn below_own(mounts: &str, own: &str, id: &str) -> Option<String> {
 ///
 /// # Errors
 /// When it is not, or they cannot be read.
-pub fn verify(pid: i32) -> Result<()> {
+pub fn verify(pid: ProcessId) -> Result<()> {
     let (theirs, ours) = (read(&format!("/proc/{pid}/cgroup")), read(OWN));
     let Some((name, path)) = outside(&theirs, &ours) else { return Ok(()) };
     Err(Error::new(format!(

@@ -3,10 +3,10 @@
 
 use crate::sys::fs::read::read_proc;
 use crate::sys::proc::stat::Stat;
-use crate::sys::process;
-use crate::sys::process::pidfd::{Process, own_number};
+use crate::sys::process::pidfd::Process;
+use crate::sys::process::{self, ProcessId};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions};
+use rustix::process::WaitOptions;
 use std::time::Duration;
 
 /// Kills all children of this process, and what comes to it from them, until none is left that runs.
@@ -22,7 +22,7 @@ pub(in crate::sys) fn kill_children() {
 
 /// Ends those children of this process that `is_ours` proves to be of the container, and all that
 /// came from them: children from before the start, and theirs, are the caller's own.
-pub(in crate::sys) fn kill_proven(is_ours: impl Fn(i32) -> bool) {
+pub(in crate::sys) fn kill_proven(is_ours: impl Fn(ProcessId) -> bool) {
     let mut known: Vec<Process> = Vec::new();
     end(|| {
         known.retain(|process| !process.has_ended());
@@ -81,14 +81,14 @@ const LONG: Duration = Duration::from_millis(100);
 /// The children of this process, which has one thread. They keep their numbers until it has waited
 /// for them.
 fn children() -> Vec<Process> {
-    let own = own_number();
-    let find = |pid| Pid::from_raw(pid).map(|pid| Process::child_of(pid, own));
+    let own = ProcessId::current();
+    let find = |pid| Process::child_of(pid, own);
     match read_proc(format!("/proc/{own}/task/{own}/children")) {
-        Ok(text) => text.split_whitespace().flat_map(str::parse).filter_map(find).collect(),
+        Ok(text) => text.split_whitespace().flat_map(str::parse).map(find).collect(),
         // Kernels before 3.5, or built without it.
         Err(_) => {
-            let is_ours = |(_, parent): &(i32, i32)| *parent == own;
-            parents().into_iter().filter(is_ours).filter_map(|(pid, _)| find(pid)).collect()
+            let is_ours = |(_, parent): &(ProcessId, i32)| *parent == own.number();
+            parents().into_iter().filter(is_ours).map(|(pid, _)| find(pid)).collect()
         }
     }
 }
@@ -99,7 +99,7 @@ pub(in crate::sys) fn signal_descendants(
     root: &Process,
     except: Option<&Process>,
     signal: i32,
-    is_meant: impl Fn(i32) -> bool,
+    is_meant: impl Fn(ProcessId) -> bool,
 ) {
     let mut reached: Vec<Process> = Vec::new();
     // Who was about to fork when a SIGSTOP came has had children since. Not for ever: an answer to
@@ -142,18 +142,17 @@ fn descendants(process: &Process) -> Vec<Process> {
 }
 
 /// Those that are children of `process` still, among the numbers of all and their parents.
-fn children_of(process: &Process, parents: &[(i32, i32)]) -> Vec<Process> {
-    let theirs = parents.iter().filter(|(_, parent)| *parent == process.pid());
-    let pids = theirs.filter_map(|(child, _)| Pid::from_raw(*child));
-    let children = pids.map(|pid| Process::child_of(pid, process.pid())).collect();
+fn children_of(process: &Process, parents: &[(ProcessId, i32)]) -> Vec<Process> {
+    let theirs = parents.iter().filter(|(_, parent)| *parent == process.pid().number());
+    let children = theirs.map(|(child, _)| Process::child_of(*child, process.pid())).collect();
     // Its number may be another's by now, and so may they.
     if process.has_ended() { vec![] } else { children }
 }
 
 /// The numbers of every process and its parent.
-fn parents() -> Vec<(i32, i32)> {
+fn parents() -> Vec<(ProcessId, i32)> {
     process::lift_limits();
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid| Some((pid, Stat::read(pid)?.parent))).collect()
+    pids.filter_map(|pid: ProcessId| Some((pid, Stat::read(pid.number())?.parent))).collect()
 }

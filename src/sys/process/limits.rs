@@ -5,8 +5,8 @@
 //! [`CallerLimits::restore`] in `launch`. See getrlimit(2), sched(7), ioprio_set(2), prctl(2).
 
 use crate::error::{Context, Error, Result};
-use crate::sys::process::signals;
-use rustix::process::{Resource, getppid, getuid};
+use crate::sys::process::{ProcessId, signals};
+use rustix::process::{Resource, getuid};
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 
@@ -87,7 +87,7 @@ impl CallerLimits {
         let Some((soft, hard)) = self.resources.get_mut(Resource::Stack as usize) else {
             return;
         };
-        let parent = getppid().map_or(0, |parent| parent.as_raw_nonzero().get());
+        let parent = ProcessId::parent().map_or(0, ProcessId::number);
         // Whoever has more rights than its user belongs to root there.
         let owner = std::fs::metadata(format!("/proc/{parent}")).map(|status| status.uid());
         if *soft != STACK || parent == 0 || owner.ok() != Some(getuid().as_raw()) {
@@ -147,8 +147,9 @@ impl CallerLimits {
     /// # Errors
     /// When the kernel refuses, or when the process needs more memory than the limits of the caller
     /// leave it.
-    pub fn apply_to(&self, pid: i32, used: (u64, u64)) -> Result<()> {
+    pub fn apply_to(&self, pid: ProcessId, used: (u64, u64)) -> Result<()> {
         let cannot = || "cannot give the container the limits of its caller".to_owned();
+        let pid = pid.number();
         self.give_priority(pid).context(cannot)?;
         for (number, (_, hard)) in (0..).zip(self.resources) {
             let (soft, most) = resource(number, pid).context(cannot)?;

@@ -3,14 +3,14 @@
 
 use crate::sys::fs::read::read_proc;
 use crate::sys::proc::stat::Stat;
-use crate::sys::process::{WaitStatus, is_readable, wait_for};
+use crate::sys::process::{ProcessId, WaitStatus, is_readable, wait_for_forked};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::process::{Pid, PidfdFlags, getpid};
+use rustix::process::PidfdFlags;
 
 /// A process that signals are sent to.
 #[derive(Debug)]
 pub struct Process {
-    pid: i32,
+    pid: ProcessId,
     /// Time of its start: with the number, it tells processes apart where there is no handle. None
     /// for a process that had ended when it was looked for.
     started: Option<u64>,
@@ -21,18 +21,18 @@ impl Process {
     /// The process that has the number `pid` now: one that cannot end unseen, such as a child that
     /// was not waited for, or one whose identity is proved afterwards.
     #[must_use]
-    pub fn from_pid(pid: Pid) -> Self {
+    pub fn from_pid(pid: ProcessId) -> Self {
         Self::open(pid).0
     }
 
     /// The child of `parent` that has the number `pid`; if another process has that number by now, a
     /// process that has ended. `parent` must not have been waited for.
     #[must_use]
-    pub fn child_of(pid: Pid, parent: i32) -> Self {
+    pub fn child_of(pid: ProcessId, parent: ProcessId) -> Self {
         let (found, stat) = Self::open(pid);
         // Looked at after the handle was made: either the answer is of the same process, or that has
         // ended.
-        match stat.is_some_and(|stat| stat.parent == parent) {
+        match stat.is_some_and(|stat| stat.parent == parent.number()) {
             true => found,
             false => found.gone(),
         }
@@ -46,15 +46,17 @@ impl Process {
 
     /// The process behind a pidfd that the kernel handed out.
     #[must_use]
-    pub fn from_pidfd(pid: Pid, handle: OwnedFd) -> Self {
-        let pid = number(pid);
-        Self { pid, started: Stat::read(pid).map(|stat| stat.started), handle: Some(handle) }
+    pub fn from_pidfd(pid: ProcessId, handle: OwnedFd) -> Self {
+        Self {
+            pid,
+            started: Stat::read(pid.number()).map(|stat| stat.started),
+            handle: Some(handle),
+        }
     }
 
-    fn open(pid: Pid) -> (Self, Option<Stat>) {
-        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
-        let pid = number(pid);
-        let stat = Stat::read(pid);
+    fn open(pid: ProcessId) -> (Self, Option<Stat>) {
+        let handle = rustix::process::pidfd_open(pid.as_pid(), PidfdFlags::empty()).ok();
+        let stat = Stat::read(pid.number());
         (Self { pid, started: stat.as_ref().map(|stat| stat.started), handle }, stat)
     }
 
@@ -81,7 +83,7 @@ impl Process {
 
     /// The number that it has or had.
     #[must_use]
-    pub fn pid(&self) -> i32 {
+    pub fn pid(&self) -> ProcessId {
         self.pid
     }
 
@@ -92,7 +94,7 @@ impl Process {
 
     /// State of the process as long as it has its number.
     pub(in crate::sys) fn stat(&self) -> Option<Stat> {
-        let stat = Stat::read(self.pid)?;
+        let stat = Stat::read(self.pid.number())?;
         (Some(stat.started) == self.started).then_some(stat)
     }
 
@@ -134,9 +136,12 @@ impl Process {
             },
             None if self.has_ended() => {}
             // A child keeps its number until it was waited for, which nobody does meanwhile.
-            None if self.stat().is_some_and(|stat| stat.parent == own_number()) => {
+            None if self
+                .stat()
+                .is_some_and(|stat| stat.parent == ProcessId::current().number()) =>
+            {
                 // SAFETY: passes numbers.
-                unsafe { libc::kill(self.pid, number) };
+                unsafe { libc::kill(self.pid.number(), number) };
             }
             None => self.send_traced(number),
         }
@@ -150,13 +155,14 @@ impl Process {
         match unsafe { libc::fork() } {
             // SAFETY: passes numbers, and ends the child at once.
             0 => unsafe {
-                let seized = libc::ptrace(libc::PTRACE_SEIZE, self.pid, 0usize, 0usize) == 0;
+                let seized =
+                    libc::ptrace(libc::PTRACE_SEIZE, self.pid.number(), 0usize, 0usize) == 0;
                 if seized && self.stat().is_some() {
-                    libc::kill(self.pid, number);
+                    libc::kill(self.pid.number(), number);
                 }
                 libc::_exit(0)
             },
-            child => wait_for(u32::try_from(child).unwrap_or_default()),
+            child => wait_for_forked(child),
         }
     }
 }
@@ -165,16 +171,8 @@ impl Process {
 const PIDFD_GET_INFO: u32 = 0xc040_ff0b;
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
-pub(in crate::sys) fn own_number() -> i32 {
-    number(getpid())
-}
-
-fn number(pid: Pid) -> i32 {
-    pid.as_raw_nonzero().get()
-}
-
 /// Whether all threads of a process have ended but for those that have begun to, and wait.
-fn waits_at_its_end(pid: i32) -> bool {
+fn waits_at_its_end(pid: ProcessId) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let mut stats = threads.filter_map(|thread| Stat::read_from(thread.path().join("stat")));
     stats.all(|stat| stat.is_exiting() && matches!(stat.state, 'S' | 'Z' | 'X'))
@@ -197,10 +195,10 @@ mod tests {
 
     #[test]
     fn a_number_alone_is_not_a_process() {
-        let own = Process::from_pid(getpid());
-        assert!(own.is(&Process::from_pid(getpid())) && !own.has_ended());
+        let own = Process::from_pid(ProcessId::current());
+        assert!(own.is(&Process::from_pid(ProcessId::current())) && !own.has_ended());
         // Not a child of itself.
-        let nobody = Process::child_of(getpid(), own_number());
+        let nobody = Process::child_of(ProcessId::current(), ProcessId::current());
         assert!(nobody.has_ended() && !nobody.is(&own) && nobody.handle().is_none());
     }
 }

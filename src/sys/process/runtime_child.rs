@@ -11,10 +11,10 @@ use crate::sys::process::pidfd::Process;
 use crate::sys::process::seccomp;
 use crate::sys::process::signals::Signals;
 use crate::sys::process::supervisor::ContainerMarks;
-use crate::sys::process::{self, WaitStatus};
+use crate::sys::process::{self, ProcessId, WaitStatus};
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeWriter};
@@ -22,7 +22,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 /// Work for a child that knows its number.
-pub type Prepare<'a> = &'a (dyn Fn(Pid) -> Result<()> + Send + Sync);
+pub type Prepare<'a> = &'a (dyn Fn(ProcessId) -> Result<()> + Send + Sync);
 
 /// A program to execute as root, by its checked absolute path.
 pub struct Program<'a> {
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Program<'_> {
 #[derive(Debug)]
 pub struct RuntimeChild {
     /// The child whose end is the end of everything: what [`process::reap`] tells of.
-    pub child: u32,
+    pub child: ProcessId,
     /// The program itself.
     pub(in crate::sys) program: Process,
     pub(in crate::sys) containment: Containment,
@@ -108,7 +108,7 @@ impl RuntimeChild {
 
     /// Whether the process that has the number `pid` now is of the container, or of the runtime.
     #[must_use]
-    pub fn contains(&self, pid: i32) -> bool {
+    pub fn contains(&self, pid: ProcessId) -> bool {
         self.marks.are_mounted_for(pid)
     }
 
@@ -136,9 +136,8 @@ impl RuntimeChild {
 
     /// Ends everything, after the child itself was killed by someone: the supervisor's work, where
     /// there is no supervisor any more. `other` is a child of ours that has no part in it.
-    pub fn end_all_but(&self, other: Option<u32>) {
+    pub fn end_all_but(&self, other: Option<ProcessId>) {
         if self.is_supervised() {
-            let other = other.and_then(|other| i32::try_from(other).ok());
             descendants::kill_proven(|child| Some(child) != other && self.contains(child));
         }
     }
@@ -168,11 +167,12 @@ pub fn spawn_in_namespace(program: Program<'_>, marks: ContainerMarks) -> Result
         // If our parent died before that, the other end of the pipe is closed already.
         if process::is_readable(&alive)? { Err(orphaned()) } else { Ok(()) }
     })?;
-    let program = Process::from_pid(Pid::from_child(&child));
+    let child = ProcessId::from_child(&child);
+    let program = Process::from_pid(child);
     // It may have ended already.
-    let inside = std::fs::File::open(format!("/proc/{}/ns/pid", child.id())).ok();
+    let inside = std::fs::File::open(format!("/proc/{child}/ns/pid")).ok();
     let containment = Containment::Namespace { _alive: ours, inside };
-    Ok(RuntimeChild { child: child.id(), program, containment, marks })
+    Ok(RuntimeChild { child, program, containment, marks })
 }
 
 /// Starts `program` as root, after the child has done `first` and what they all do.
@@ -203,7 +203,7 @@ pub(in crate::sys) fn spawn(
             // A new mount namespace takes the working directory along, but no descriptors.
             rustix::process::fchdir(BorrowedFd::borrow_raw(directory))?;
             first()?;
-            prepare(rustix::process::getpid()).map_err(io::Error::other)?;
+            prepare(ProcessId::current()).map_err(io::Error::other)?;
             // For all, in case that another one does it too; kernels that cannot are rare and old.
             seccomp::deny_stdio_fchown().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })
         });

@@ -4,6 +4,7 @@
 
 use crate::error::{Context, Result};
 use crate::sys::descriptors;
+use crate::sys::process::ProcessId;
 use crate::sys::process::pidfd::Process;
 use crate::sys::terminal::WindowSize;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -12,7 +13,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
     sendmsg, socketpair, sockopt,
 };
-use rustix::process::{Pid, Uid};
+use rustix::process::Uid;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 
@@ -65,7 +66,7 @@ impl Listener {
     /// What was told by a process of `user`, without waiting for it. `is_ours` looks whether a number
     /// is that of a process of the container.
     #[must_use]
-    pub fn receive(&self, user: Uid, is_ours: impl Fn(i32) -> bool) -> Option<Started> {
+    pub fn receive(&self, user: Uid, is_ours: impl Fn(ProcessId) -> bool) -> Option<Started> {
         let message = next_message(&self.socket)?;
         let pid = message.sender.filter(|(_, uid)| *uid == user.as_raw()).map(|(pid, _)| pid)?;
         let program = match message.pidfd {
@@ -74,7 +75,7 @@ impl Listener {
             // container and lives after that look is what the handle stands for.
             None => Process::from_pid(pid),
         };
-        let is_ours = is_ours(pid.as_raw_nonzero().get());
+        let is_ours = is_ours(pid);
         let program = if is_ours && !program.has_ended() { program } else { program.gone() };
         Some(Started { program, terminal: message.terminal })
     }
@@ -84,7 +85,7 @@ impl Listener {
 #[derive(Default)]
 struct Message {
     /// Number and user.
-    sender: Option<(Pid, u32)>,
+    sender: Option<(ProcessId, u32)>,
     pidfd: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
 }
@@ -128,7 +129,7 @@ fn next_message(socket: &OwnedFd) -> Option<Message> {
             match (part.cmsg_level, part.cmsg_type) {
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
                     let sender = data.cast::<libc::ucred>().read_unaligned();
-                    message.sender = Pid::from_raw(sender.pid).map(|pid| (pid, sender.uid));
+                    message.sender = ProcessId::new(sender.pid).map(|pid| (pid, sender.uid));
                 }
                 (libc::SOL_SOCKET, SCM_PIDFD) => message.pidfd = descriptor(data),
                 (libc::SOL_SOCKET, libc::SCM_RIGHTS) => message.terminal = descriptor(data),

@@ -11,8 +11,8 @@ use crate::sys::process::descendants;
 use crate::sys::process::pidfd::Process;
 use crate::sys::process::runtime_child::{Containment, Program, RuntimeChild, orphaned, spawn};
 use crate::sys::process::signals::Signals;
-use crate::sys::process::{self, WaitStatus};
-use rustix::process::{Pid, Signal, getpid, getppid};
+use crate::sys::process::{self, ProcessId, WaitStatus};
+use rustix::process::{Signal, getpid};
 use std::io::{self, BufRead, BufReader, PipeWriter, Read, Write};
 use std::path::PathBuf;
 
@@ -38,23 +38,22 @@ pub fn spawn_supervised(program: Program<'_>, marks: ContainerMarks) -> Result<R
             .with_hint("use --pid=private"));
     }
     let (mut answer, report) = std::io::pipe().context(cannot)?;
-    let engine = getpid();
+    let engine = ProcessId::current();
     // SAFETY: this program has one thread, so the child may go on as it likes.
     let child = match unsafe { libc::fork() } {
         0 => supervise(engine, program, report),
-        child if child > 0 => Pid::from_raw(child),
-        _ => None,
+        child => ProcessId::new(child),
     };
     let child = child.ok_or_else(std::io::Error::last_os_error).context(cannot)?;
     let supervisor = Process::from_pid(child);
     drop(report);
     let mut text = String::new();
     answer.read_to_string(&mut text).context(cannot)?;
-    match text.parse().ok().and_then(Pid::from_raw) {
+    match text.parse::<ProcessId>().ok() {
         // The program may have ended, and its number be another's.
         Some(pid) => {
             let program = Process::child_of(pid, supervisor.pid());
-            let child = supervisor.pid().unsigned_abs();
+            let child = supervisor.pid();
             Ok(RuntimeChild {
                 child,
                 program,
@@ -63,20 +62,20 @@ pub fn spawn_supervised(program: Program<'_>, marks: ContainerMarks) -> Result<R
             })
         }
         None => {
-            process::wait_for(supervisor.pid().unsigned_abs());
+            process::wait(supervisor.pid());
             Err(if text.is_empty() { Error::new(cannot()) } else { Error::new(text) })
         }
     }
 }
 
 /// The supervisor's life. It ends as the program does.
-fn supervise(engine: Pid, program: Program<'_>, mut report: PipeWriter) -> ! {
+fn supervise(engine: ProcessId, program: Program<'_>, mut report: PipeWriter) -> ! {
     let signals = program.signals;
-    let supervisor = getpid();
+    let supervisor = ProcessId::current();
     let started = prepare(engine).and_then(|()| {
         spawn(program, move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if getppid() == Some(supervisor) { Ok(()) } else { Err(orphaned()) }
+            if ProcessId::parent() == Some(supervisor) { Ok(()) } else { Err(orphaned()) }
         })
     });
     let told = match &started {
@@ -91,7 +90,7 @@ fn supervise(engine: Pid, program: Program<'_>, mut report: PipeWriter) -> ! {
             // A reader of the program's output shall not wait for this process.
             process::close_all_but(&[]);
             process::lift_limits();
-            watch(&Process::from_pid(Pid::from_child(&child)), signals, engine)
+            watch(&Process::from_pid(ProcessId::from_child(&child)), signals, engine)
         }
         Err(_) => WaitStatus::Exited(1),
     };
@@ -101,7 +100,7 @@ fn supervise(engine: Pid, program: Program<'_>, mut report: PipeWriter) -> ! {
     process::exit_like(change)
 }
 
-fn prepare(engine: Pid) -> Result<()> {
+fn prepare(engine: ProcessId) -> Result<()> {
     ids::become_root().context(|| "cannot become root".into())?;
     // Not in the group that a launcher kills, nor in the one that a terminal stops.
     rustix::process::setsid().context(|| "cannot leave the session".into())?;
@@ -110,7 +109,7 @@ fn prepare(engine: Pid) -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(ORPHANED))
         .context(|| "cannot watch over the engine".into())?;
     // It may have ended before that.
-    if getppid() == Some(engine) {
+    if ProcessId::parent() == Some(engine) {
         Ok(())
     } else {
         Err(orphaned()).context(|| "cannot work without an engine".into())
@@ -118,19 +117,19 @@ fn prepare(engine: Pid) -> Result<()> {
 }
 
 /// Waits until the program has ended, or the engine.
-fn watch(program: &Process, signals: &Signals, engine: Pid) -> WaitStatus {
+fn watch(program: &Process, signals: &Signals, engine: ProcessId) -> WaitStatus {
     loop {
         match signals.next(None) {
             Ok(Some(arrived)) if arrived.number == libc::SIGCHLD => {
                 while let Some((pid, change)) = process::reap() {
-                    if i32::try_from(pid) == Ok(program.pid()) {
+                    if pid == program.pid() {
                         return change;
                     }
                 }
             }
             Ok(Some(arrived)) if arrived.number != ORPHANED.as_raw() => {}
             // Someone else of root's means the program.
-            Ok(Some(arrived)) if getppid() == Some(engine) => {
+            Ok(Some(arrived)) if ProcessId::parent() == Some(engine) => {
                 program.send(arrived.number);
             }
             // Or nothing can be watched any more.
@@ -152,8 +151,8 @@ pub struct ContainerMarks {
 
 impl ContainerMarks {
     /// Whether `process` is in a mount namespace of the container's, not in our own, as hooks are.
-    pub(in crate::sys) fn show_inside(&self, process: i32) -> bool {
-        let ours = mount_namespace(std::process::id());
+    pub(in crate::sys) fn show_inside(&self, process: ProcessId) -> bool {
+        let ours = mount_namespace(ProcessId::current());
         let theirs = of_threads(process, |thread| std::fs::read_link(thread.join("ns/mnt")).ok());
         ours.is_some()
             && self.host.is_some()
@@ -162,7 +161,7 @@ impl ContainerMarks {
     }
 
     /// Whether `process` sees the container's root file system: runtime, hooks, and the container.
-    pub(in crate::sys) fn are_mounted_for(&self, process: i32) -> bool {
+    pub(in crate::sys) fn are_mounted_for(&self, process: ProcessId) -> bool {
         let open = |thread: PathBuf| std::fs::File::open(thread.join("mountinfo")).ok();
         of_threads(process, open).is_some_and(|mounts| has_device(mounts, &self.root))
     }
@@ -170,7 +169,7 @@ impl ContainerMarks {
 
 /// What `look` finds for the first thread of `process` that has not ended: the one that a process
 /// began with may have.
-fn of_threads<T>(process: i32, look: impl Fn(PathBuf) -> Option<T>) -> Option<T> {
+fn of_threads<T>(process: ProcessId, look: impl Fn(PathBuf) -> Option<T>) -> Option<T> {
     let threads =
         std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     threads.map(|thread| thread.path()).find_map(look)
@@ -185,7 +184,7 @@ fn has_device(mountinfo: impl Read, device: &str) -> bool {
 
 /// What tells the mount namespace of a process from others.
 #[must_use]
-pub fn mount_namespace(pid: u32) -> Option<PathBuf> {
+pub fn mount_namespace(pid: ProcessId) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
 }
 

@@ -2,8 +2,9 @@
 //! writes to its own stderr, show it when the hook fails, or show it never.
 
 use crate::sys::fs::FileId;
+use crate::sys::process::ProcessId;
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
 /// Where messages go: to the user, and to the runtime.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ impl UserStderr {
     /// annotation says.
     #[must_use]
     pub fn from_parent(engine: Option<&str>) -> Self {
-        let number = rustix::process::getppid().and_then(|parent| number(engine?, parent));
+        let number = ProcessId::parent().and_then(|parent| number(engine?, parent));
         let own = switch(number.unwrap_or(2));
         // The engine's user need not hear it twice.
         Self { own: own.filter(|_| number.is_none()) }
@@ -38,17 +39,17 @@ impl UserStderr {
 }
 
 /// The descriptor that `path` names, if it is one of `parent`.
-fn number(path: &str, parent: Pid) -> Option<RawFd> {
+fn number(path: &str, parent: ProcessId) -> Option<RawFd> {
     let (pid, fd) = path.strip_prefix("/proc/")?.split_once("/fd/")?;
-    (pid.parse() == Ok(parent.as_raw_nonzero().get())).then(|| fd.parse().ok())?
+    (pid.parse::<ProcessId>().ok() == Some(parent)).then(|| fd.parse().ok())?
 }
 
 /// The former stderr, if there is another now.
 fn switch(number: RawFd) -> Option<OwnedFd> {
-    let pid = rustix::process::getppid()?;
-    let parent = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    let pid = ProcessId::parent()?;
+    let parent = rustix::process::pidfd_open(pid.as_pid(), PidfdFlags::empty()).ok()?;
     // It may have ended in between, and its number be another's.
-    rustix::process::getppid().filter(|now| *now == pid)?;
+    ProcessId::parent().filter(|now| *now == pid)?;
     let theirs = rustix::process::pidfd_getfd(parent, number, PidfdGetfdFlags::empty()).ok()?;
     let stderr = std::io::stderr();
     if FileId::from_fd(&theirs).ok()? == FileId::from_fd(&stderr).ok()? {
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn only_the_parents_descriptors_are_taken() {
-        let parent = Pid::from_raw(7).unwrap();
+        let parent = ProcessId::new(7).unwrap();
         for (path, expected) in [
             ("/proc/7/fd/5", Some(5)),
             ("/proc/1/fd/5", None),

@@ -22,7 +22,7 @@ use crate::error::{Context, Error, Result};
 use crate::site::reserved;
 use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::fs::resolve;
-use crate::sys::fs::{FileId, TMPFS_MAGIC};
+use crate::sys::fs::{FileId, TMPFS_MAGIC, set_owner};
 use crate::sys::{ids, random};
 use crate::user::User;
 
@@ -393,8 +393,7 @@ fn write_beside(
         bytes = bytes.get(count..).unwrap_or_default();
     }
     if ids::is_effective_root() {
-        let owner = (Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid));
-        rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+        set_owner(&file, Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid))?;
     }
     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))
 }

@@ -5,11 +5,12 @@ use crate::container::plan::Bundle;
 use crate::error::{Context, Result};
 use crate::site::config::Config;
 use crate::site::passwd;
+use crate::sys;
 use crate::sys::fs::read::read_at_most;
 use crate::sys::ids;
 use crate::user::User;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -28,14 +29,14 @@ pub fn create(
     let mut file = std::fs::File::from(file);
     file.write_all(content).context(cannot)?;
     if let Some(owner) = owner {
-        rustix::fs::fchown(&file, Some(owner.uid), Some(owner.gid)).context(cannot)?;
+        sys::fs::set_owner(&file, owner.uid, owner.gid).context(cannot)?;
     }
     Ok(file.into())
 }
 
 /// Gives what an `O_PATH` descriptor stands for to `user`.
 pub fn chown(file: impl AsFd, user: &User) -> Result<()> {
-    rustix::fs::chownat(file, "", Some(user.uid), Some(user.gid), AtFlags::EMPTY_PATH)
+    sys::fs::set_owner(file, user.uid, user.gid)
         .context(|| format!("cannot give it to user id {}", user.uid.as_raw()))
 }
 

@@ -1,4 +1,4 @@
-//! What the administrator decided, and which files root may believe.
+//! Configuration by the administrator, and the checks of files that root trusts.
 
 pub mod config;
 pub mod json;

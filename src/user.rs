@@ -1,8 +1,8 @@
-//! Who called the program: read once, from the real ids, before anything is done.
+//! The calling user, read once from the real IDs, before anything else.
 
 use rustix::process::{Gid, Uid};
 
-/// The calling user, as the kernel knows them.
+/// IDs of a user.
 #[derive(Debug, Clone)]
 pub struct User {
     /// The real user id.
@@ -14,10 +14,10 @@ pub struct User {
 }
 
 impl User {
-    /// The user whose real ids this process has.
+    /// Reads the real IDs of this process.
     ///
     /// # Errors
-    /// When the kernel does not tell the groups.
+    /// If the groups cannot be read.
     pub fn caller() -> crate::Result<Self> {
         use crate::error::Context;
         let gid = rustix::process::getgid();

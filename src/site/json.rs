@@ -1,8 +1,8 @@
-//! JSON written by people: every fault is told with its place, and all of a file at once.
+//! JSON written by people: all faults of a file are reported at once, each with its position.
 //!
-//! [`read`] is where to start: it hands the document to a function that takes the values out, one
-//! line per key. A value that is not as expected is noted and replaced by a placeholder, so that
-//! the reading goes on; placeholders never leave [`read`]. JSON between machines (manifests, OCI
+//! Start at [`read`]: it hands the document to a function that takes the values out, one line per key.
+//! A value that is not as expected is recorded as a fault and replaced by a placeholder, so that reading
+//! continues; placeholders never leave [`read`]. JSON between machines (manifests, OCI
 //! state) stays with miniserde.
 
 pub mod bounds;
@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::log::Level;
 use parse::{Kind, Node};
 
-/// Something to say about one place in a file.
+/// A message about a position in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     line: usize,
@@ -68,12 +68,12 @@ impl Diagnostic {
     }
 }
 
-/// What came of reading a file.
+/// Result of reading a file.
 #[derive(Debug)]
 pub struct Reading<T> {
-    /// What was read, or every fault of the file in the order of its text.
+    /// The value, or every fault of the file in the order of its text.
     pub value: Result<T, Vec<Diagnostic>>,
-    /// What does not keep the file from being used: keys that nobody knows, keys without effect.
+    /// Notes that do not prevent its use: unknown keys, keys without effect.
     pub notes: Vec<(Level, Diagnostic)>,
 }
 
@@ -100,7 +100,7 @@ pub fn read<T>(text: &str, take: impl FnOnce(&Value<'_>) -> T) -> Reading<T> {
     Reading { value, notes }
 }
 
-/// Where faults and notes are collected while values are taken.
+/// Collects faults and notes while values are taken.
 #[derive(Debug)]
 struct Diagnostics<'a> {
     text: &'a str,
@@ -268,7 +268,7 @@ impl<'a> Value<'a> {
         value
     }
 
-    /// Whether this is an object.
+    /// Tells whether this is an object.
     #[must_use]
     pub fn is_object(&self) -> bool {
         matches!(self.node.kind, Kind::Map(_))

@@ -1,7 +1,7 @@
-//! Bind mounts for kernels before 5.12, which restrict only one mount at a time: bind everything,
-//! then find each mount of the copy in `/proc/self/mountinfo` and remount it.
+//! Bind mounts before Linux 5.12, which can restrict only one mount at a time: binds recursively, then
+//! finds each mount of the copy in `/proc/self/mountinfo` and remounts it.
 //!
-//! The copy is visible in our own mount namespace meanwhile, where no process of the user exists
+//! The copy is visible in the engine's mount namespace meanwhile, where no process of the user exists
 //! yet. See proc(5), `/proc/pid/mountinfo`.
 
 use crate::error::{Context, Error, Result};
@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 use std::path::PathBuf;
 
-/// As `mount::bind`.
+/// Does the same as [`bind`](crate::sys::fs::mount::bind).
 pub(in crate::sys) fn bind(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
@@ -32,41 +32,45 @@ pub(in crate::sys) fn bind(
 }
 
 fn restrict(copy: &Mount, copies: &[Mount], restrictions: Restrictions) -> Result<()> {
-    let cannot = || format!("cannot restrict the mount on {}", copy.point.display());
+    let context = || format!("cannot restrict the mount on {}", copy.point.display());
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let point = rustix::fs::open(&copy.point, flags, Mode::empty()).context(cannot)?;
+    let point = rustix::fs::open(&copy.point, flags, Mode::empty()).context(context)?;
     if mount_id(point.as_fd())? != copy.id {
         // Either another mount of the copy lies on top of this one and nobody can reach it, or
         // the path was changed under our hands.
         let is_covered =
             copies.iter().any(|other| other.parent == copy.id && other.point == copy.point);
-        return if is_covered { Ok(()) } else { Err(Error::caused_by(cannot(), "it moved")) };
+        return if is_covered {
+            Ok(())
+        } else {
+            Err(Error::caused_by(context(), "the path leads to another mount now"))
+        };
     }
     let mut flags = copy.flags | MountFlags::BIND | MountFlags::NOSUID;
     flags.set(MountFlags::RDONLY, flags.contains(MountFlags::RDONLY) || restrictions.readonly);
     flags.set(MountFlags::NODEV, flags.contains(MountFlags::NODEV) || restrictions.nodev);
     flags.set(MountFlags::NOEXEC, flags.contains(MountFlags::NOEXEC) || restrictions.noexec);
     let path = proc_path(point.as_fd());
-    mount_change(&path, MountPropagationFlags::PRIVATE).context(cannot)?;
-    mount_remount(&path, flags, c"").context(cannot)
+    mount_change(&path, MountPropagationFlags::PRIVATE).context(context)?;
+    mount_remount(&path, flags, c"").context(context)
 }
 
-/// A line of mountinfo.
+/// A mount of this namespace.
 struct Mount {
     id: u64,
-    /// What it is mounted on.
+    /// Mount ID of the parent mount.
     parent: u64,
     point: PathBuf,
     flags: MountFlags,
 }
 
 fn mounts() -> Result<Vec<Mount>> {
-    let cannot = || "cannot read /proc/self/mountinfo".to_owned();
-    let file = std::fs::File::open("/proc/self/mountinfo").context(cannot)?;
-    let text = read_at_most(file, MAX_PROC).context(cannot)?;
+    let context = || "cannot read /proc/self/mountinfo".to_owned();
+    let file = std::fs::File::open("/proc/self/mountinfo").context(context)?;
+    let text = read_at_most(file, MAX_PROC).context(context)?;
     text.split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
-        .map(|line| parse(line).ok_or_else(|| Error::caused_by(cannot(), "malformed line")))
+        .map(|line| parse(line).ok_or_else(|| Error::caused_by(context(), "malformed line")))
         .collect()
 }
 
@@ -87,14 +91,14 @@ fn parse(line: &[u8]) -> Option<Mount> {
     Some(Mount { id: mount.id, parent: mount.parent, point: mount.path(), flags })
 }
 
-/// The number of the mount that a descriptor is on.
+/// Returns the mount ID of the mount that a descriptor is on.
 pub(in crate::sys) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
     use rustix::fd::AsRawFd;
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
     let text = read_proc(&path).context(|| format!("cannot read {path}"))?;
     text.lines()
         .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
-        .ok_or_else(|| Error::new(format!("cannot find the mount id in {path}")))
+        .ok_or_else(|| Error::new(format!("cannot find the mount ID in {path}")))
 }
 
 #[cfg(test)]

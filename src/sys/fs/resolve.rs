@@ -1,9 +1,9 @@
-//! Opening files where others may have put links.
+//! Resolution of paths where others may have put links.
 //!
-//! [`open_in_root`] opens a path inside a root directory, as if that were `/`: no link, no `..` and no
-//! race leads out of it. The kernel does so by openat2(2) since 5.6; for older ones, and where a
-//! seccomp filter knows the call not, [`Resolver`] does the same from component to component, and
-//! can show each step to a visitor.
+//! [`open_in_root`] opens a path inside a root directory as if that were `/` (RESOLVE_IN_ROOT): no link,
+//! no `..` and no race leads out of it. openat2(2) does so since Linux 5.6. Before, and where a seccomp
+//! filter refuses the call, [`Resolver`] does the same component by component; it can also show each
+//! step to a visitor.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,25 +15,25 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Result};
 
-/// As the kernel's own limit (path_resolution(7)).
+/// Maximum number of links that a path may lead through: the kernel's own (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 
-/// How often openat2 is asked again when somebody renames directories meanwhile (EAGAIN).
+/// Maximum number of calls of openat2(2) while other processes rename directories (EAGAIN).
 const MAX_TRIES: u32 = 16;
 
 /// Opens `path` inside `root`. Links are followed inside `root`, but for the last component when
 /// `flags` hold `NOFOLLOW`; `mode` is for `CREATE`.
 ///
 /// # Errors
-/// When it cannot be opened; the text names `path`.
+/// If it cannot be opened; the message names `path`.
 pub fn open_in_root(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
     open(root.as_fd(), path, flags, mode).context(|| cannot_open(path))
 }
 
-/// As [`open_in_root`], for what may not be there.
+/// Opens `path` inside `root` as [`open_in_root`] does; `None` if it does not exist.
 ///
 /// # Errors
-/// When it is there, but cannot be opened.
+/// If it exists, but cannot be opened.
 pub fn find_in_root(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
     match open(root.as_fd(), path, flags, Mode::empty()) {
         Ok(file) => Ok(Some(file)),
@@ -42,20 +42,20 @@ pub fn find_in_root(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Optio
     }
 }
 
-/// Opens the file `path` of the host for reading. Neither a pipe nor a device of that name can make
-/// the caller wait or act, and links to descriptors of this process are not followed.
+/// Opens the file `path` of the host for reading. A pipe or a device of that name neither blocks nor
+/// acts, and magic links (`/proc/self/fd`) are not followed.
 ///
 /// # Errors
-/// When it cannot be opened, or is no regular file.
+/// If it cannot be opened, or is not a regular file.
 pub fn regular_file(path: &Path) -> Result<OwnedFd> {
-    let what = || cannot_open(path);
+    let context = || cannot_open(path);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open("/", flags, Mode::empty()).context(what)?;
+    let root = rustix::fs::open("/", flags, Mode::empty()).context(context)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = open_in_root(&root, path, flags, Mode::empty())?;
-    match kind(&status(&file).context(what)?) {
+    match kind(&status(&file).context(context)?) {
         FileType::RegularFile => Ok(file),
-        _ => Err("it is no regular file").context(what),
+        _ => Err("not a regular file").context(context),
     }
 }
 
@@ -100,17 +100,17 @@ fn open_by_walk(
     Resolver::new(root)?.with_mode(mode).open(path, flags)
 }
 
-/// A step of a walk: the status of what was opened, and the path that led there, from the root on.
+/// Called for each step: with the path from the root on, and the status of what was opened there.
 pub type Visitor<'a> = dyn FnMut(&Path, &Stat) -> rustix::io::Result<()> + 'a;
 
-/// A path being followed from component to component. `..` goes back to the directory that was
-/// opened before, so that no rename in between can lead the walk out of its root.
+/// Resolves a path component by component. `..` returns to the directory that was opened before, so
+/// that no rename in between leads out of the root.
 pub struct Resolver<'a> {
-    /// The root and each directory down to where we are.
+    /// Root and each directory down to the current one.
     opened: Vec<OwnedFd>,
-    /// The name of each of them but the root.
+    /// Path of the current directory.
     names: PathBuf,
-    /// What is still to be followed, the next one last.
+    /// Components that are left, the next one last.
     ahead: Vec<OsString>,
     links: u32,
     mode: Mode,
@@ -118,10 +118,10 @@ pub struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    /// A walk from `root`, which it never leaves.
+    /// Starts at `root`, and never leaves it.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// If no descriptor is left.
     pub fn new(root: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let root = rustix::io::fcntl_dupfd_cloexec(root, 0)?;
         Ok(Self {
@@ -134,23 +134,23 @@ impl<'a> Resolver<'a> {
         })
     }
 
-    /// A file that is created at the end gets `mode`.
+    /// Sets the mode of a file that is created at the end.
     #[must_use]
     pub fn with_mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
     }
 
-    /// Shows everything that is passed, links and the root included, to `visit`, which can end the
-    /// walk. The last component is shown before anything is read from it.
+    /// Sets a visitor, which sees each step, links and the root included, and can end the resolution by
+    /// an error. It sees the last component before anything is read from that.
     #[must_use]
     pub fn visiting(self, visit: &'a mut Visitor<'a>) -> Self {
         Self { visit: Some(visit), ..self }
     }
 
-    /// Follows `path` and opens its end.
+    /// Resolves `path`, and opens what it leads to.
     ///
     /// # Errors
-    /// What the kernel, or the visitor, says.
+    /// Errors of the kernel or of the visitor.
     pub fn open(mut self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         if path.as_os_str().is_empty() {
             return Err(Errno::NOENT);
@@ -185,7 +185,7 @@ impl<'a> Resolver<'a> {
         self.visit.as_mut().map_or(Ok(()), |visit| visit(path, status))
     }
 
-    /// Puts the components of `path` before what is still ahead.
+    /// Puts the components of `path` before those that are left.
     fn push(&mut self, path: &Path) {
         let parts = path.components().rev().filter_map(|part| match part {
             Component::Normal(name) => Some(name.to_owned()),
@@ -195,7 +195,7 @@ impl<'a> Resolver<'a> {
         self.ahead.extend(parts);
     }
 
-    /// Goes into the directory `name`, or to where the link `name` points.
+    /// Enters the directory `name`, or follows the link `name`.
     fn enter(&mut self, name: &OsString) -> rustix::io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = rustix::fs::openat(self.here()?, name, flags, Mode::empty())?;
@@ -212,8 +212,8 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Goes on at what `link` reads as, inside the root. That makes the links of `/proc`, which
-    /// lead elsewhere than they read, as harmless as any.
+    /// Continues at the text of `link`, inside the root. Magic links of `/proc`, which lead elsewhere than
+    /// they read, become ordinary ones by that.
     fn follow(&mut self, link: BorrowedFd<'_>) -> rustix::io::Result<()> {
         self.links += 1;
         if self.links > MAX_LINKS {
@@ -229,7 +229,7 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    /// Opens `name`, the last component; `None` if the end is still to be reached.
+    /// Opens `name`, the last component; `None` if it is a link, whose target is resolved next.
     fn last(&mut self, name: &OsString, flags: OFlags) -> rustix::io::Result<Option<OwnedFd>> {
         let path = self.names.join(name);
         let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -269,11 +269,11 @@ impl std::fmt::Debug for Resolver<'_> {
     }
 }
 
-/// The status of an open file, also when it was opened by `O_PATH`: there fstat(2) itself works
-/// only since Linux 3.6.
+/// Returns the status of an open file, which may be opened by `O_PATH`: fstat(2) refuses that before
+/// Linux 3.6.
 ///
 /// # Errors
-/// When the file system does not answer.
+/// If the file system does not answer.
 pub fn status(file: impl AsFd) -> rustix::io::Result<Stat> {
     rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)
 }

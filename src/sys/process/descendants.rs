@@ -1,5 +1,5 @@
-//! All that came from a process: found by parents, signalled one by one. A process group or a session
-//! may hold others too: that of the caller is as often as not a workload manager's.
+//! Descendants of a process, found by their parents' PIDs and signalled one by one. Process groups and
+//! sessions would not do: that of the caller often is a workload manager's.
 
 use crate::sys::fs::read::read_proc;
 use crate::sys::proc::stat::Stat;
@@ -9,19 +9,19 @@ use rustix::io::Errno;
 use rustix::process::WaitOptions;
 use std::time::Duration;
 
-/// Kills all children of this process, and what comes to it from them, until none is left that runs.
-/// Zombies that stay are traced by somebody else, who may never wait for them.
+/// Kills all children of this process, and the orphans that are reparented to it, until none runs.
+/// Zombies may stay, which a tracer elsewhere does not wait for.
 pub(in crate::sys) fn kill_children() {
     end(|| {
         let children = children();
-        // Who makes processes faster than they are ended is the youngest.
+        // A process that forks faster than this kills is the youngest.
         children.iter().rev().for_each(|child| child.send(libc::SIGKILL));
         children
     });
 }
 
-/// Ends those children of this process that `is_ours` proves to be of the container, and all that
-/// came from them: children from before the start, and theirs, are the caller's own.
+/// Kills those children of this process that `is_ours` proves to be of the container, and all their
+/// descendants. Other children were there before the start: they are the caller's own.
 pub(in crate::sys) fn kill_proven(is_ours: impl Fn(ProcessId) -> bool) {
     let mut known: Vec<Process> = Vec::new();
     end(|| {
@@ -29,7 +29,7 @@ pub(in crate::sys) fn kill_proven(is_ours: impl Fn(ProcessId) -> bool) {
         let mut found = children();
         found.retain(|child| is_ours(child.pid()) || known.iter().any(|one| one.is(child)));
         for root in &found {
-            // Those that it makes meanwhile would come to us without a proof.
+            // Children that it forks meanwhile would be reparented to this process without a proof.
             root.send(libc::SIGSTOP);
             signal_descendants(root, None, libc::SIGSTOP, |_| true);
             known.append(&mut descendants(root));
@@ -39,7 +39,7 @@ pub(in crate::sys) fn kill_proven(is_ours: impl Fn(ProcessId) -> bool) {
     });
 }
 
-/// Repeats `kill`, which gives the children that it meant, until none of them is left that runs.
+/// Repeats `kill`, which returns the children that it signalled, until none of them runs.
 fn end(mut kill: impl FnMut() -> Vec<Process>) {
     let mut before: Vec<Process> = Vec::new();
     let mut patience = SHORT;
@@ -53,14 +53,14 @@ fn end(mut kill: impl FnMut() -> Vec<Process>) {
         let children = kill();
         let is_same = children.len() == before.len()
             && children.iter().zip(&before).all(|(one, other)| one.is(other));
-        // One that has just become a zombie may have left children, which come to us.
+        // A new zombie may have left children, which are reparented to this process.
         if is_same && were_zombies {
             return;
         }
         if is_same {
             were_zombies = !children.iter().any(runs);
             std::thread::sleep(patience);
-            // Some wait for a file server before they go.
+            // Some wait for a file server before they end.
             patience = (patience * 2).min(LONG);
         } else {
             were_zombies = false;
@@ -74,18 +74,18 @@ fn runs(process: &Process) -> bool {
     process.stat().is_some_and(|stat| !stat.is_zombie())
 }
 
-/// How long those that were killed get before they are looked at again.
+/// First and longest pause before killed processes are looked at again.
 const SHORT: Duration = Duration::from_micros(200);
 const LONG: Duration = Duration::from_millis(100);
 
-/// The children of this process, which has one thread. They keep their numbers until it has waited
-/// for them.
+/// Lists the children of this process, which has one thread. They keep their PIDs until it waits for
+/// them.
 fn children() -> Vec<Process> {
     let own = ProcessId::current();
     let find = |pid| Process::child_of(pid, own);
     match read_proc(format!("/proc/{own}/task/{own}/children")) {
         Ok(text) => text.split_whitespace().flat_map(str::parse).map(find).collect(),
-        // Kernels before 3.5, or built without it.
+        // Before Linux 3.5, or without CONFIG_PROC_CHILDREN.
         Err(_) => {
             let is_ours = |(_, parent): &(ProcessId, i32)| *parent == own.number();
             parents().into_iter().filter(is_ours).map(|(pid, _)| find(pid)).collect()
@@ -93,8 +93,8 @@ fn children() -> Vec<Process> {
     }
 }
 
-/// Sends `signal` to those of whom `is_meant` among all that came from `root`, but not to `except`.
-/// `root` is a child of ours, or proved to be of the container.
+/// Sends `signal` to the descendants of `root` for which `is_meant`, but not to `except`. `root` is a
+/// child of this process, or proved to be of the container.
 pub(in crate::sys) fn signal_descendants(
     root: &Process,
     except: Option<&Process>,
@@ -102,9 +102,9 @@ pub(in crate::sys) fn signal_descendants(
     is_meant: impl Fn(ProcessId) -> bool,
 ) {
     let mut reached: Vec<Process> = Vec::new();
-    // Who was about to fork when a SIGSTOP came has had children since. Not for ever: an answer to
-    // SIGCONT may be to fork.
-    for _ in 0..LOOKS {
+    // A process that was about to fork when SIGSTOP came has new children. The number of scans is
+    // bounded: a process may fork whenever SIGCONT comes.
+    for _ in 0..MAX_SCANS {
         let mut found = descendants(root);
         found.retain(|process| {
             let is_done = reached.iter().chain(except).any(|one| one.is(process));
@@ -118,7 +118,7 @@ pub(in crate::sys) fn signal_descendants(
     }
 }
 
-/// Whether nothing is left of what came from `root`, but for `except`, than zombies whose tracers do
+/// Tells whether `root` has descendants besides `except`, and all of these are zombies whose tracers do
 /// not wait for them.
 pub(in crate::sys) fn are_held(root: &Process, except: &Process) -> bool {
     let rest = descendants(root);
@@ -126,10 +126,10 @@ pub(in crate::sys) fn are_held(root: &Process, except: &Process) -> bool {
     rest.peek().is_some() && rest.all(|process| process.unreported_status().is_some())
 }
 
-/// How often those are looked for that a signal has not reached yet.
-const LOOKS: usize = 16;
+/// Maximum number of scans for descendants that a signal has not reached.
+const MAX_SCANS: usize = 16;
 
-/// All that came from `process`, parents before children.
+/// Lists all descendants of `process`, parents before children.
 fn descendants(process: &Process) -> Vec<Process> {
     let parents = parents();
     let mut found = children_of(process, &parents);
@@ -141,15 +141,15 @@ fn descendants(process: &Process) -> Vec<Process> {
     found
 }
 
-/// Those that are children of `process` still, among the numbers of all and their parents.
+/// Lists the children of `process`, by the PIDs of all processes and of their parents.
 fn children_of(process: &Process, parents: &[(ProcessId, i32)]) -> Vec<Process> {
     let theirs = parents.iter().filter(|(_, parent)| *parent == process.pid().number());
     let children = theirs.map(|(child, _)| Process::child_of(*child, process.pid())).collect();
-    // Its number may be another's by now, and so may they.
+    // If it has ended, its PID and the children may be another's.
     if process.has_ended() { vec![] } else { children }
 }
 
-/// The numbers of every process and its parent.
+/// Lists every process and the PID of its parent.
 fn parents() -> Vec<(ProcessId, i32)> {
     process::lift_limits();
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();

@@ -1,7 +1,7 @@
-//! Keeps together what an OCI runtime starts among the processes of the host, where no PID namespace
-//! does it. A supervisor stands between engine and runtime: a process of root's, which no user can
-//! signal, and to which the kernel gives all that lose their parent below it. It ends the rest when
-//! the runtime has ended, and everything when the engine has. See PR_SET_CHILD_SUBREAPER and
+//! Supervisor of an OCI runtime among the processes of the host, where no PID namespace contains what
+//! it starts. The supervisor is a process of root's between engine and runtime, which no user can signal,
+//! and the subreaper of all orphans below it. It kills what is left when the runtime has ended, and
+//! everything when the engine has. See PR_SET_CHILD_SUBREAPER and
 //! PR_SET_PDEATHSIG of prctl(2). Start at [`spawn_supervised`].
 
 use crate::error::{Context, Error, Result};
@@ -16,41 +16,41 @@ use rustix::process::{Signal, getpid};
 use std::io::{self, BufRead, BufReader, PipeWriter, Read, Write};
 use std::path::PathBuf;
 
-/// What tells the supervisor that the engine has ended, if it has.
+/// Parent-death signal: the engine has ended.
 const ORPHANED: Signal = Signal::TERM;
 
-/// Has what loses its parent below this process come to it from now on, should the supervisor itself be
-/// killed. Whether this kernel can do that, which a supervisor needs too (Linux 3.4).
+/// Makes this process a subreaper, for orphans of a supervisor that was killed; false before Linux 3.4,
+/// where there are no supervisors either.
 #[must_use]
 pub fn become_subreaper() -> bool {
     rustix::process::set_child_subreaper(Some(getpid())).is_ok()
 }
 
-/// Starts `program` with all ids of root, below a supervisor: when the program ends or is killed, or
-/// we are, everything ends that it started. `marks` tell what is of the container.
+/// Starts `program` with all IDs of root, below a supervisor: when the program or this process ends, all
+/// that it started is killed. `marks` tell which processes belong to the container.
 ///
 /// # Errors
-/// When the kernel refuses a step; then nothing runs.
+/// If the kernel refuses a step; then nothing runs.
 pub fn spawn_supervised(program: Program<'_>, marks: ContainerMarks) -> Result<RuntimeChild> {
-    let cannot = || "cannot start the container's supervisor".to_owned();
+    let context = || "cannot start the container's supervisor".to_owned();
     if !become_subreaper() {
-        return Err(Error::caused_by(cannot(), "this kernel has no child subreapers")
+        return Err(Error::caused_by(context(), "this kernel has no child subreapers")
             .with_hint("use --pid=private"));
     }
-    let (mut answer, report) = std::io::pipe().context(cannot)?;
+    let (mut answer, report) = std::io::pipe().context(context)?;
     let engine = ProcessId::current();
     // SAFETY: this program has one thread, so the child may go on as it likes.
     let child = match unsafe { libc::fork() } {
         0 => supervise(engine, program, report),
         child => ProcessId::new(child),
     };
-    let child = child.ok_or_else(std::io::Error::last_os_error).context(cannot)?;
+    let child = child.ok_or_else(std::io::Error::last_os_error).context(context)?;
     let supervisor = Process::from_pid(child);
     drop(report);
     let mut text = String::new();
-    answer.read_to_string(&mut text).context(cannot)?;
+    answer.read_to_string(&mut text).context(context)?;
     match text.parse::<ProcessId>().ok() {
-        // The program may have ended, and its number be another's.
+        // The program may have ended, and its PID be another's.
         Some(pid) => {
             let program = Process::child_of(pid, supervisor.pid());
             let child = supervisor.pid();
@@ -63,12 +63,12 @@ pub fn spawn_supervised(program: Program<'_>, marks: ContainerMarks) -> Result<R
         }
         None => {
             process::wait(supervisor.pid());
-            Err(if text.is_empty() { Error::new(cannot()) } else { Error::new(text) })
+            Err(if text.is_empty() { Error::new(context()) } else { Error::new(text) })
         }
     }
 }
 
-/// The supervisor's life. It ends as the program does.
+/// Main function of the supervisor. It ends with the wait status of the program.
 fn supervise(engine: ProcessId, program: Program<'_>, mut report: PipeWriter) -> ! {
     let signals = program.signals;
     let supervisor = ProcessId::current();
@@ -82,19 +82,19 @@ fn supervise(engine: ProcessId, program: Program<'_>, mut report: PipeWriter) ->
         Ok(child) => child.id().to_string(),
         Err(error) => error.to_string(),
     };
-    // Who does not hear it has ended.
+    // If the engine does not read it, the engine has ended.
     report.write_all(told.as_bytes()).ok();
     let change = match started {
         Ok(child) => {
             drop(report);
-            // A reader of the program's output shall not wait for this process.
+            // A reader of the program's output must not wait for this process.
             process::close_all_but(&[]);
             process::lift_limits();
             watch(&Process::from_pid(ProcessId::from_child(&child)), signals, engine)
         }
         Err(_) => WaitStatus::Exited(1),
     };
-    // Some make processes faster than others are ended.
+    // Some fork faster than this process kills.
     rustix::process::setpriority_process(None, -20).ok();
     descendants::kill_children();
     process::exit_like(change)
@@ -102,17 +102,17 @@ fn supervise(engine: ProcessId, program: Program<'_>, mut report: PipeWriter) ->
 
 fn prepare(engine: ProcessId) -> Result<()> {
     ids::become_root().context(|| "cannot become root".into())?;
-    // Not in the group that a launcher kills, nor in the one that a terminal stops.
+    // Out of the process group that a launcher kills or a terminal stops.
     rustix::process::setsid().context(|| "cannot leave the session".into())?;
     rustix::process::set_child_subreaper(Some(getpid()))
-        .context(|| "cannot become the reaper of orphans".into())?;
+        .context(|| "cannot become a subreaper".into())?;
     rustix::process::set_parent_process_death_signal(Some(ORPHANED))
-        .context(|| "cannot watch over the engine".into())?;
-    // It may have ended before that.
+        .context(|| "cannot set the parent-death signal".into())?;
+    // The engine may have ended before that.
     if ProcessId::parent() == Some(engine) {
         Ok(())
     } else {
-        Err(orphaned()).context(|| "cannot work without an engine".into())
+        Err(orphaned()).context(|| "the engine has ended".into())
     }
 }
 
@@ -128,29 +128,29 @@ fn watch(program: &Process, signals: &Signals, engine: ProcessId) -> WaitStatus 
                 }
             }
             Ok(Some(arrived)) if arrived.number != ORPHANED.as_raw() => {}
-            // Someone else of root's means the program.
+            // Another process of root's sent it, and means the program.
             Ok(Some(arrived)) if ProcessId::parent() == Some(engine) => {
                 program.send(arrived.number);
             }
-            // Or nothing can be watched any more.
+            // The engine has ended, or signals cannot be taken any more.
             _ => return WaitStatus::Killed(libc::SIGKILL),
         }
     }
 }
 
-/// Marks by which processes of a container are known among those of the host.
+/// Marks that tell processes of a container from others of the host.
 #[derive(Debug)]
 pub struct ContainerMarks {
-    /// The mount namespace that the engine left, by [`mount_namespace`]: nothing of the container is in
-    /// there.
+    /// Mount namespace that the engine left, by [`mount_namespace`]: no process of the container is in it.
     pub host: Option<PathBuf>,
-    /// Device number of the root file system, as mountinfo has it (`major:minor`): it is mounted in
-    /// the engine's own mount namespace and in those that were made from it, and nowhere else.
+    /// Device number of the root file system, `major:minor` as in mountinfo: it is mounted in the engine's
+    /// own mount namespace and in copies of that, and nowhere else.
     pub root: String,
 }
 
 impl ContainerMarks {
-    /// Whether `process` is in a mount namespace of the container's, not in our own, as hooks are.
+    /// Tells whether `process` is in a mount namespace of the container's: not the host's, and not the
+    /// engine's, as hooks are.
     pub(in crate::sys) fn show_inside(&self, process: ProcessId) -> bool {
         let ours = mount_namespace(ProcessId::current());
         let theirs = of_threads(process, |thread| std::fs::read_link(thread.join("ns/mnt")).ok());
@@ -160,15 +160,16 @@ impl ContainerMarks {
                 .is_some_and(|theirs| Some(&theirs) != ours.as_ref() && Some(theirs) != self.host)
     }
 
-    /// Whether `process` sees the container's root file system: runtime, hooks, and the container.
+    /// Tells whether the container's root file system is mounted for `process`: for the runtime, hooks, and
+    /// the container.
     pub(in crate::sys) fn are_mounted_for(&self, process: ProcessId) -> bool {
         let open = |thread: PathBuf| std::fs::File::open(thread.join("mountinfo")).ok();
         of_threads(process, open).is_some_and(|mounts| has_device(mounts, &self.root))
     }
 }
 
-/// What `look` finds for the first thread of `process` that has not ended: the one that a process
-/// began with may have.
+/// Returns the first result of `look` for the threads of `process`. It has none for a thread that has
+/// ended, as the first one of a process may have.
 fn of_threads<T>(process: ProcessId, look: impl Fn(PathBuf) -> Option<T>) -> Option<T> {
     let threads =
         std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
@@ -182,7 +183,7 @@ fn has_device(mountinfo: impl Read, device: &str) -> bool {
     lines.any(|line| MountInfo::parse(&line).is_some_and(|mount| mount.device == device.as_bytes()))
 }
 
-/// What tells the mount namespace of a process from others.
+/// Identifies the mount namespace of a process.
 #[must_use]
 pub fn mount_namespace(pid: ProcessId) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()

@@ -6,14 +6,14 @@
 use crate::error::{Context, Error, Result};
 use crate::sys::fs::mount_compat;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change,
     mount_remount, move_mount, open_tree,
 };
 use rustix::thread::UnshareFlags;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Restrictions of a mount. Every mount of a container is also `nosuid`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,7 +41,44 @@ pub fn unshare_namespace() -> Result<()> {
 pub fn enter_namespace(namespace: impl AsFd) -> Result<()> {
     let kind = rustix::thread::LinkNameSpaceType::Mount;
     rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
-        .context(|| "cannot enter the container's mount namespace".into())
+        .context(|| "cannot enter a mount namespace".into())
+}
+
+/// A mount namespace, and the root directory that this process has in it.
+#[derive(Debug)]
+pub struct Namespace {
+    file: OwnedFd,
+    root: OwnedFd,
+}
+
+impl Namespace {
+    /// Opens the mount namespace that this process is in.
+    ///
+    /// # Errors
+    /// If `/proc` is not mounted.
+    pub fn current() -> Result<Self> {
+        let open = |path: &str, flags| {
+            rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("cannot open {path}"))
+        };
+        let file = open("/proc/self/ns/mnt", OFlags::RDONLY)?;
+        Ok(Self { file, root: open("/", OFlags::PATH | OFlags::DIRECTORY)? })
+    }
+
+    /// Moves this process there, to the root directory that it had: for a process started by chroot(1),
+    /// the root of the namespace is another.
+    pub fn enter(&self) -> Result<()> {
+        enter_namespace(&self.file)?;
+        rustix::process::fchdir(&self.root)
+            .and_then(|()| rustix::process::chroot("."))
+            .context(|| "cannot return to the root directory".into())
+    }
+
+    /// Identifies the namespace, by the text of `/proc/PID/ns/mnt`.
+    #[must_use]
+    pub fn name(&self) -> Option<PathBuf> {
+        std::fs::read_link(proc_path(self.file.as_fd())).ok()
+    }
 }
 
 /// Returns the mount ID of the mount that `file` is on.

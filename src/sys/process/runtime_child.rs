@@ -5,6 +5,7 @@
 //! ([`supervisor`](crate::sys::process::supervisor)).
 
 use crate::error::{Context, Result};
+use crate::sys::fs::mount::Namespace;
 use crate::sys::ids;
 use crate::sys::process::descendants;
 use crate::sys::process::pidfd::Process;
@@ -144,11 +145,16 @@ impl RuntimeChild {
 }
 
 /// Starts `program` with all IDs of root, as the first process of a PID namespace. When it ends, the
-/// kernel kills all processes of the namespace; and when this process ends, the kernel kills it.
+/// kernel kills all processes of the namespace; and when this process ends, the kernel kills it. Its
+/// mount namespace is `mounts`, which this process has left: the `/proc` in there becomes its own.
 ///
 /// # Errors
 /// If the kernel refuses a step; then nothing runs.
-pub fn spawn_in_namespace(program: Program<'_>, marks: ContainerMarks) -> Result<RuntimeChild> {
+pub fn spawn_in_namespace(
+    program: Program<'_>,
+    marks: ContainerMarks,
+    mounts: Namespace,
+) -> Result<RuntimeChild> {
     // SAFETY: CLONE_NEWPID changes only in which namespace children are born.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
         .context(|| "cannot make a PID namespace".into())?;
@@ -158,9 +164,8 @@ pub fn spawn_in_namespace(program: Program<'_>, marks: ContainerMarks) -> Result
         // The parent's end is inherited too, and would keep the pipe open.
         // SAFETY: this process does not use it.
         unsafe { libc::close(end) };
+        mounts.enter().map_err(io::Error::other)?;
         // A /proc of its own: in the host's, the PIDs of its children mean other processes.
-        // SAFETY: CLONE_NEWNS changes no memory and no descriptors.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)? };
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("proc", "/proc", "proc", flags, None)?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -200,9 +205,8 @@ pub(in crate::sys) fn spawn(
             mask.restore();
             // Not after the next step: a change of ids clears the signal of a parent's death.
             ids::become_root()?;
-            // A new mount namespace takes the working directory along, but no descriptors.
-            rustix::process::fchdir(BorrowedFd::borrow_raw(directory))?;
             first()?;
+            rustix::process::fchdir(BorrowedFd::borrow_raw(directory))?;
             prepare(ProcessId::current()).map_err(io::Error::other)?;
             // For every runtime. Failure matters only for one that is known to need it (Linux 3.5).
             seccomp::deny_stdio_fchown().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })

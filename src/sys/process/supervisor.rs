@@ -141,7 +141,7 @@ fn watch(program: &Process, signals: &Signals, engine: ProcessId) -> WaitStatus 
 /// Marks that tell processes of a container from others of the host.
 #[derive(Debug)]
 pub struct ContainerMarks {
-    /// Mount namespace that the engine left, by [`mount_namespace`]: no process of the container is in it.
+    /// Mount namespace that the engine left, by its name: no process of the container is in it.
     pub host: Option<PathBuf>,
     /// Device number of the root file system, `major:minor` as in mountinfo: it is mounted in the engine's
     /// own mount namespace and in copies of that, and nowhere else.

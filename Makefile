@@ -73,9 +73,11 @@ demo: ## Demonstrate: build, install privately, import an image, run it as a use
 bench: ## Measure import and start-up beside umoci, mksquashfs, podman, charliecloud
 	scripts/bench.sh
 
-lint: ## Check formatting, clippy and shellcheck
+lint: ## Check formatting, clippy, rustdoc and shellcheck
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- --deny warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 	shellcheck scripts/*.sh tests/vm/* .ci/run
 
 size: $(BINARY) ## Fail if the binary is larger than its budget

@@ -5,8 +5,8 @@
 //! the default here.
 
 use sarus::error::{Context, Error, Result};
-use sarus::sys::process::signals::{Arrived, Signals};
-use sarus::sys::process::{self, Change};
+use sarus::sys::process::signals::{ReceivedSignal, Signals};
+use sarus::sys::process::{self, ProcessId, WaitStatus};
 use std::ffi::OsString;
 
 /// Signals that stop a background process which uses the terminal; these are meant for init itself.
@@ -20,16 +20,16 @@ pub fn main(args: &[OsString]) -> Result<u8> {
     // For a container without PID namespace, where init is not process 1.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .context(|| "cannot become a subreaper".into())?;
-    let signals = Signals::take_over(&FROM_TERMINAL)?;
+    let signals = Signals::block(&FROM_TERMINAL)?;
     let child = process::spawn_in_own_group(program, args, &signals)?;
     loop {
         match signals.next(None)? {
-            Some(Arrived { number: libc::SIGCHLD, .. }) => {
+            Some(ReceivedSignal { number: libc::SIGCHLD, .. }) => {
                 if let Some(status) = reap(child) {
                     return Ok(status);
                 }
             }
-            Some(Arrived { number, .. }) => process::send_to_group(child, number),
+            Some(ReceivedSignal { number, .. }) => process::send_to_group(child, number),
             None => {}
         }
     }
@@ -44,12 +44,14 @@ fn skip_options(args: &[OsString]) -> &[OsString] {
 }
 
 /// Waits for all children that have ended, and returns the exit status if `child` is one of them.
-fn reap(child: u32) -> Option<u8> {
+fn reap(child: ProcessId) -> Option<u8> {
     let mut status = None;
-    while let Some((pid, change)) = process::next_change() {
+    while let Some((pid, change)) = process::reap() {
         match change {
-            Change::Exited(code) if pid == child => status = Some(code),
-            Change::Killed(signal) if pid == child => status = Some(process::status_of(signal)),
+            WaitStatus::Exited(code) if pid == child => status = Some(code),
+            WaitStatus::Killed(signal) if pid == child => {
+                status = Some(process::signal_exit_code(signal))
+            }
             _ => {}
         }
     }

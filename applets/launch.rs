@@ -15,7 +15,7 @@ use sarus::hook::ssh::daemon;
 use sarus::log;
 use sarus::sys::fs::mount;
 use sarus::sys::process;
-use sarus::sys::process::limits::Limits;
+use sarus::sys::process::limits::CallerLimits;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -41,7 +41,7 @@ fn prepare(handoff: &Handoff) -> Result<()> {
     log::set_threshold(handoff.level);
     check_root()?;
     // Before the SSH daemon: it must not have more than the caller.
-    handoff.limits.as_ref().map_or(Ok(()), Limits::give_back)?;
+    handoff.limits.as_ref().map_or(Ok(()), CallerLimits::restore)?;
     if handoff.sshd {
         daemon::start()?;
     }

@@ -20,15 +20,16 @@ pub mod ssh;
 pub mod state;
 pub mod timestamp;
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::log::{self, Level};
 use crate::sys::descriptors;
 use crate::sys::fs::mount;
-use crate::sys::fs::resolve;
-use crate::sys::process::user_stderr::Voice;
+use crate::sys::fs::read::read_text_at_most;
+use crate::sys::fs::{FileId, resolve};
+use crate::sys::process::user_stderr::UserStderr;
 use files::Tree;
 use library::Library;
 use rustix::fs::{Mode, OFlags};
@@ -66,7 +67,7 @@ pub fn run(work: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
     let container = Container::receive()?;
     container.set_log_level();
     // Runtimes keep what hooks write to stderr to themselves, but for what they failed of.
-    let voice = Voice::of_parent(container.annotation(STDERR));
+    let voice = UserStderr::from_parent(container.annotation(STDERR));
     let result = work(&container);
     if let Err(error) = &result {
         voice.tell_runtime(&format!("sarus: {error}\n"));
@@ -91,7 +92,7 @@ impl Container {
         if stdin.is_terminal() {
             return Err(Error::caused_by(cannot(), "it is a terminal").with_hint(hint));
         }
-        let text = read_text(stdin.lock(), MAX_STATE).context(cannot)?;
+        let text = read_text_at_most(stdin.lock(), MAX_STATE).context(cannot)?;
         State::parse(&text).context(cannot).map_err(|error| error.with_hint(hint))
     }
 
@@ -116,22 +117,7 @@ impl Container {
 
 fn read_spec(path: &Path, bundle: &Path) -> Result<Spec> {
     let file = std::fs::File::from(resolve::regular_file(path)?);
-    Spec::parse(&read_text(file, MAX_CONFIG)?, bundle)
-}
-
-/// All of it, if it is at most `max` bytes.
-fn read_bytes(source: impl Read, max: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(max + 1).read_to_end(&mut bytes).context(|| "cannot read it".into())?;
-    if bytes.len() as u64 > max {
-        return Err(Error::new(format!("it is larger than {max} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// At most `max` bytes of text.
-fn read_text(source: impl Read, max: u64) -> Result<String> {
-    String::from_utf8(read_bytes(source, max)?).map_err(|_| Error::new("it is no text in UTF-8"))
+    Spec::parse(&read_text_at_most(file, MAX_CONFIG).context(|| "cannot read it".into())?, bundle)
 }
 
 /// Enters the mount namespace of the container of `state`, in which the root is still the host's.
@@ -145,7 +131,7 @@ fn enter_mount_namespace(state: &State) -> Result<()> {
     let theirs = rustix::fs::stat(format!("/proc/{}/root/", pid.as_raw_nonzero()));
     let ours = resolve::status(&root).context(cannot)?;
     let theirs = theirs.context(cannot)?;
-    if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
+    if FileId::from_status(&ours) != FileId::from_status(&theirs) {
         return Err(Error::caused_by(cannot(), "it has left the host's root already")
             .with_hint("the hook belongs into the stage prestart or createRuntime"));
     }

@@ -102,12 +102,12 @@ fn faults_of_the_configuration_are_named_with_what_to_do() {
     let unchecked = check(&Installation::new().set("securityChecks", "false"));
     assert!(!unchecked.stdout.contains("safe from others"), "{unchecked}");
     let shared = check(&Installation::new().set("OCIBundleDir", "\"/tmp\""));
-    assert!(shared.stdout.contains("hint: /tmp is a place for everybody"), "{shared}");
+    assert!(shared.stdout.contains("hint: every user can write in /tmp"), "{shared}");
     let ssh = Installation::new();
     let hook = ssh.prefix().join("ssh_hook");
     fs::copy(common::binary(), &hook).unwrap();
     let ssh = ssh.set("OCIHooks", &format!(r#"{{"prestart": [{{"path": {hook:?}}}]}}"#));
-    assert_found(&check(&ssh), "warning", "openssh is not there, which ssh_hook needs");
+    assert_found(&check(&ssh), "warning", "openssh does not exist, which ssh_hook needs");
     let openssh = ssh.prefix().join("openssh");
     fs::create_dir(&openssh).unwrap();
     set_mode(openssh.clone(), 0o777);
@@ -117,7 +117,7 @@ fn faults_of_the_configuration_are_named_with_what_to_do() {
     let words = r#""args": ["ssh_hook"], "env": ["OPENSSH_DIR=/nonsense/ssh"]"#;
     let elsewhere = format!(r#"{{"prestart": [{{"path": {:?}, {words}}}]}}"#, common::binary());
     let output = check(&ssh.set("OCIHooks", &elsewhere));
-    assert_found(&output, "warning", "/nonsense/ssh is not there, which ssh_hook needs");
+    assert_found(&output, "warning", "/nonsense/ssh does not exist, which ssh_hook needs");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn cgroups_that_the_runtime_does_not_take_are_named() {
     let hybrid = "echo memory >/sys/fs/cgroup/unified/cgroup.controllers";
     for (runtime, setup, words) in [
         (Runtime::Runc, "mount -t tmpfs none /sys/fs/cgroup".to_owned(), "no cgroups are mounted"),
-        (Runtime::Crun, format!("{setup}; {hybrid}"), "of both versions have controllers"),
+        (Runtime::Crun, format!("{setup}; {hybrid}"), "hybrid cgroup hierarchy"),
     ] {
         let installation = Installation::new().runtime(runtime);
         let command = installation.sarus_command(&installation.alice, &["check"]);
@@ -284,7 +284,7 @@ fn colours_are_for_terminals_that_want_them() {
         (format!("TERM=xterm {sarus} check --json"), false),
     ] {
         let shown = shell.runs(&line);
-        assert!(shown.contains("loop devices are there"), "{shown}");
+        assert!(shown.contains("loop devices are available"), "{shown}");
         assert_eq!(shown.contains("\x1b[32mok"), coloured, "{line}: {shown}");
     }
 }

@@ -326,7 +326,7 @@ fn a_terminal_is_not_made_from_a_pipe() {
     let text = installation.sarus(&installation.alice, &["run", "-t", IMAGE, "true"]).fails(125);
     assert_eq!(
         text,
-        "sarus: cannot give the container a terminal: stdin is none\n\
-         hint: leave -t out, or start it on a terminal, as with 'srun --pty'\n"
+        "sarus: cannot give the container a terminal: stdin is not a terminal\n\
+         hint: omit -t, or start it on a terminal, as with 'srun --pty'\n"
     );
 }

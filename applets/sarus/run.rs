@@ -61,6 +61,8 @@ struct Flags {
     /// use the host's MPI in the container; implies --glibc
     #[argh(switch, short = 'm')]
     mpi: bool,
+    // argh shows the brackets as they stand.
+    #[allow(rustdoc::broken_intra_doc_links)]
     /// bind mount from the host: type=bind,source=PATH,destination=PATH[,readonly]
     #[argh(option)]
     mount: Vec<String>,
@@ -84,7 +86,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let reference: Reference = image.to_string_lossy().parse()?;
     let centralized = flags.centralized_repository;
     let options = typed(flags, args)?;
-    let terminal = if options.tty { Some(Terminal::of_stdin()?) } else { None };
+    let terminal = if options.tty { Some(Terminal::from_stdin()?) } else { None };
     require_root()?;
 
     let user = User::caller()?;

@@ -10,23 +10,20 @@ use crate::container::run::external::cgroups;
 use crate::container::run::files;
 use crate::error::{Context, Result};
 use crate::site::config::Config;
-use crate::sys::process::limits::Limits;
+use crate::sys::fs::read::read_proc;
+use crate::sys::process::limits::CallerLimits;
 use crate::sys::process::start_notify::Listener;
 use crate::sys::process::{self, supervisor};
 use crate::sys::terminal::Terminal;
 use crate::user::User;
 use rustix::fs::Mode;
 use std::ffi::OsString;
-use std::io::Read;
-
-/// Maximum size of the files of `/proc` and `/sys` that are read here, in bytes.
-const MAX_SIZE: u64 = 64 << 10;
 
 /// Attributes that the engine takes from its caller before anything else: they must not reach what
 /// runs as root, and the program gets them back.
 #[derive(Debug)]
 pub struct Inherited {
-    limits: Limits,
+    limits: CallerLimits,
     environment: Vec<(OsString, OsString)>,
     umask: u32,
     descriptors: Descriptors,
@@ -40,7 +37,7 @@ impl Inherited {
     /// # Errors
     /// If a limit cannot be read, or a descriptor cannot be closed, moved or made.
     pub fn take() -> Result<(Self, Listener)> {
-        let limits = Limits::take()?;
+        let limits = CallerLimits::take()?;
         let environment = process::take_environment();
         let (descriptors, listener) = Descriptors::take_over(&environment)?;
         let umask = rustix::process::umask(Mode::from_raw_mode(0o022)).as_raw_mode();
@@ -60,8 +57,12 @@ impl Inherited {
         runtime: &OciRuntime,
     ) -> Result<Caller> {
         let Self { limits, environment, umask, descriptors } = self;
-        let (pid, warning) =
-            PidNamespace::choose(options.pid, options.ssh, &environment, supervisor::adopt_orphans);
+        let (pid, warning) = PidNamespace::choose(
+            options.pid,
+            options.ssh,
+            &environment,
+            supervisor::become_subreaper,
+        );
         let proc_options = match pid {
             PidNamespace::Host => proc_options()?,
             PidNamespace::Private => Vec::new(),
@@ -88,9 +89,8 @@ impl Inherited {
 /// Mount options of the host's `/proc`.
 fn proc_options() -> Result<Vec<String>> {
     let path = "/proc/self/mountinfo";
-    let text = std::fs::read(path).context(|| format!("cannot read {path}"))?;
-    // Mount points need not be UTF-8.
-    namespaces::restrictions_of_proc(&String::from_utf8_lossy(&text))
+    let text = read_proc(path).context(|| format!("cannot read {path}"))?;
+    namespaces::restrictions_of_proc(&text)
 }
 
 fn cgroup() -> Cgroup {
@@ -101,8 +101,8 @@ fn cgroup() -> Cgroup {
 
 /// Processors that this process may use, if not all that are online.
 fn limited_cpus() -> Option<String> {
-    let status = read("/proc/self/status")?;
-    let online = read("/sys/devices/system/cpu/online").unwrap_or_default();
+    let status = read_proc("/proc/self/status").ok()?;
+    let online = read_proc("/sys/devices/system/cpu/online").unwrap_or_default();
     allowed_cpus(&status, &online)
 }
 
@@ -111,13 +111,6 @@ fn limited_cpus() -> Option<String> {
 fn allowed_cpus(status: &str, online: &str) -> Option<String> {
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
     (list != online.trim()).then(|| list.to_owned())
-}
-
-/// Content of a file of the kernel's, which has no size. The capacity lets one read(2) suffice.
-fn read(path: &str) -> Option<String> {
-    let mut text = String::with_capacity(4096);
-    std::fs::File::open(path).ok()?.take(MAX_SIZE).read_to_string(&mut text).ok()?;
-    Some(text)
 }
 
 #[cfg(test)]

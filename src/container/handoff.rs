@@ -10,7 +10,7 @@
 use crate::error::{Error, Result};
 use crate::log::Level;
 use crate::sys::descriptors;
-use crate::sys::process::limits::Limits;
+use crate::sys::process::limits::CallerLimits;
 use crate::sys::process::start_notify::{self, Listener};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
@@ -82,7 +82,7 @@ pub struct Handoff {
     /// Working directory of the program, absolute.
     pub directory: OsString,
     /// Limits of the caller, which the program gets back.
-    pub limits: Option<Limits>,
+    pub limits: Option<CallerLimits>,
     /// True if the SSH daemon that `ssh_hook` prepared is started before the program.
     pub sshd: bool,
     /// Lowest level of messages that are shown.
@@ -152,7 +152,7 @@ impl Handoff {
     /// # Errors
     /// If the socket is not open.
     pub fn announce(&self) -> Result<()> {
-        start_notify::announce(self.socket, self.streams.is_none())
+        start_notify::notify(self.socket, self.streams.is_none())
     }
 
     fn take(&mut self, word: &OsStr) -> Result<()> {

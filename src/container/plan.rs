@@ -21,9 +21,11 @@ use crate::error::Result;
 use crate::image::metadata::Metadata;
 use crate::log::Level;
 use crate::site::config::{Config, RamFilesystem, UserMounts};
+use crate::site::passwd;
 use crate::site::trust::Checks;
-use crate::sys::process::limits::Limits;
-use crate::sys::terminal::Size;
+use crate::sys::process::ProcessId;
+use crate::sys::process::limits::CallerLimits;
+use crate::sys::terminal::WindowSize;
 use crate::user::User;
 use devices::DeviceRule;
 use hooks::PlannedHook;
@@ -31,7 +33,6 @@ use mounts::{BindMount, MountRequest, SystemMount};
 use namespaces::PidNamespace;
 use oci_runtime::OciRuntime;
 use process::{ContainerProcess, Entrypoint};
-use rustix::process::Pid;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -75,11 +76,11 @@ pub struct Caller {
     /// File mode creation mask.
     pub umask: u32,
     /// Resource limits and priority.
-    pub limits: Limits,
+    pub limits: CallerLimits,
     /// Descriptors that enter the container.
     pub descriptors: Descriptors,
     /// Size of the terminal that stdin is, with `--tty`.
-    pub terminal: Option<Size>,
+    pub terminal: Option<WindowSize>,
     /// PID namespace that the options ask for or that suits the job.
     pub pid: PidNamespace,
     /// Mount options of the host's `/proc` that hide processes, if the container sees the host's.
@@ -209,7 +210,7 @@ impl Plan {
         warnings.extend(missing_hooks(config, &options));
         let process = ContainerProcess::new(config, image, &options, &caller, &mut warnings)?;
         let requests = requests(&options);
-        let tty_group = group_id(&caller.group_database, "tty");
+        let tty_group = passwd::group_id(&caller.group_database, "tty");
         if tty_group.is_none() {
             warnings.push("no group 'tty' in the site's copy of the group database".to_owned());
         }
@@ -243,8 +244,7 @@ impl Plan {
     /// Annotations for hooks: their requests, the log level, and the caller's stdout and stderr as
     /// paths to descriptors of the process `holder`.
     #[must_use]
-    pub fn annotations(&self, holder: Pid) -> BTreeMap<&'static str, String> {
-        let holder = holder.as_raw_nonzero();
+    pub fn annotations(&self, holder: ProcessId) -> BTreeMap<&'static str, String> {
         let first = self.descriptors.first_stream();
         let stream = |number| format!("/proc/{holder}/fd/{}", first + number);
         let requests = self.requests.iter().map(|name| (*name, "true".to_owned()));
@@ -309,14 +309,6 @@ fn etc_files(config: &Config) -> Vec<EtcFile> {
         ("group", prefix.join("group")),
     ];
     files.into_iter().map(|(name, source)| EtcFile { name, source }).collect()
-}
-
-/// Number of a group in the text of a group database (group(5)).
-fn group_id(database: &str, name: &str) -> Option<u32> {
-    database.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
-    })
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::site::config::RamFilesystem;
 use crate::site::trust;
+use crate::sys::fs::TMPFS_MAGIC;
 use crate::sys::fs::mount::{self, Namespace, Restrictions};
 use crate::sys::process::start_notify::Listener;
 use crate::sys::terminal::Terminal;
@@ -77,7 +78,7 @@ pub fn run(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<u8> {
 /// Does all steps that do not depend on the executor.
 fn prepare(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<Prepared> {
     let host = Namespace::current()?;
-    mount::private_namespace()?;
+    mount::unshare_namespace()?;
     let trusted = trusted::check(plan)?;
     plan.runtime.check_start_hooks(plan.hooks.iter().map(|planned| &planned.hook))?;
     let program = trust::program(engine.program, plan.site.checks)
@@ -87,7 +88,7 @@ fn prepare(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<Prepared> {
     let bundle = mount_bundle(plan, &trusted.bundle_dir)?;
     let rootfs = rootfs::assemble(&bundle, plan, image)?;
     // A bind mount of `/` must not show the bundle. Not earlier: the kernel binds the layers itself.
-    mount::hide_from_binds(&bundle)?;
+    mount::make_unbindable(&bundle)?;
     if plan.init {
         place_program(&rootfs, INIT, trusted.init.as_ref().unwrap_or(&program))?;
     }
@@ -105,7 +106,7 @@ fn prepare(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<Prepared> {
 fn mount_bundle(plan: &Plan, below: &OwnedFd) -> Result<OwnedFd> {
     let path = &plan.site.bundle_dir;
     let (kind, magic) = match plan.site.ram_filesystem {
-        RamFilesystem::Tmpfs => ("tmpfs", 0x0102_1994),
+        RamFilesystem::Tmpfs => ("tmpfs", TMPFS_MAGIC),
         RamFilesystem::Ramfs => ("ramfs", 0x8584_58f6),
     };
     let restrictions = Restrictions { nodev: true, ..Restrictions::default() };

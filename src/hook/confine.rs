@@ -18,9 +18,11 @@ use super::files::directory;
 use super::state::State;
 use crate::container::run::external::hooks::VERIFIED;
 use crate::error::{Context, Error, Result};
+use crate::sys::fs::FileId;
 use crate::sys::fs::mount;
-use crate::sys::fs::resolve::FileId;
-use crate::sys::process::limits::Limits;
+use crate::sys::fs::read::read_text_at_most;
+use crate::sys::process::ProcessId;
+use crate::sys::process::limits::CallerLimits;
 
 /// One part of the hook's work, by stage and place among the other hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +58,7 @@ pub struct Expected<'a> {
     /// The identity of its `/dev`.
     pub dev: FileId,
     /// The limits of the caller.
-    pub limits: Limits,
+    pub limits: CallerLimits,
 }
 
 /// Does `step` for the container of `state`.
@@ -110,9 +112,9 @@ fn expect_device(dev: &OwnedFd, (name, major, minor): (&str, u32, u32)) -> Resul
 /// Compares the mounts at `/`, `/dev`, `/proc` and `/sys` with what they must be.
 fn verify(expected: &Expected<'_>) -> Result<()> {
     let root = directory(expected.rootfs)?;
-    expect(FileId::of(&root)? == expected.root, "/")?;
+    expect(FileId::from_fd(&root)? == expected.root, "/")?;
     let dev = below(&root, "dev")?;
-    expect(FileId::of(&dev)? == expected.dev, "/dev")?;
+    expect(FileId::from_fd(&dev)? == expected.dev, "/dev")?;
     DEVICES.iter().try_for_each(|device| expect_device(&dev, *device))?;
     for (name, magic) in [("proc", PROC), ("sys", SYSFS)] {
         let mounted = below(&root, name)?;
@@ -127,15 +129,15 @@ fn verify(expected: &Expected<'_>) -> Result<()> {
 /// Gives the container's first process, which runs this hook, the limits of the caller.
 fn limit_parent(expected: &Expected<'_>) -> Result<()> {
     let cannot = || "cannot find the process that runs this hook".to_owned();
-    let parent = rustix::process::getppid().ok_or("it has ended").context(cannot)?;
-    let parent = parent.as_raw_nonzero().get();
+    let parent = ProcessId::parent().ok_or("it has ended").context(cannot)?;
     // The container's own /proc has it by the number that it has here.
     let proc = below(&directory(expected.rootfs)?, "proc")?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&proc, format!("{parent}/statm"), flags, Mode::empty());
-    let text = super::read_text(std::fs::File::from(file.context(cannot)?), MAX_STATM)?;
+    let text =
+        read_text_at_most(std::fs::File::from(file.context(cannot)?), MAX_STATM).context(cannot)?;
     let used = memory(&text).ok_or("its /proc tells no memory").context(cannot)?;
-    expected.limits.give_to(parent, used)
+    expected.limits.apply_to(parent, used)
 }
 
 /// Most that `/proc/PID/statm` has, in bytes.

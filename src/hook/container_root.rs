@@ -22,7 +22,7 @@ use crate::error::{Context, Error, Result};
 use crate::site::reserved;
 use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::fs::resolve;
-use crate::sys::fs::resolve::FileId;
+use crate::sys::fs::{FileId, TMPFS_MAGIC, set_owner};
 use crate::sys::{ids, random};
 use crate::user::User;
 
@@ -92,7 +92,7 @@ impl Inside {
     }
 
     fn source(&self, path: &Path) -> Result<OwnedFd> {
-        resolve::beneath(&self.host.root, path, OFlags::PATH, Mode::empty())
+        resolve::open_in_root(&self.host.root, path, OFlags::PATH, Mode::empty())
     }
 
     /// Judges the very file that is about to be mounted on, wherever it was found: the user may
@@ -250,7 +250,7 @@ impl Inside {
     pub fn show(&self, source: &Path, path: &Path, restrictions: Restrictions) -> Result<()> {
         let cannot = || format!("cannot mount the host's {}", source.display());
         let kind =
-            kind_of(resolve::beneath(&self.host.root, source, OFlags::PATH, Mode::empty())?)?;
+            kind_of(resolve::open_in_root(&self.host.root, source, OFlags::PATH, Mode::empty())?)?;
         let kind = match kind {
             FileType::Directory => FileType::Directory,
             _ => FileType::RegularFile,
@@ -270,7 +270,7 @@ impl Inside {
     fn is_same(&self, one: &str, other: &str) -> Result<bool> {
         let find = |path: &str| self.container.find(Path::new(path), OFlags::PATH);
         let (Some(one), Some(other)) = (find(one)?, find(other)?) else { return Ok(false) };
-        Ok(FileId::of(&one)? == FileId::of(&other)?)
+        Ok(FileId::from_fd(&one)? == FileId::from_fd(&other)?)
     }
 
     /// Insists that no link of the image leads `path` to where the runtime works as root.
@@ -334,7 +334,7 @@ impl Inside {
         if self.own.contains(&mount::id_of(parent)?) {
             work()
         } else {
-            ids::as_other(&self.user, work)
+            ids::as_other_user(&self.user, work)
         }
     }
 
@@ -393,15 +393,14 @@ fn write_beside(
         bytes = bytes.get(count..).unwrap_or_default();
     }
     if ids::is_effective_root() {
-        let owner = (Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid));
-        rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+        set_owner(&file, Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid))?;
     }
     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))
 }
 
 /// Mounts `source` on `target`, unless it is there already: twice the same would only pile up mounts.
 fn mount_once(source: &OwnedFd, target: &OwnedFd, restrictions: Restrictions) -> Result<()> {
-    if FileId::of(source)? == FileId::of(target)? {
+    if FileId::from_fd(source)? == FileId::from_fd(target)? {
         return Ok(());
     }
     mount::bind(source, target, restrictions)
@@ -409,16 +408,14 @@ fn mount_once(source: &OwnedFd, target: &OwnedFd, restrictions: Restrictions) ->
 
 /// The mount of the container's `/dev`, if it is a file system of its own in memory.
 fn own_dev(host: &OwnedFd, root: &OwnedFd) -> Result<Option<u64>> {
-    /// `TMPFS_MAGIC` of `linux/magic.h`
-    const TMPFS: u64 = 0x0102_1994;
     let open = |root: &OwnedFd| {
-        resolve::find_beneath(root, Path::new("dev"), OFlags::PATH | OFlags::NOFOLLOW)
+        resolve::find_in_root(root, Path::new("dev"), OFlags::PATH | OFlags::NOFOLLOW)
     };
     let cannot = || "cannot look at /dev".to_owned();
     let (Some(ours), Some(theirs)) = (open(host)?, open(root)?) else { return Ok(None) };
     let device = |file: &OwnedFd| resolve::status(file).map(|status| status.st_dev);
     let kind = rustix::fs::fstatfs(&theirs).context(cannot)?.f_type as u64;
     let is_own =
-        kind == TMPFS && device(&ours).context(cannot)? != device(&theirs).context(cannot)?;
+        kind == TMPFS_MAGIC && device(&ours).context(cannot)? != device(&theirs).context(cannot)?;
     if is_own { mount::id_of(&theirs).map(Some) } else { Ok(None) }
 }

@@ -38,7 +38,7 @@ impl Tree {
     /// Those of `work`.
     pub fn act<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         match &self.user {
-            Some(user) => ids::as_other(user, work),
+            Some(user) => ids::as_other_user(user, work),
             None => work(),
         }
     }
@@ -48,7 +48,7 @@ impl Tree {
     /// # Errors
     /// When it is there, but cannot be opened.
     pub fn find(&self, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
-        self.act(|| resolve::find_beneath(&self.root, path, flags))
+        self.act(|| resolve::find_in_root(&self.root, path, flags))
     }
 
     /// Opens the regular file `path` for reading, if it is there. Pipes and devices are not touched.

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::setting;
 use crate::error::{Context, Error, Result};
+use crate::site::passwd;
+use crate::sys::fs::read::read_at_most;
 use crate::sys::fs::resolve;
 use crate::user::User;
-
-/// As the engine's own limit for this file.
-pub const MAX_PASSWD: u64 = 64 << 20;
 
 /// The directory of `user`, as the variables `HOOK_BASE_DIR` and `PASSWD_FILE` of the hook say.
 ///
@@ -31,12 +30,12 @@ pub fn of(user: &User) -> Result<PathBuf> {
 /// When it does not know them.
 pub fn below(base: &Path, passwd: &Path, user: &User) -> Result<PathBuf> {
     let file = std::fs::File::from(resolve::regular_file(passwd)?);
-    let bytes = super::read_bytes(file, MAX_PASSWD)
+    let bytes = read_at_most(file, passwd::MAX_SIZE)
         .context(|| format!("cannot use {}", passwd.display()))?;
     // Comments of old databases are not in UTF-8.
     let text = String::from_utf8_lossy(&bytes);
     let uid = user.uid.as_raw();
     let unknown = || Error::new(format!("cannot find user id {uid} in {}", passwd.display()));
-    let name = user.name(&text).ok_or_else(unknown)?;
+    let name = passwd::user_name(&text, user.uid).ok_or_else(unknown)?;
     Ok(base.join(name).join(".oci-hooks"))
 }

@@ -40,7 +40,7 @@ pub fn run(container: &Container) -> Result<()> {
     let place = home::of(&container.spec.user)?.join("slurm-global-sync").join(task.directory());
     let timeout = timeout()?;
     // Root stays the real user: a process of the user's own would show them the tree of the container.
-    ids::as_other(&container.spec.user, || Barrier::new(place, &task)?.pass(timeout))
+    ids::as_other_user(&container.spec.user, || Barrier::new(place, &task)?.pass(timeout))
 }
 
 /// The task of a job step that a container is.

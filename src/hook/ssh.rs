@@ -1,7 +1,7 @@
 //! The hook that lets the containers of a user reach each other by SSH, on all nodes. Manual, "SSH
-//! hook". Start at [`start_sshd`].
+//! hook". Start at `start_sshd`.
 //!
-//! Everything is shown in the container at [`HOME`]: the site's OpenSSH, read-only, and on one of its
+//! Everything is shown in the container at `HOME`: the site's OpenSSH, read-only, and on one of its
 //! directories a file system in memory with the keys, which no other user can reach: it is mounted in
 //! the container alone, and is closed to all but its owner.
 //!
@@ -25,8 +25,10 @@ use super::files::{Tree, directory, kind_of};
 use super::{Container, elf, home, setting};
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::site;
 use crate::sys::fs::mount::{self, Restrictions};
-use crate::sys::fs::resolve;
+use crate::sys::fs::read::read_at_most;
+use crate::sys::fs::{FileId, resolve};
 use crate::sys::ids;
 use crate::user::User;
 use keys::{Keys, Texts};
@@ -63,7 +65,7 @@ pub fn prepare(container: &Container) -> Result<()> {
     }
     let openssh = openssh()?;
     let home = home::of(user)?;
-    let keys = ids::as_other(user, || Keys::of(&home).read())?;
+    let keys = ids::as_other_user(user, || Keys::of(&home).read())?;
     let port = port::of_user(&keys.host)?;
     check_sshd(&openssh)?;
     let inside = Inside::enter(container)?;
@@ -109,14 +111,12 @@ fn show(inside: &Inside, openssh: &Path, user: &User) -> Result<OwnedFd> {
     let cannot = || format!("cannot prepare {HOME}/etc/{KEYS}");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let etc = inside.container.find(&Path::new(HOME).join("etc"), flags)?;
-    let site = resolve::find_beneath(&inside.host.root, &openssh.join("etc"), flags)?;
+    let site = resolve::find_in_root(&inside.host.root, &openssh.join("etc"), flags)?;
     let (Some(etc), Some(site)) = (etc, site) else {
         return Err(format!("{} has no etc", openssh.display())).context(cannot);
     };
     // Then nobody but the site can change what is in it.
-    let identity =
-        |file: &OwnedFd| resolve::status(file).map(|status| (status.st_dev, status.st_ino));
-    if identity(&etc).context(cannot)? != identity(&site).context(cannot)? {
+    if FileId::from_fd(&etc).context(cannot)? != FileId::from_fd(&site).context(cannot)? {
         return Err("it moved meanwhile").context(cannot);
     }
     let keys = || {
@@ -158,7 +158,7 @@ impl Place<'_> {
         use std::io::Write;
         let cannot = || format!("cannot write {HOME}/etc/{KEYS}/{name}");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        ids::as_other(self.user, || {
+        ids::as_other_user(self.user, || {
             let mode = Mode::from_raw_mode(mode);
             let file = rustix::fs::openat(&self.directory, name, flags, mode).context(cannot)?;
             std::fs::File::from(file).write_all(text.as_bytes()).context(cannot)
@@ -171,7 +171,7 @@ impl Place<'_> {
 fn provide_shell(inside: &Inside, place: &Place<'_>) -> Result<()> {
     let path = Path::new("/etc/passwd");
     let text = match inside.container.open_file(path)? {
-        Some(file) => super::read_bytes(std::fs::File::from(file), home::MAX_PASSWD)
+        Some(file) => read_at_most(std::fs::File::from(file), site::passwd::MAX_SIZE)
             .context(|| "cannot use the container's /etc/passwd".into())?,
         None => vec![],
     };

@@ -5,6 +5,7 @@
 //! number would stand for different processes.
 
 use crate::error::{Error, Result};
+use crate::sys::proc::mountinfo::MountInfo;
 use std::ffi::OsString;
 use std::str::FromStr;
 
@@ -71,7 +72,7 @@ impl PidNamespace {
         if ssh {
             return (Self::Private, None);
         }
-        match requested.map_or_else(|| Self::for_job(environment), |requested| requested) {
+        match requested.unwrap_or_else(|| Self::for_job(environment)) {
             Self::Host if requested.is_none() && !can_adopt_orphans() => {
                 (Self::Private, Some(NO_SUBREAPER))
             }
@@ -87,11 +88,11 @@ impl PidNamespace {
 /// If no `proc` is mounted on `/proc`.
 pub fn restrictions_of_proc(mountinfo: &str) -> Result<Vec<String>> {
     let options = mountinfo.lines().rev().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut fields = filesystem.split(' ');
-        let is_proc = mount.split(' ').nth(4) == Some("/proc") && fields.next() == Some("proc");
-        if is_proc { fields.nth(1) } else { None }
+        let mount = MountInfo::parse(line.as_bytes())?;
+        let is_proc = mount.mount_point == b"/proc" && mount.fs_type == b"proc";
+        is_proc.then_some(mount.super_options)
     });
+    let options = options.and_then(|options| std::str::from_utf8(options).ok());
     let options =
         options.ok_or_else(|| Error::new("cannot find how the host's /proc is mounted"))?;
     let hides =
@@ -129,7 +130,7 @@ mod tests {
             (None, true, &job, true, Private),
             (Some(Private), false, &job, true, Private),
             (Some(Host), false, &[], true, Host),
-            // spawn_guarded tells why not.
+            // spawn_supervised tells why not.
             (Some(Host), false, &[], false, Host),
         ] {
             let chosen = PidNamespace::choose(requested, ssh, environment, || can_adopt);

@@ -5,7 +5,7 @@ use super::Plan;
 use super::devices::DeviceRule;
 use super::mounts::{SystemMount, SystemSource};
 use super::namespaces::PidNamespace;
-use crate::sys::terminal::Size;
+use crate::sys::terminal::WindowSize;
 use miniserde::Serialize;
 use miniserde::json::{self, Value};
 use miniserde::ser::Fragment;
@@ -203,7 +203,7 @@ fn devices(rules: &[DeviceRule]) -> Vec<Device> {
 
 fn process(plan: &Plan, launcher: Vec<String>) -> Process<'_> {
     let (user, process) = (&plan.user, &plan.process);
-    let Size { rows, columns } = process.terminal.unwrap_or_default();
+    let WindowSize { rows, columns } = process.terminal.unwrap_or_default();
     Process {
         terminal: process.terminal.is_some(),
         // Runtimes ignore it without a terminal.

@@ -7,8 +7,8 @@ use crate::container::handoff::PMI_FD;
 use crate::error::{Error, Result};
 use crate::image::metadata::Metadata;
 use crate::site::config::Config;
-use crate::sys::process::limits::Limits;
-use crate::sys::terminal::Size;
+use crate::sys::process::limits::CallerLimits;
+use crate::sys::terminal::WindowSize;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -35,9 +35,9 @@ pub struct ContainerProcess {
     /// File mode creation mask.
     pub umask: u32,
     /// Resource limits and priority.
-    pub limits: Limits,
+    pub limits: CallerLimits,
     /// Size of the container's own terminal, if it has one.
-    pub terminal: Option<Size>,
+    pub terminal: Option<WindowSize>,
 }
 
 /// Maximum length of an argument or a variable in bytes (MAX_ARG_STRLEN of execve(2)), less `=` and

@@ -59,7 +59,7 @@ fn render(plan: &Plan) -> String {
     let additions = Additions {
         launcher: vec!["/dev/launch".into()],
         hooks: Value::Object(miniserde::json::Object::new()),
-        annotations: plan.annotations(Pid::INIT),
+        annotations: plan.annotations(ProcessId::new(1).unwrap()),
         cgroup: None,
     };
     oci_spec::render(plan, additions)
@@ -86,7 +86,7 @@ fn requests_become_annotations() {
     assert!(!without.starts_sshd() && without.requests.is_empty());
     let plan = plan(Options { ssh: true, log_level: Level::Info, ..options() }, caller());
     assert!(plan.starts_sshd());
-    let annotations = plan.annotations(Pid::INIT);
+    let annotations = plan.annotations(ProcessId::new(1).unwrap());
     let expected = [
         ("com.hooks.logging.level", "1"),
         ("com.hooks.logging.stderrfd", "/proc/1/fd/6"),
@@ -123,7 +123,7 @@ fn config_json_says_the_same() {
     let devices = Some(devices::parse("c 1:3 rwm"));
     let cgroup = Cgroup { cpus: Some("0-3".into()), devices };
     let proc_options = vec!["hidepid=2".into()];
-    let terminal = Some(Size { rows: 24, columns: 80 });
+    let terminal = Some(WindowSize { rows: 24, columns: 80 });
     let text = render(&plan(options(), Caller { cgroup, proc_options, terminal, ..caller() }));
     for part in [
         r#""args":["/dev/launch","sh"]"#,
@@ -148,13 +148,4 @@ fn config_json_says_the_same() {
     let text = render(&plan(options(), Caller { pid: PidNamespace::Host, ..caller() }));
     assert!(text.contains(r#""namespaces":[{"type":"mount"}]"#), "{text}");
     assert!(text.contains(r#""resources":{}"#), "{text}");
-}
-
-#[test]
-fn groups_are_found_by_name() {
-    for (database, expected) in
-        [("tty:x:5:a,b\n", Some(5)), ("ttys:x:5:\n", None), ("tty:x\n", None), ("", None)]
-    {
-        assert_eq!(group_id(database, "tty"), expected, "{database}");
-    }
 }

@@ -27,7 +27,8 @@ pub fn open<'a>(mounts: &'a [BindMount], user: &User) -> Result<Vec<OpenedMount<
     let root = files::directory(Path::new("/"))?;
     let open = |mount: &'a BindMount| {
         // Not through magic links, which would lead to descriptors of this process.
-        let open = || resolve::beneath(&root, &mount.request.source, OFlags::PATH, Mode::empty());
+        let open =
+            || resolve::open_in_root(&root, &mount.request.source, OFlags::PATH, Mode::empty());
         let as_user = || ids::as_user(user, open);
         // The file system of a site's mount may refuse root (root_squash).
         let source = if mount.by_user { as_user() } else { open().or_else(|_| as_user()) };

@@ -18,11 +18,12 @@ use crate::container::plan::oci_runtime::RuntimeKind;
 use crate::container::plan::oci_spec::{self, Additions};
 use crate::error::{Context, Error, Result};
 use crate::sys::fs::mount::Namespace;
-use crate::sys::fs::resolve::{self, FileId};
-use crate::sys::process::runtime_child::{self, Contained, Program};
+use crate::sys::fs::{FileId, resolve};
+use crate::sys::process::ProcessId;
+use crate::sys::process::runtime_child::{self, Program, RuntimeChild};
 use crate::sys::process::signals::Signals;
 use crate::sys::process::start_notify::Started;
-use crate::sys::process::supervisor::{self, Places};
+use crate::sys::process::supervisor::{self, ContainerMarks};
 use crate::sys::random;
 use hooks::{Confinement, StagedHook, VERIFIED};
 pub use identify::identify;
@@ -58,7 +59,7 @@ pub(super) fn run(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Resul
     let id = format!("{}{}", janitor::PREFIX, random_letters()?);
     let makes_cgroups = plan.runtime.makes_cgroups();
     let hooks = arrange_hooks(plan, prepared, engine)?;
-    let signals = Signals::take_over(&[])?;
+    let signals = Signals::block(&[])?;
     let cgroup = if makes_cgroups { placement::prepare(&id)? } else { None };
     let execution = Execution { plan, prepared, engine, id, hooks, cgroup };
     // The runtime mounts a /proc of its PID namespace, where this process could not find PIDs of its own.
@@ -88,14 +89,14 @@ pub(super) fn run(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Resul
 
 /// Hooks of config.json. Those of the site that are this program are recognised by the file.
 fn arrange_hooks(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Result<Vec<StagedHook>> {
-    let own = FileId::of(&prepared.program)?;
-    let id = |hook: &Option<OwnedFd>| hook.as_ref().map(FileId::of).transpose();
+    let own = FileId::from_fd(&prepared.program)?;
+    let id = |hook: &Option<OwnedFd>| hook.as_ref().map(FileId::from_fd).transpose();
     let files = prepared.trusted.hooks.iter().map(id).collect::<Result<Vec<_>>>()?;
     let confinement = Confinement {
         program: engine.program,
         rootfs: &plan.site.bundle_dir.join(&plan.site.rootfs_folder),
-        root: FileId::of(&prepared.rootfs.root)?,
-        dev: FileId::of(&prepared.rootfs.dev)?,
+        root: FileId::from_fd(&prepared.rootfs.root)?,
+        dev: FileId::from_fd(&prepared.rootfs.dev)?,
         limits: &plan.process.limits,
     };
     Ok(hooks::arrange(&plan.hooks, |at| files.get(at) == Some(&Some(own)), confinement))
@@ -104,7 +105,7 @@ fn arrange_hooks(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Result
 impl Execution<'_> {
     /// Starts the runtime, in the mount namespace `namespace` and in a new PID namespace, or in those of
     /// this process.
-    fn spawn(&self, signals: &Signals, namespace: Option<Namespace>) -> Result<Contained> {
+    fn spawn(&self, signals: &Signals, namespace: Option<Namespace>) -> Result<RuntimeChild> {
         let bundle = &self.prepared.bundle;
         let kind = self.plan.runtime.kind;
         let args = self.arguments();
@@ -117,7 +118,7 @@ impl Execution<'_> {
         // its PID.
         let is_private = namespace.is_some();
         if is_private {
-            self.write_config(Pid::INIT)?;
+            self.write_config(ProcessId::from(Pid::INIT))?;
         }
         let program = Program {
             path: self.plan.runtime.path.as_os_str(),
@@ -131,15 +132,15 @@ impl Execution<'_> {
             prepare: &|pid| if is_private { Ok(()) } else { self.write_config(pid) },
         };
         let host = self.prepared.host.name();
-        let places = Places { host, root: device_of(&self.prepared.rootfs.root)? };
+        let places = ContainerMarks { host, root: device_of(&self.prepared.rootfs.root)? };
         match namespace {
             Some(namespace) => runtime_child::spawn_in_namespace(program, places, namespace),
-            None => supervisor::spawn_guarded(program, places),
+            None => supervisor::spawn_supervised(program, places),
         }
     }
 
     /// Writes config.json for a runtime that has the PID `runtime`, as hooks see it.
-    fn write_config(&self, runtime: Pid) -> Result<()> {
+    fn write_config(&self, runtime: ProcessId) -> Result<()> {
         let mut annotations = self.plan.annotations(runtime);
         // crun discards the output of hooks otherwise.
         annotations.insert("run.oci.hooks.stdout", HOOKS_OUTPUT.to_owned());
@@ -187,7 +188,7 @@ impl Execution<'_> {
     /// Waits for the end of the runtime.
     fn supervise(
         &self,
-        child: &Contained,
+        child: &RuntimeChild,
         signals: &Signals,
         janitor: Option<&Janitor>,
     ) -> Result<End> {

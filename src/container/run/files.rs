@@ -1,16 +1,15 @@
 //! Creation of files that root makes for a container, and reading with the user's rights.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
+use crate::site::passwd;
+use crate::sys;
+use crate::sys::fs::read::read_at_most;
 use crate::sys::ids;
 use crate::user::User;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags};
-use std::io::{Read, Write};
+use rustix::fs::{Mode, OFlags};
+use std::io::Write;
 use std::path::Path;
-
-/// Maximum size of a file that is read, in bytes: a user database of a large site has tens of
-/// thousands of lines of a hundred bytes.
-const MAX_SIZE: u64 = 64 << 20;
 
 /// Creates the file `name` in `directory`; fails if that exists, as a link too.
 pub fn create(
@@ -27,14 +26,14 @@ pub fn create(
     let mut file = std::fs::File::from(file);
     file.write_all(content).context(context)?;
     if let Some(owner) = owner {
-        rustix::fs::fchown(&file, Some(owner.uid), Some(owner.gid)).context(context)?;
+        sys::fs::set_owner(&file, owner.uid, owner.gid).context(context)?;
     }
     Ok(file.into())
 }
 
 /// Changes the owner of the file behind an `O_PATH` descriptor.
 pub fn chown(file: impl AsFd, user: &User) -> Result<()> {
-    rustix::fs::chownat(file, "", Some(user.uid), Some(user.gid), AtFlags::EMPTY_PATH)
+    sys::fs::set_owner(file, user.uid, user.gid)
         .context(|| format!("cannot change the owner to uid {}", user.uid.as_raw()))
 }
 
@@ -68,11 +67,5 @@ pub fn read_as_is(path: &Path) -> Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).context(context),
     };
-    let size = file.metadata().context(context)?.len().min(MAX_SIZE);
-    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
-    file.take(MAX_SIZE + 1).read_to_end(&mut content).context(context)?;
-    if content.len() as u64 > MAX_SIZE {
-        return Err(Error::caused_by(context(), "larger than 64 MiB"));
-    }
-    Ok(Some(content))
+    read_at_most(file, passwd::MAX_SIZE).context(context).map(Some)
 }

@@ -40,7 +40,7 @@ pub fn find<'a>(rootfs: &'a Rootfs, destination: &Path) -> Result<Place<'a>> {
     let find = |count: usize| {
         let path: PathBuf = names.iter().take(count).collect();
         let path = if count == 0 { Path::new(".") } else { &path };
-        resolve::find_beneath(&rootfs.root, path, OFlags::PATH)
+        resolve::find_in_root(&rootfs.root, path, OFlags::PATH)
     };
     for count in (0..=names.len()).rev() {
         if let Some(found) = find(count)? {

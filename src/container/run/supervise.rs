@@ -4,10 +4,10 @@
 use super::FAILED;
 use crate::error::{Error, Result};
 use crate::log;
-use crate::sys::process::runtime_child::Contained;
-use crate::sys::process::signals::{Arrived, Signals};
+use crate::sys::process::runtime_child::RuntimeChild;
+use crate::sys::process::signals::{ReceivedSignal, Signals};
 use crate::sys::process::start_notify::{Listener, Started};
-use crate::sys::process::{self, Change};
+use crate::sys::process::{self, WaitStatus};
 use crate::sys::terminal::Terminal;
 use rustix::process::Uid;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub struct Callbacks<'a> {
 /// The supervision of one container.
 pub struct Monitor<'a> {
     /// The child that runs the container.
-    runtime: &'a Contained,
+    runtime: &'a RuntimeChild,
     /// The caller's terminal, if the container has one of its own.
     terminal: Option<&'a Terminal>,
     /// Receives the message of the start.
@@ -64,13 +64,13 @@ pub struct Monitor<'a> {
     /// Reason why the program was refused.
     refused: Option<Error>,
     /// End of the program, if the runtime is not told of it.
-    untold: Option<Change>,
+    untold: Option<WaitStatus>,
 }
 
 impl<'a> Monitor<'a> {
     /// Supervision of a container whose program has not started.
     pub fn new(
-        runtime: &'a Contained,
+        runtime: &'a RuntimeChild,
         terminal: Option<&'a Terminal>,
         listener: &'a Listener,
         callbacks: Callbacks<'a>,
@@ -102,13 +102,13 @@ impl<'a> Monitor<'a> {
             self.receive_start();
             let Some(arrived) = arrived else {
                 if self.is_held_up() {
-                    return self.end(Change::Killed(libc::SIGKILL));
+                    return self.end(WaitStatus::Killed(libc::SIGKILL));
                 }
                 continue;
             };
             match arrived.number {
                 libc::SIGCHLD => {
-                    while let Some((pid, change)) = process::next_change() {
+                    while let Some((pid, change)) = process::reap() {
                         if pid == self.runtime.child {
                             return self.end(change);
                         }
@@ -125,7 +125,7 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    fn end(self, change: Change) -> Result<End> {
+    fn end(self, change: WaitStatus) -> Result<End> {
         let (has_started, given_up) = (self.started.is_some(), self.given_up);
         let end = End { change: self.untold.unwrap_or(change), given_up, has_started };
         self.refused.map_or(Ok(end), Err)
@@ -141,7 +141,7 @@ impl<'a> Monitor<'a> {
         if self.started.is_some() {
             return;
         }
-        self.started = self.listener.hear(self.user, |pid| self.runtime.holds(pid));
+        self.started = self.listener.receive(self.user, |pid| self.runtime.contains(pid));
         let Some(started) = &self.started else { return };
         self.refused = (self.callbacks.accept)(started).err();
         if self.refused.is_some() {
@@ -150,20 +150,20 @@ impl<'a> Monitor<'a> {
     }
 
     /// Waits for the next signal; `None` after a time-out or another event.
-    fn next(&mut self, signals: &Signals) -> Result<Option<Arrived>> {
+    fn next(&mut self, signals: &Signals) -> Result<Option<ReceivedSignal>> {
         match &self.started {
             _ if self.killed => signals.next(Some(POLL_INTERVAL)),
             None => signals.next_unless(self.listener, None),
             Some(Started { program, .. }) if !program.has_ended() => {
                 // Without PID namespace, a tracer can hold up no more than the program's own end.
-                let patience = (!self.runtime.is_guarded()).then_some(CHECK_INTERVAL);
+                let patience = (!self.runtime.is_supervised()).then_some(CHECK_INTERVAL);
                 match program.handle() {
                     Some(handle) => signals.next_unless(handle, patience),
                     None => signals.next(Some(POLL_INTERVAL)),
                 }
             }
             Some(_) => {
-                self.runtime.kill_rest();
+                self.runtime.kill_remaining();
                 // Each scan reads all processes of the node, and a poststop hook may take long.
                 self.delay = (self.delay * 2).min(POLL_INTERVAL);
                 signals.next(Some(self.delay))
@@ -175,13 +175,13 @@ impl<'a> Monitor<'a> {
     /// tracee. If the tracer keeps the program's end from the runtime, kills the runtime.
     fn is_held_up(&mut self) -> bool {
         if self.killed {
-            return !self.runtime.is_guarded() && self.runtime.untold_end().is_some();
+            return !self.runtime.is_supervised() && self.runtime.unreported_status().is_some();
         }
         let program = self.started.as_ref().map(|started| &started.program);
         let end = program.and_then(|program| {
             // crun waits for all processes that the program left behind.
-            let told = || program.told_end().filter(|_| self.runtime.is_held());
-            program.untold_end().or_else(told)
+            let told = || program.reported_status().filter(|_| self.runtime.is_held());
+            program.unreported_status().or_else(told)
         });
         // Not at the first scan: most tracers wait for their tracees.
         if end.is_some() && self.delay >= POLL_INTERVAL {
@@ -194,26 +194,28 @@ impl<'a> Monitor<'a> {
     }
 
     /// Does what a signal asks for, or sends it to the program.
-    fn forward(&mut self, arrived: Arrived) {
+    fn forward(&mut self, arrived: ReceivedSignal) {
         match arrived {
-            Arrived { number: libc::SIGTSTP, from_kernel } => {
+            ReceivedSignal { number: libc::SIGTSTP, from_kernel } => {
                 // A terminal has sent it to the whole process group.
-                if !from_kernel || self.runtime.is_guarded() {
+                if !from_kernel || self.runtime.is_supervised() {
                     self.runtime.send(libc::SIGTSTP);
                 }
                 self.suspend(if from_kernel { libc::SIGTSTP } else { libc::SIGSTOP });
             }
-            Arrived { number: libc::SIGCONT, .. } if self.is_in_background() => {
+            ReceivedSignal { number: libc::SIGCONT, .. } if self.is_in_background() => {
                 self.suspend(libc::SIGSTOP);
             }
-            Arrived { number: libc::SIGWINCH, .. } if self.terminal.is_some() => self.resize(),
+            ReceivedSignal { number: libc::SIGWINCH, .. } if self.terminal.is_some() => {
+                self.resize()
+            }
             // runc does not forward these two.
-            Arrived { number: number @ (libc::SIGWINCH | libc::SIGURG), .. } => {
+            ReceivedSignal { number: number @ (libc::SIGWINCH | libc::SIGURG), .. } => {
                 self.started.iter().for_each(|started| started.program.send(number));
             }
-            Arrived { number, from_kernel: true }
-                if FROM_TERMINAL.contains(&number) && !self.runtime.is_guarded() => {}
-            Arrived { number, .. } => self.runtime.send(number),
+            ReceivedSignal { number, from_kernel: true }
+                if FROM_TERMINAL.contains(&number) && !self.runtime.is_supervised() => {}
+            ReceivedSignal { number, .. } => self.runtime.send(number),
         }
     }
 
@@ -229,7 +231,7 @@ impl<'a> Monitor<'a> {
         (self.callbacks.terminal_left)(true);
         stop(signal);
         while self.is_in_background() {
-            if Signals::has_come(&TO_END) {
+            if Signals::is_pending(&TO_END) {
                 self.held = true;
                 return;
             }
@@ -250,7 +252,7 @@ impl<'a> Monitor<'a> {
     /// True if another process group is in the foreground of the container's terminal: input there is
     /// not for the container.
     fn is_in_background(&self) -> bool {
-        self.terminal.is_some_and(Terminal::is_of_others)
+        self.terminal.is_some_and(Terminal::is_in_background)
     }
 
     /// Stops runtime and container, after a moment in which they can handle a signal that has just
@@ -274,7 +276,7 @@ impl<'a> Monitor<'a> {
 
 /// Stops this process by `signal` until it is continued; not if SIGCONT has come already.
 fn stop(signal: i32) {
-    if !Signals::has_come(&[libc::SIGCONT]) {
+    if !Signals::is_pending(&[libc::SIGCONT]) {
         process::stop(signal);
     }
     Signals::forget(libc::SIGCONT);
@@ -283,7 +285,7 @@ fn stop(signal: i32) {
 /// End of a run.
 #[derive(Debug)]
 pub struct End {
-    change: Change,
+    change: WaitStatus,
     /// Signal for which the engine killed the runtime before the start.
     given_up: Option<i32>,
     /// True if the applet `launch` announced the program.
@@ -295,7 +297,7 @@ impl End {
     /// program's.
     pub fn failure(&self) -> Option<Error> {
         match self.change {
-            Change::Exited(status) if !self.has_started && ![0, FAILED].contains(&status) => {
+            WaitStatus::Exited(status) if !self.has_started && ![0, FAILED].contains(&status) => {
                 let context = "the OCI runtime failed before the program started";
                 let cause = format!("exit status {status}");
                 Some(Error::caused_by(context, cause).with_exit_code(FAILED))
@@ -306,13 +308,13 @@ impl End {
 
     /// True if a signal killed the runtime, be it by this process.
     pub fn is_violent(&self) -> bool {
-        matches!(self.change, Change::Killed(_))
+        matches!(self.change, WaitStatus::Killed(_))
     }
 
     /// Exit status of a runtime that ended by itself before the program was announced.
     pub fn status_before_start(&self) -> Option<u8> {
         match self.change {
-            Change::Exited(status) if !self.has_started => Some(status),
+            WaitStatus::Exited(status) if !self.has_started => Some(status),
             _ => None,
         }
     }
@@ -320,12 +322,12 @@ impl End {
     /// Exit status of the run. Logs an error if somebody else killed the runtime.
     pub fn exit_status(&self) -> u8 {
         match (self.change, self.given_up) {
-            (Change::Exited(status), _) => status,
-            (Change::Killed(_), Some(signal)) => process::status_of(signal),
-            (Change::Killed(signal), None) => {
+            (WaitStatus::Exited(status), _) => status,
+            (WaitStatus::Killed(_), Some(signal)) => process::signal_exit_code(signal),
+            (WaitStatus::Killed(signal), None) => {
                 let message = format!("the OCI runtime was ended by signal {signal}");
                 log::write(log::Level::Error, "runtime", &message);
-                process::status_of(signal)
+                process::signal_exit_code(signal)
             }
         }
     }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::format;
 use crate::error::{Context, Error, Result};
 use crate::store::lock;
+use crate::sys::fs::read::read_text_at_most;
 use crate::sys::fs::resolve;
 
 /// The pair of the daemons. The name of its public part has `.pub` added.
@@ -114,7 +115,7 @@ impl Keys {
         let file = resolve::regular_file(&path)?;
         let status = resolve::status(&file).context(what)?;
         judge(&status, if public { 0o022 } else { 0o077 }).context(what)?;
-        crate::hook::read_text(fs::File::from(file), MAX_KEY).context(what)
+        read_text_at_most(fs::File::from(file), MAX_KEY).context(what)
     }
 
     fn missing(&self, name: &str) -> Error {

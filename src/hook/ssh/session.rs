@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::site;
 use crate::user::User;
 
 /// What is left out of a login's environment: what sshd sets itself, and what tells a process which
@@ -64,7 +65,7 @@ pub enum Shell {
 #[must_use]
 pub fn shell(passwd: &str, user: &User, exists: impl Fn(&str) -> bool) -> Shell {
     const DEFAULT: &str = "/bin/sh";
-    let Some(name) = user.name(passwd) else {
+    let Some(name) = site::passwd::user_name(passwd, user.uid) else {
         return Shell::None("its /etc/passwd does not know the user");
     };
     let is_users = |line: &str| line.split(':').next() == Some(name);

@@ -1,27 +1,22 @@
 //! Paths of cgroups, from the texts of `/proc/PID/cgroup` and `/proc/PID/mountinfo`. See cgroups(7).
 
+use crate::sys::fs::read::read_proc;
+use crate::sys::proc::mountinfo::MountInfo;
+use crate::sys::process::ProcessId;
 use std::path::{Path, PathBuf};
 
 /// Mount point of cgroups, where OCI runtimes expect it.
 pub const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
-const OWN: &str = "/proc/self/cgroup";
-
-const MOUNTINFO: &str = "/proc/self/mountinfo";
-
 /// Text of `/proc/self/mountinfo`.
 pub fn mountinfo() -> String {
-    read(MOUNTINFO)
+    read_proc("/proc/self/mountinfo").unwrap_or_default()
 }
 
 /// Text of `/proc/PID/cgroup`; that of this process without `pid`. Empty on a kernel without cgroups.
-pub fn memberships(pid: Option<i32>) -> String {
-    pid.map_or_else(|| read(OWN), |pid| read(&format!("/proc/{pid}/cgroup")))
-}
-
-/// Names of mount points and cgroups need not be UTF-8.
-fn read(path: &str) -> String {
-    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+pub fn memberships(pid: Option<ProcessId>) -> String {
+    let process = pid.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+    read_proc(format!("/proc/{process}/cgroup")).unwrap_or_default()
 }
 
 /// True if version 2 is the only hierarchy that OCI runtimes use, by their own criterion.
@@ -56,20 +51,19 @@ pub fn candidates(name: &str) -> Vec<PathBuf> {
 pub fn allowed_devices() -> String {
     // From the end: the path of the own cgroup comes behind that of its parent.
     let mut lists = candidates("devices.list").into_iter().rev();
-    let list = lists.find_map(|path| std::fs::read_to_string(path).ok());
+    let list = lists.find_map(|path| read_proc(path).ok());
     list.unwrap_or_else(|| "a *:* rwm".to_owned())
 }
 
 /// Mount point, root and, in version 1, options (controllers among them) of a line of mountinfo, if
 /// that is of a cgroup hierarchy.
 pub fn hierarchy(line: &str) -> Option<(&str, &str, Option<&str>)> {
-    let (mount, filesystem) = line.split_once(" - ")?;
-    let mut fields = mount.split(' ').skip(3);
-    let (root, point) = (fields.next()?, fields.next()?);
-    let mut fields = filesystem.split(' ');
-    match fields.next()? {
-        "cgroup2" => Some((point, root, None)),
-        "cgroup" => Some((point, root, Some(fields.nth(1)?))),
+    let mount = MountInfo::parse(line.as_bytes())?;
+    let text = |field| std::str::from_utf8(field).ok();
+    let (point, root) = (text(mount.mount_point)?, text(mount.root)?);
+    match mount.fs_type {
+        b"cgroup2" => Some((point, root, None)),
+        b"cgroup" => Some((point, root, Some(text(mount.super_options)?))),
         _ => None,
     }
 }

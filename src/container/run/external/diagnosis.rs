@@ -9,9 +9,9 @@ use crate::container::run::FAILED;
 use crate::container::run::supervise::End;
 use crate::error::Error;
 use crate::log;
+use crate::sys::fs::read::read_at_most;
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
-use std::io::Read;
 
 /// File in the bundle that is the runtime's log.
 pub const LOG: &str = "runtime.log";
@@ -19,7 +19,7 @@ pub const LOG: &str = "runtime.log";
 /// File in the bundle that is the runtime's stderr, which mostly repeats the log.
 pub const STDERR: &str = "runtime.err";
 
-/// Bytes of a file that are read. A log has less; the output of hooks is unlimited.
+/// Maximum size of a file that is read, in bytes. A log has less; the output of hooks is unlimited.
 const MAX_SIZE: u64 = 1 << 20;
 
 /// Characters of the output of hooks that are shown.
@@ -71,8 +71,7 @@ pub fn explain_start_hook(
 fn read(bundle: &OwnedFd, name: &str) -> Option<String> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(bundle, name, flags, Mode::empty()).ok()?;
-    let mut bytes = Vec::new();
-    std::fs::File::from(file).take(MAX_SIZE).read_to_end(&mut bytes).ok()?;
+    let bytes = read_at_most(std::fs::File::from(file), MAX_SIZE).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 

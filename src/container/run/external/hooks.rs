@@ -6,8 +6,8 @@
 //! on.
 
 use crate::container::plan::hooks::PlannedHook;
-use crate::sys::fs::resolve::FileId;
-use crate::sys::process::limits::Limits;
+use crate::sys::fs::FileId;
+use crate::sys::process::limits::CallerLimits;
 use miniserde::json::{Object, Value};
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ pub struct Confinement<'a> {
     /// Identity of the root of the file system on `/dev`.
     pub dev: FileId,
     /// Limits of the caller, which the container's first process gets from the last hook.
-    pub limits: &'a Limits,
+    pub limits: &'a CallerLimits,
 }
 
 /// File in the bundle that `confine_hook` makes when it has verified the container.

@@ -1,6 +1,6 @@
 //! Identification of the OCI runtime of the site, by its answer to `--version`.
 //!
-//! An answer costs a start of the runtime, some 10 ms for runc. So answers are kept in [`CACHE`], a
+//! An answer costs a start of the runtime, some 10 ms for runc. So answers are kept in `CACHE`, a
 //! directory of root's in memory, by inode, size and times of the program.
 
 use crate::container::plan::oci_runtime::OciRuntime;
@@ -8,7 +8,7 @@ use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::site::config::Config;
 use crate::site::trust;
-use crate::sys::fs::resolve::{self, FileId};
+use crate::sys::fs::{FileId, resolve};
 use crate::sys::ids;
 use crate::sys::process::output;
 use rustix::fd::OwnedFd;
@@ -44,7 +44,7 @@ pub fn identify(config: &Config) -> Result<OciRuntime> {
 }
 
 fn cache_name(program: &OwnedFd) -> Result<String> {
-    Ok(format!("runtime-{}", FileId::of(program)?))
+    Ok(format!("runtime-{}", FileId::from_fd(program)?))
 }
 
 /// Size, modification time and status change time of a program: every change of it changes these.

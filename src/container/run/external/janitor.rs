@@ -9,11 +9,10 @@
 use super::cgroups;
 use crate::error::{Context, Result};
 use crate::log;
-use crate::sys::process;
 use crate::sys::process::pidfd::Process;
+use crate::sys::process::{self, ProcessId};
 use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, AsRawFd};
-use rustix::process::Pid;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,7 +44,7 @@ pub const RANDOM_LETTERS: usize = 16;
 /// A process of root's that outlives the engine by a moment.
 #[derive(Debug)]
 pub struct Janitor {
-    pid: u32,
+    pid: ProcessId,
     /// Pipe to the process. Its end of file, at the latest when the engine ends, starts the work.
     /// Before that come the PID of the runtime's process, or 0, in four bytes, and messages of one
     /// byte each.
@@ -72,8 +71,8 @@ impl Janitor {
     }
 
     /// Sets the child whose end is the end of the container; `None` if there is no child.
-    pub fn expect(&self, child: Option<u32>) {
-        self.send(&child.unwrap_or_default().to_ne_bytes());
+    pub fn expect(&self, child: Option<ProcessId>) {
+        self.send(&child.map_or(0, ProcessId::number).to_ne_bytes());
     }
 
     /// Tells whether the terminal is in use by another process group, whose modes must stay.
@@ -87,7 +86,7 @@ impl Janitor {
     }
 
     /// PID of the process.
-    pub fn pid(&self) -> u32 {
+    pub fn pid(&self) -> ProcessId {
         self.pid
     }
 
@@ -95,7 +94,7 @@ impl Janitor {
     pub fn dismiss(self) {
         self.send(&[ENDED]);
         drop(self.engine);
-        process::wait_for(self.pid);
+        process::wait(self.pid);
     }
 }
 
@@ -104,7 +103,9 @@ impl Janitor {
 fn clean_up(mut engine: PipeReader, paths: &[PathBuf], terminal: Option<&Terminal>) {
     paths.iter().filter_map(|path| path.parent()).for_each(remove_stale);
     let mut pid = [0; 4];
-    let child = engine.read_exact(&mut pid).ok().and_then(|()| find(u32::from_ne_bytes(pid)));
+    let child = engine.read_exact(&mut pid).ok();
+    let child = child.and_then(|()| ProcessId::new(i32::from_ne_bytes(pid)));
+    let child = child.map(Process::from_pid);
     let mut messages = vec![];
     engine.read_to_end(&mut messages).ok();
     let last = messages.iter().rfind(|message| [LEFT, TAKEN].contains(*message));
@@ -130,10 +131,6 @@ fn clean_up(mut engine: PipeReader, paths: &[PathBuf], terminal: Option<&Termina
         let is_busy = |error: std::io::Error| error.raw_os_error() == Some(libc::EBUSY);
         while retry(std::fs::remove_dir(path).is_err_and(is_busy), KILL_TIMEOUT) {}
     }
-}
-
-fn find(child: u32) -> Option<Process> {
-    Pid::from_raw(i32::try_from(child).ok()?).map(Process::find)
 }
 
 /// Removes stale cgroups of containers below `parent`; the kernel refuses those with processes.

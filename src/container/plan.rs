@@ -133,7 +133,7 @@ pub struct EtcFile {
     pub source: PathBuf,
 }
 
-/// A container as it shall be. See the [module](self) for what all containers have in common.
+/// Plan of a container. See the [module](self) for the attributes that all containers have in common.
 #[derive(Debug)]
 pub struct Plan {
     /// Ids and groups of the program.

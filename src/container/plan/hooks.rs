@@ -9,7 +9,7 @@ use std::path::Path;
 pub struct PlannedHook {
     /// Stage, program, arguments, environment and time-out.
     pub hook: Hook,
-    /// True if a hook of this engine with that name would do nothing. A program of somebody else's may
+    /// True if a hook of this engine with that name would do nothing. Another program may
     /// have the same name, so the executor compares the files.
     pub is_idle: bool,
 }

@@ -124,7 +124,7 @@ fn arguments(image: &Metadata, entrypoint: &Entrypoint, args: &[OsString]) -> Re
 /// Insists that `path`, the value of `--workdir`, is absolute and has no `..`.
 ///
 /// # Errors
-/// If not.
+/// If it is relative, or contains `..`.
 pub fn check_workdir(path: &str) -> Result<()> {
     let cause = if !path.starts_with('/') {
         "it needs to be an absolute path"

@@ -59,7 +59,7 @@ pub fn read(user: &User, path: &Path) -> Result<Option<Vec<u8>>> {
     ids::as_user(user, || read_as_is(path))
 }
 
-/// As [`read`], with the rights of this process.
+/// Does the same as [`read`], with the rights of this process.
 pub fn read_as_is(path: &Path) -> Result<Option<Vec<u8>>> {
     let context = || format!("cannot read {}", path.display());
     let file = match std::fs::File::open(path) {

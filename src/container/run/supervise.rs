@@ -319,7 +319,7 @@ impl End {
         }
     }
 
-    /// Exit status of the run. Logs an error if somebody else killed the runtime.
+    /// Exit status of the run. Logs an error if another process killed the runtime.
     pub fn exit_status(&self) -> u8 {
         match (self.change, self.given_up) {
             (WaitStatus::Exited(status), _) => status,

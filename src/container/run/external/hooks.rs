@@ -172,7 +172,7 @@ mod tests {
         let arranged = |is_this_program| order(&arranged(&hooks, is_this_program)).join(", ");
         assert!(!arranged(true).contains("ssh_hook"));
         assert!(arranged(true).contains("timestamp_hook"));
-        // A program of somebody else's with the same name.
+        // Another program with the same name.
         assert!(arranged(false).contains("ssh_hook"));
     }
 

@@ -2,12 +2,6 @@
 //! races, and with whatever an administrator left open. Nothing outside of the container may be
 //! read, made or changed that the user could not read, make or change without the engine.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-#[path = "../common/mod.rs"]
-mod common;
-
 mod cgroups;
 mod images;
 mod kernels;
@@ -21,9 +15,10 @@ mod stages;
 mod tracers;
 mod trust;
 
-use common::hostile::{Flipper, field, give, snapshot, wait_until};
-use common::{
-    IMAGE, Image, Installation, Output, Runtime, User, empty_cgroups, loop_devices, processes_of,
+use crate::support::hostile::{Flipper, field, give, snapshot, wait_until};
+use crate::support::{
+    IMAGE, Image, Installation, Output, Runtime, User, loop_devices, no_cgroup_stays_empty,
+    processes_of,
 };
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

@@ -40,7 +40,7 @@ fn assert_nothing_is_left(installation: &Installation, what: &str) {
     let images = installation.repository(&installation.alice);
     let is_ours = |(_, file): &(_, PathBuf)| file.starts_with(&images);
     wait_until(&format!("{what}: no device"), || !loop_devices().iter().any(is_ours));
-    wait_until(&format!("{what}: no cgroup"), || empty_cgroups().is_empty());
+    no_cgroup_stays_empty();
 }
 
 #[test]

@@ -4,20 +4,15 @@
 //! user, what follows is what they print. A line `...` stands for any number of lines, and numbers
 //! and digests for any others.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use common::certificates::{Authority, Validity};
-use common::hostile::give;
-use common::pull::in_namespace;
-use common::registry::{Registry, Setup};
-use common::{Image, Installation, Output, SOURCE};
+use crate::support::certificates::{Authority, Validity};
+use crate::support::hostile::give;
+use crate::support::pull::in_namespace;
+use crate::support::registry::{Registry, Setup};
+use crate::support::{Image, Installation, Output, SOURCE, binary};
 
 /// The registries of the examples, all on one server.
 const SERVERS: &str = "index.docker.io registry.example.org";
@@ -206,7 +201,7 @@ fn links_between_documents_lead_somewhere() {
 #[test]
 fn documents_name_no_option_that_does_not_exist() {
     let help = |args: &[&str]| {
-        let mut command = std::process::Command::new(common::binary());
+        let mut command = std::process::Command::new(binary());
         Output::of(command.arg("sarus").args(args)).succeeds()
     };
     for name in fs::read_dir(document("")).unwrap().map(|entry| entry.unwrap().file_name()) {

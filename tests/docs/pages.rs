@@ -1,21 +1,16 @@
 //! Manual pages and completions: made from the program's own help, so they have all of it.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Installation, Output, SOURCE, binary};
+use crate::support::{Image, Installation, Output, SOURCE, binary};
 
 /// An installation with the pages and completions of the binary under test, and images of alice.
 fn with_pages() -> Installation {
     let installation = Installation::new();
     installation.with_pages();
-    let image = common::Image::busybox();
+    let image = Image::busybox();
     installation.load(&installation.alice, &image, "box");
     installation.load(&installation.alice, &image, "team/box:1.0");
     installation

@@ -1,12 +1,7 @@
 //! OCI hooks of sarus.json: what they get, and what becomes of a run whose hook fails. The NVIDIA
 //! Container Toolkit is one of them; a stand-in does here what it does to a container.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::{IMAGE, Installation, Output, Runtime};
+use crate::support::{IMAGE, Installation, Output, Runtime};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;

@@ -1,12 +1,7 @@
 //! `ld.so.cache` as `mpi_hook` writes it, beside what the real ldconfig writes, and as the dynamic
 //! linkers of Debian 11 and 12 read it.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::{Installation, Output, mpi};
+use crate::support::{Installation, Output, mpi};
 use sarus::hook::ldcache::{self, Listing, Root};
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,13 +1,8 @@
 //! `mpi_hook` and `glibc_hook` with real MPICH and real C libraries: images of Debian 12, with an
 //! MPICH that was made older, and of Debian 11, where MPICH and the C library are older.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::slurm::Slurm;
-use common::{Installation, Output, Runtime, mpi};
+use crate::support::slurm::Slurm;
+use crate::support::{Installation, Output, Runtime, mpi};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::symlink;

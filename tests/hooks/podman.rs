@@ -1,13 +1,8 @@
 //! The hooks serve other engines: Podman, with a hooks directory.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::hostile::wait_until;
-use common::ssh::{SSHD, Site, WAIT};
-use common::{IMAGE, Installation, Output, Runtime, mpi};
+use crate::support::hostile::wait_until;
+use crate::support::ssh::{SSHD, Site, WAIT};
+use crate::support::{IMAGE, Installation, Output, Runtime, mpi};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

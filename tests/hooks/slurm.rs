@@ -1,13 +1,8 @@
 //! `slurm_global_sync_hook` under a real srun, on two nodes.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::bundle::Bundle;
-use common::slurm::Slurm;
-use common::{Installation, Output, Runtime};
+use crate::support::bundle::Bundle;
+use crate::support::slurm::Slurm;
+use crate::support::{Installation, Output, Runtime};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};

@@ -1,12 +1,7 @@
 //! `timestamp_hook` with real runtimes, and what all hooks do with a state that is none.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::bundle::Bundle;
-use common::{IMAGE, Installation, Output, Runtime, User};
+use crate::support::bundle::Bundle;
+use crate::support::{IMAGE, Installation, Output, Runtime, User};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};

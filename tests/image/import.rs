@@ -1,7 +1,5 @@
 //! Images made by umoci and skopeo, imported, mounted by the kernel, and compared with umoci's own
 //! unpacking. Needs root (mounts), umoci, skopeo, squashfs-tools and busybox-static.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails as the test does")]
-#![allow(clippy::disallowed_methods, reason = "tests run other programs, found by PATH")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -1,11 +1,8 @@
 //! `sarus images` for programs: `--json` and `--quiet`.
 
-#![cfg(test)]
-
-mod common;
-
-use common::registry::Registry;
-use common::{Image, Installation};
+use crate::support::oci::digest;
+use crate::support::registry::Registry;
+use crate::support::{Image, Installation};
 
 /// An installation in which alice has images of every kind: loaded, pulled, pulled by digest.
 fn with_images() -> (Installation, Vec<String>) {
@@ -18,7 +15,7 @@ fn with_images() -> (Installation, Vec<String>) {
     registry.push(&archive, "box:2", &[]);
     let (_, manifest) = registry.manifest("box", "2");
     let address = registry.address();
-    let by_digest = format!("{address}/box@{}", common::oci::digest(manifest.as_bytes()));
+    let by_digest = format!("{address}/box@{}", digest(manifest.as_bytes()));
     for name in [&format!("{address}/box:2"), &by_digest] {
         installation.sarus(alice, &["pull", name]).succeeds();
     }

@@ -1,9 +1,5 @@
 //! Many writers in one repository, some of them killed: the list and the files stay in step.
 
-// Helpers of tests may fail as tests do, and tests start programs by themselves.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-#![allow(clippy::disallowed_methods)]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
@@ -35,7 +31,7 @@ struct Writer(Child);
 impl Writer {
     fn start(root: &Path) -> Self {
         let mut writer = Command::new(std::env::current_exe().unwrap());
-        writer.args(["--exact", "writer"]).env(REPOSITORY, root);
+        writer.args(["--exact", "image::store::writer"]).env(REPOSITORY, root);
         Self(writer.stdout(Stdio::null()).spawn().unwrap())
     }
 

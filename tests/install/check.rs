@@ -1,17 +1,12 @@
 //! `sarus check`: what it finds, and what it keeps to itself.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use common::pty::Shell;
-use common::pull::{behind, in_namespace};
-use common::registry::Registry;
-use common::{Installation, Output, Runtime, User};
+use crate::support::pty::Shell;
+use crate::support::pull::{behind, in_namespace};
+use crate::support::registry::Registry;
+use crate::support::{Installation, Output, Runtime, User, binary};
 
 /// What ordinary users are told.
 fn check(installation: &Installation) -> Output {
@@ -105,7 +100,7 @@ fn faults_of_the_configuration_are_named_with_what_to_do() {
     assert!(shared.stdout.contains("hint: /tmp is a place for everybody"), "{shared}");
     let ssh = Installation::new();
     let hook = ssh.prefix().join("ssh_hook");
-    fs::copy(common::binary(), &hook).unwrap();
+    fs::copy(binary(), &hook).unwrap();
     let ssh = ssh.set("OCIHooks", &format!(r#"{{"prestart": [{{"path": {hook:?}}}]}}"#));
     assert_found(&check(&ssh), "warning", "openssh is not there, which ssh_hook needs");
     let openssh = ssh.prefix().join("openssh");
@@ -115,7 +110,7 @@ fn faults_of_the_configuration_are_named_with_what_to_do() {
     set_mode(openssh, 0o755);
     assert_found(&check(&ssh), "ok", "openssh is there, and safe from others");
     let words = r#""args": ["ssh_hook"], "env": ["OPENSSH_DIR=/nonsense/ssh"]"#;
-    let elsewhere = format!(r#"{{"prestart": [{{"path": {:?}, {words}}}]}}"#, common::binary());
+    let elsewhere = format!(r#"{{"prestart": [{{"path": {:?}, {words}}}]}}"#, binary());
     let output = check(&ssh.set("OCIHooks", &elsewhere));
     assert_found(&output, "warning", "/nonsense/ssh is not there, which ssh_hook needs");
 }

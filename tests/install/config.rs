@@ -1,15 +1,14 @@
 //! The reader of sarus.json and the schema that is given to editors must agree on every file.
 
 // Helpers of tests may fail as tests do.
-#![allow(clippy::unwrap_used)]
 
 use boon::{Compiler, Schemas};
 use sarus::config::Config;
 use std::collections::BTreeSet;
 
-const SCHEMA: &str = include_str!("../etc/sarus.schema.json");
-const TEMPLATE: &str = include_str!("../etc/templates/sarus.json");
-const MANUAL: &str = include_str!("config/manual.json");
+const SCHEMA: &str = include_str!("../../etc/sarus.schema.json");
+const TEMPLATE: &str = include_str!("../../etc/templates/sarus.json");
+const MANUAL: &str = include_str!("manual.json");
 
 const MINIMAL: &str = r#"{"securityChecks": true, "OCIBundleDir": "/var/b", "rootfsFolder": "rootfs",
     "prefixDir": "/opt/sarus", "tempDir": "/tmp", "localRepositoryBaseDir": "/home",
@@ -265,7 +264,7 @@ fn the_manuals_example_means_what_it_says() {
 
 /// A section of docs/configuration.md: the key, its first line, and its example.
 fn documented() -> Vec<(String, String, String)> {
-    let text = include_str!("../docs/configuration.md");
+    let text = include_str!("../../docs/configuration.md");
     let sections = text.split("\n### ").skip(1).map(|section| {
         let (key, rest) = section.split_once("\n\n").unwrap();
         let summary = rest.lines().next().unwrap();

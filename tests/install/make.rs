@@ -1,17 +1,12 @@
 //! `make install`, `make dist` and configure_installation.sh: what an administrator gets.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Installation, Output, SOURCE, binary};
+use crate::support::{Image, Installation, Output, Runtime, SOURCE, User, binary};
 
 /// `make` in the source tree, with the binary under test taken as built.
 fn make(args: &[&str]) -> Output {
@@ -159,7 +154,7 @@ fn configuring_again_keeps_the_old_configuration_beside() {
 fn a_runtime_beside_the_binary_wins() {
     let installation = Installation::new();
     let prefix = installation.prefix();
-    fs::copy(common::Runtime::Crun.path(), prefix.join("bin/crun")).unwrap();
+    fs::copy(Runtime::Crun.path(), prefix.join("bin/crun")).unwrap();
     Output::of(&mut Command::new(prefix.join("configure_installation.sh"))).succeeds();
     let config = fs::read_to_string(prefix.join("etc/sarus.json")).unwrap();
     assert!(config.contains(&format!("\"runcPath\": \"{}/bin/crun\"", prefix.display())));
@@ -320,7 +315,7 @@ fn configuring_can_keep_what_the_site_configured() {
 fn an_upgrade_leaves_running_containers_and_images_alone() {
     let installation = Installation::new();
     let alice = &installation.alice;
-    installation.load(alice, &common::Image::busybox(), "box");
+    installation.load(alice, &Image::busybox(), "box");
     let mut command = installation.sarus_command(
         alice,
         &["run", "load/library/box", "sh", "-c", "echo started; read line; echo $line"],
@@ -349,9 +344,9 @@ fn uninstalling_leaves_images_and_what_the_site_made() {
     let prefix = installation.prefix();
     let central = prefix.join("var/images");
     let installation = installation.set("centralizedRepositoryDir", &format!("{central:?}"));
-    let (alice, root) = (&installation.alice, &common::User::root());
-    installation.load(alice, &common::Image::busybox(), "box");
-    let archive = installation.archive(&common::Image::busybox());
+    let (alice, root) = (&installation.alice, &User::root());
+    installation.load(alice, &Image::busybox(), "box");
+    let archive = installation.archive(&Image::busybox());
     let load = ["load", "--centralized-repository", archive.to_str().unwrap(), "box"];
     installation.sarus(root, &load).succeeds();
     for file in ["bin/runc", "share/man/man1/other.1", "share/sites/own"] {
@@ -389,10 +384,10 @@ fn uninstalling_leaves_images_and_what_the_site_made() {
 /// mksquashfs made.
 #[test]
 fn configuration_and_images_of_the_engine_of_before_are_used() {
-    let manual = include_str!("config/manual.json");
+    let manual = include_str!("manual.json");
     let installation = Installation::new();
     let prefix = installation.prefix();
-    let runc = common::Runtime::Runc.path();
+    let runc = Runtime::Runc.path();
     let mut old: serde_json::Value = serde_json::from_str(manual).unwrap();
     // What a site would have there.
     for (key, value) in [
@@ -437,7 +432,7 @@ fn configuration_and_images_of_the_engine_of_before_are_used() {
     assert!(listed.contains("65e50dd72f89   2019-08-21T16:07:06   2.59MB"), "{listed}");
     let shown = sarus(&["run", "--init", "old:1.0", "sh", "-c", "pwd; echo $FROM"]);
     assert_eq!(shown, "/tmp\nold\n");
-    installation.load(alice, &common::Image::busybox(), "new");
+    installation.load(alice, &Image::busybox(), "new");
     assert_eq!(sarus(&["images", "-q"]), "old:1.0\nload/library/new:latest\n");
     assert_eq!(sarus(&["rmi", "old:1.0"]), "removed index.docker.io/library/old/1.0\n");
     assert!(!image.exists());

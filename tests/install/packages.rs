@@ -1,19 +1,14 @@
 //! What administrators get on a bare machine: the archive of `make dist`, and packages for Debian's
 //! and for Red Hat's package manager.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::machine::Machine;
-use common::registry::Registry;
-use common::{Image, Output, SOURCE, Scratch, binary};
+use crate::support::machine::Machine;
+use crate::support::registry::Registry;
+use crate::support::{Image, Output, SOURCE, Scratch, binary};
 
 /// Makes `target` ("dist", "deb", "rpm") into `directory`, of what is built already; the path that
 /// make prints.
@@ -200,7 +195,7 @@ fn the_recipe_for_spack_installs_what_its_variants_say() {
     let install = |name: &str, variants: &[&str]| {
         let prefix = work.path(name);
         let mut command = Command::new("python3");
-        command.args(["-B".as_ref(), Path::new(SOURCE).join("tests/spack.py").as_os_str()]);
+        command.args(["-B".as_ref(), Path::new(SOURCE).join("tests/install/spack.py").as_os_str()]);
         command.arg(&recipe).arg(SOURCE).arg(&prefix).args(variants);
         command.args(["--", "make", "--no-print-directory", "--assume-old"]).arg(binary());
         command.arg("--assume-old").arg(binary().with_file_name("share"));

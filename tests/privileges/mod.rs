@@ -1,18 +1,12 @@
 //! The set-user-id program gives up root for everything but `sarus run`, whatever it is called by
 //! and with; and `sarus run` lets nothing of the caller's near what runs as root.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-#[path = "../common/mod.rs"]
-mod common;
-
 mod limits;
 mod names;
 mod runtime;
 
-use common::hostile::{field, wait_until};
-use common::{IMAGE, Installation, Output, Runtime, User, loop_devices, processes_of};
+use crate::support::hostile::{field, wait_until};
+use crate::support::{IMAGE, Installation, Output, Runtime, User, loop_devices, processes_of};
 use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;

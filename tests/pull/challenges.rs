@@ -1,17 +1,12 @@
 //! `sarus pull` and what registries and token servers ask for and answer: challenges of every
 //! grammar, tokens that are none, and token servers that are hostile.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::Installation;
-use common::http::Answer;
-use common::oci::Built;
-use common::pull::{finish, for_each, measure};
-use common::server::{Exchange, Server};
-use common::token::basic;
+use crate::support::Installation;
+use crate::support::http::Answer;
+use crate::support::oci::{Built, noise_layer};
+use crate::support::pull::{finish, for_each, measure};
+use crate::support::server::{Exchange, Server};
+use crate::support::token::basic;
 
 /// A registry that answers with these challenges until it is given the token `good`; `{}` in them
 /// stands for the address of the token server.
@@ -180,9 +175,8 @@ fn a_password_is_sent_to_the_token_server_alone() {
 #[test]
 fn a_token_that_is_refused_once_is_fetched_anew() {
     // Each token serves two requests.
-    let built = Built::new(
-        (0..5).map(|number| common::oci::noise_layer(&format!("data/{number}"), 1_000)).collect(),
-    );
+    let built =
+        Built::new((0..5).map(|number| noise_layer(&format!("data/{number}"), 1_000)).collect());
     let tokens = {
         let count = std::sync::atomic::AtomicUsize::new(0);
         Server::new(move |_| {

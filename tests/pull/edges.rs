@@ -1,11 +1,6 @@
 //! `sarus pull` at its edges: odd settings, lengths of nothing, drips, disks that are nearly full,
 //! and servers that end in odd ways.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::fs;
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -14,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{sleep, spawn};
 use std::time::{Duration, Instant};
 
-use common::Installation;
-use common::http::Answer;
-use common::oci::{Blob, Built, CONFIG, LAYER, busybox, descriptor, manifest, noise_layer};
-use common::pull::{finish, for_each, in_namespace};
-use common::server::Server;
+use crate::support::Installation;
+use crate::support::http::Answer;
+use crate::support::oci::{Blob, Built, CONFIG, LAYER, busybox, descriptor, manifest, noise_layer};
+use crate::support::pull::{finish, for_each, in_namespace};
+use crate::support::server::Server;
 
 /// A registry of this image, and the image's name there.
 fn serve(built: &Built) -> (Server, String) {

@@ -1,24 +1,19 @@
 //! `sarus pull` that cannot be done: one line that names what and why, a hint, and nothing left.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread::spawn;
 use std::time::{Duration, Instant};
 
-use common::certificates::{Authority, Validity};
-use common::http::Answer;
-use common::oci::{Blob, Built, CONFIG, LAYER, busybox, manifest, noise_layer};
-use common::pull::{finish, for_each, in_namespace};
-use common::registry::{Registry, Setup};
-use common::server::Server;
-use common::token::{Rules, TokenServer};
-use common::{Image, Installation, Output};
+use crate::support::certificates::{Authority, Validity};
+use crate::support::http::Answer;
+use crate::support::oci::{Blob, Built, CONFIG, LAYER, busybox, manifest, noise_layer};
+use crate::support::pull::{finish, for_each, in_namespace};
+use crate::support::registry::{Registry, Setup};
+use crate::support::server::Server;
+use crate::support::token::{Rules, TokenServer};
+use crate::support::{Image, Installation, Output};
 
 fn archive() -> String {
     format!("docker-archive:{}", Image::busybox().docker_archive().display())

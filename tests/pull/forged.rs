@@ -2,20 +2,15 @@
 //! they are read while they arrive, nothing of them may ever become an image, however the threads
 //! race.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::Installation;
-use common::http::Answer;
-use common::oci::{Blob, Built, busybox, noise_layer};
-use common::pull::{finish, for_each};
-use common::server::Server;
+use crate::support::Installation;
+use crate::support::http::Answer;
+use crate::support::oci::{Blob, Built, busybox, noise_layer};
+use crate::support::pull::{finish, for_each};
+use crate::support::server::Server;
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;

@@ -1,22 +1,17 @@
 //! `sarus pull` from a hostile registry: it ends soon, with one line, little memory, and nothing on
 //! the disk but parts and good blobs.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::fs;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use common::http::{Answer, Request};
-use common::oci::{
+use crate::support::http::{Answer, Request};
+use crate::support::oci::{
     Blob, Built, CONFIG, HOST, INDEX, LAYER, MANIFEST, busybox, descriptor, manifest, noise_layer,
 };
-use common::pull::{for_each, measure};
-use common::server::Server;
-use common::{Installation, Output};
+use crate::support::pull::{for_each, measure};
+use crate::support::server::Server;
+use crate::support::{Installation, Output};
 
 /// What a client may use at most for an image of a few megabytes, in MiB.
 const MEMORY: usize = 150;

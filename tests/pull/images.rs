@@ -1,17 +1,14 @@
 //! `sarus pull` from a real registry: images of every kind, what it prints, keeps and fetches.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::fs;
 use std::process::Command;
 
-use common::oci::{Blob, Built, INDEX, MANIFEST, busybox, digest, empty_layer, noise_layer};
-use common::pull::{finish, in_namespace, measure, short};
-use common::registry::Registry;
-use common::{Image, Installation, Output, Scratch};
+use crate::support::oci::{
+    Blob, Built, INDEX, MANIFEST, busybox, digest, empty_layer, noise_layer,
+};
+use crate::support::pull::{finish, in_namespace, measure, short};
+use crate::support::registry::Registry;
+use crate::support::{Image, Installation, Output, Scratch, User};
 
 /// A small image of these many layers, busybox among them.
 fn layered(count: usize) -> Built {
@@ -331,7 +328,7 @@ fn temporary_directory_compression_and_central_repository_are_the_callers_choice
         assert!(shown.contains(&format!("Compression {algorithm}")), "{shown}");
         installation.sarus(&installation.alice, &["rmi", &name]).succeeds();
     }
-    let root = common::User::root();
+    let root = User::root();
     let central = ["pull", "--centralized-repository", &name];
     let shown = finish(&installation.sarus_command(&root, &central), "").succeeds();
     assert!(shown.contains(installation.path("central").to_str().unwrap()), "{shown}");

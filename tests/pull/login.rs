@@ -1,25 +1,20 @@
 //! `sarus pull` from registries that are to be trusted, or that want to know who asks: TLS with a
 //! private authority, passwords and tokens, and every place that credentials come from.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::certificates::{Authority, Validity};
-use common::http::{Answer, fetch};
-use common::oci::{Built, busybox, noise_layer};
-use common::pull::{behind, finish, in_namespace};
-use common::registry::{Registry, Setup};
-use common::server::Server;
-use common::token::{Rules, TokenServer, base64, basic};
-use common::{Image, Installation, Output, Scratch, processes_of};
+use crate::support::certificates::{Authority, Validity};
+use crate::support::http::{Answer, fetch};
+use crate::support::oci::{Built, busybox, noise_layer};
+use crate::support::pull::{behind, finish, in_namespace};
+use crate::support::registry::{Registry, Setup};
+use crate::support::server::Server;
+use crate::support::token::{Rules, TokenServer, base64, basic};
+use crate::support::{Image, Installation, Output, Scratch, processes_of};
 
 /// Pushes a small image under this name.
 fn push(registry: &Registry, name: &str) {

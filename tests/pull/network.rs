@@ -1,11 +1,6 @@
 //! `sarus pull` by the names and ways of the world outside: Docker Hub's names, proxies, and logins
 //! that other programs keep, or do not keep well.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::fs;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -15,15 +10,15 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread::spawn;
 
-use common::certificates::{Authority, Validity};
-use common::http::Answer;
-use common::oci::Built;
-use common::proxy::Proxy;
-use common::pull::{finish, in_namespace, measure};
-use common::registry::{Registry, Setup};
-use common::server::Server;
-use common::token::{base64, basic};
-use common::{Image, Installation, Output};
+use crate::support::certificates::{Authority, Validity};
+use crate::support::http::{Answer, Request};
+use crate::support::oci::Built;
+use crate::support::proxy::Proxy;
+use crate::support::pull::{finish, in_namespace, measure};
+use crate::support::registry::{Registry, Setup};
+use crate::support::server::Server;
+use crate::support::token::{base64, basic};
+use crate::support::{Image, Installation, Output};
 
 fn archive() -> String {
     format!("docker-archive:{}", Image::busybox().docker_archive().display())
@@ -202,7 +197,7 @@ fn a_registry_that_has_spoken_tls_is_never_asked_in_the_clear() {
 #[test]
 fn logins_that_are_not_kept_well_harm_no_public_image() {
     let built = Built::busybox();
-    let answer = move |request: &common::http::Request| {
+    let answer = move |request: &Request| {
         let is_private = request.path().starts_with("/v2/private/");
         match is_private && request.header("authorization").is_none() {
             true => Answer::new(401).header("WWW-Authenticate", "Basic realm=\"x\""),

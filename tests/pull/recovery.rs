@@ -1,22 +1,17 @@
 //! `sarus pull` from a registry that is only nearly as it should be: what goes wrong now and then
 //! is tried again, transfers go on where they broke off, and secrets go to nobody else.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use common::Installation;
-use common::http::{Answer, Request};
-use common::oci::{Blob, Built, CONFIG, LAYER, busybox, manifest, noise_layer};
-use common::pull::{finish, for_each};
-use common::server::{Exchange, Server};
-use common::token::basic;
+use crate::support::Installation;
+use crate::support::http::{Answer, Request};
+use crate::support::oci::{Blob, Built, CONFIG, LAYER, busybox, manifest, noise_layer};
+use crate::support::pull::{finish, for_each};
+use crate::support::server::{Exchange, Server};
+use crate::support::token::basic;
 
 /// The size of the layer on which everything is tried.
 const SIZE: usize = 1_500_000;

@@ -1,11 +1,6 @@
 //! `sarus pull` by many processes at once, and by processes that are killed: every blob crosses the
 //! network once, and what is there is used.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,11 +8,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::oci::{Built, busybox, noise_layer};
-use common::pull::behind;
-use common::registry::Registry;
-use common::server::{Exchange, Server};
-use common::{Installation, Output};
+use crate::support::oci::{Built, busybox, noise_layer};
+use crate::support::pull::behind;
+use crate::support::registry::Registry;
+use crate::support::server::{Exchange, Server};
+use crate::support::{Installation, Output};
 
 /// An image with so many layers of this size beside busybox.
 fn image(count: usize, size: usize) -> Built {

@@ -1,13 +1,8 @@
 //! The `init` applet beside Debian's tini: the same cases, outside of a container and as the first
 //! process of a PID namespace.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::hostile::{field, wait_until};
-use common::{Installation, Output};
+use crate::support::hostile::{field, wait_until};
+use crate::support::{Installation, Output};
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -1,20 +1,20 @@
 //! `sarus run` on real images with real runtimes, as an ordinary user.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-#[path = "../common/mod.rs"]
-mod common;
-
 mod ends;
+mod init;
 mod mounts;
+mod mpi;
 mod options;
 mod pid;
 mod program;
+mod scale;
 mod streams;
+mod terminal;
 
-use common::hostile::{field, wait_until};
-use common::{IMAGE, Image, Installation, Output, Runtime, empty_cgroups, processes_of};
+use crate::support::hostile::{field, wait_until};
+use crate::support::{
+    IMAGE, Image, Installation, Output, Runtime, loop_devices, no_cgroup_stays_empty, processes_of,
+};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
@@ -39,15 +39,15 @@ fn assert_nothing_is_left(installation: &Installation, runtime: Runtime) {
         let processes = processes_of(installation.alice.uid);
         let file = installation.repository(&installation.alice);
         let loops: Vec<_> =
-            common::loop_devices().into_iter().filter(|(_, of)| of.starts_with(&file)).collect();
-        let groups = empty_cgroups();
-        if processes.is_empty() && loops.is_empty() && groups.is_empty() {
-            return;
+            loop_devices().into_iter().filter(|(_, of)| of.starts_with(&file)).collect();
+        if processes.is_empty() && loops.is_empty() {
+            break;
         }
-        let left = format!("{runtime:?}: {processes:?} {loops:?} {groups:?}");
+        let left = format!("{runtime:?}: {processes:?} {loops:?}");
         assert!(Instant::now() < deadline, "still there: {left}");
         sleep(Duration::from_millis(50));
     }
+    no_cgroup_stays_empty();
 }
 
 fn wait_for_program(installation: &Installation, line: &str) -> u32 {

@@ -1,12 +1,7 @@
 //! MPI without any hook: the process manager of the host and the MPI library of the image find each
 //! other through what `sarus run` hands on. Real MPICH on both sides.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::{Installation, Output, Runtime, processes_of};
+use crate::support::{Installation, Output, Runtime, processes_of};
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -1,17 +1,14 @@
 //! As many ranks of one image as a node has cores, started at once: one loop device, one superblock,
 //! and nothing left behind, whoever ends them.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::hostile::{field, wait_until};
-use common::slurm::Slurm;
-use common::{IMAGE, Installation, Output, Runtime, cgroups, loop_devices, mounts, processes_of};
+use crate::support::hostile::{field, wait_until};
+use crate::support::slurm::Slurm;
+use crate::support::{
+    IMAGE, Installation, Output, Runtime, cgroups, loop_devices, mounts, no_cgroup_stays_empty,
+    processes_of,
+};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -65,19 +62,17 @@ fn cgroup_names(pid: &u32) -> Vec<String> {
     names.filter(|name| name.starts_with("container-")).map(str::to_owned).collect()
 }
 
-/// One at a time: each of these loads the machine, and looks at all cgroups.
+/// One at a time: each of these loads the machine.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until nothing of alice's containers is left.
-fn assert_nothing_is_left(installation: &Installation, before: &BTreeSet<PathBuf>) {
+fn assert_nothing_is_left(installation: &Installation) {
     wait_until("no process is left", || processes_of(installation.alice.uid).is_empty());
     wait_until("no loop device is left", || devices(installation) == 0);
-    // Those of others on this machine go too, when their time has come.
-    let new: Vec<_> = cgroups().difference(before).cloned().collect();
-    wait_until("no cgroup is left", || new.iter().all(|folder| !folder.exists()));
+    no_cgroup_stays_empty();
     let place = installation.prefix().join("var/OCIBundleDir");
     assert!(mounts().iter().all(|mount| !mount.starts_with(&place)));
     assert_eq!(fs::read_dir(place).unwrap().count(), 0);
@@ -93,7 +88,6 @@ fn ranks_that_start_at_once_share_one_superblock() {
         (Runtime::Runc, 64, false),
     ] {
         let installation = Installation::with_busybox(runtime);
-        let before = cgroups();
         let script = "echo rank $SLURM_PROCID; exec sleep 1000";
         let mut ranks = start_at_once(&installation, count, job, script);
         wait_until("all run", || {
@@ -123,7 +117,7 @@ fn ranks_that_start_at_once_share_one_superblock() {
             said.insert(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         assert_eq!(said.len(), count, "{runtime:?}: {said:?}");
-        assert_nothing_is_left(&installation, &before);
+        assert_nothing_is_left(&installation);
     }
 }
 
@@ -132,13 +126,12 @@ fn ranks_that_end_by_themselves_leave_nothing() {
     let _turn = alone();
     for (runtime, job) in Runtime::ALL.into_iter().flat_map(|r| [(r, true), (r, false)]) {
         let installation = Installation::with_busybox(runtime);
-        let before = cgroups();
         for rank in start_at_once(&installation, 64, job, "echo $SLURM_PROCID; exit 3") {
             let output = rank.wait_with_output().unwrap();
             let stderr = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(3), "{runtime:?}: {stderr}");
         }
-        assert_nothing_is_left(&installation, &before);
+        assert_nothing_is_left(&installation);
     }
 }
 
@@ -147,7 +140,6 @@ fn a_job_step_that_slurm_ends_leaves_nothing() {
     let _turn = alone();
     for runtime in Runtime::ALL {
         let installation = Installation::with_busybox(runtime);
-        let before = cgroups();
         let slurm = Slurm::new(installation.path("slurm"));
         let script = "echo $SLURM_PROCID; setsid sleep 1001 & exec sleep 1000";
         let args = ["run", IMAGE, "sh", "-c", script];
@@ -166,7 +158,7 @@ fn a_job_step_that_slurm_ends_leaves_nothing() {
         assert!(!output.status.success(), "{runtime:?}");
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!(said.lines().collect::<BTreeSet<_>>().len(), 32, "{runtime:?}: {said}");
-        assert_nothing_is_left(&installation, &before);
+        assert_nothing_is_left(&installation);
     }
 }
 
@@ -176,7 +168,6 @@ fn nothing_is_left_after_everything_was_killed() {
     let _turn = alone();
     for (runtime, job) in Runtime::ALL.into_iter().flat_map(|r| [(r, true), (r, false)]) {
         let installation = Installation::with_busybox(runtime);
-        let before = cgroups();
         let mut ranks = start_at_once(&installation, 16, job, "exec sleep 1000");
         wait_until("all run", || programs(&installation, "sleep 1000").len() == 16);
         let mut all: Vec<u32> = ranks.iter().map(Child::id).collect();
@@ -210,6 +201,6 @@ fn nothing_is_left_after_everything_was_killed() {
         }
         installation.sarus(&installation.alice, &["run", IMAGE, "true"]).succeeds();
         wait_until("old cgroups are removed", || left.iter().all(|folder| !folder.exists()));
-        assert_nothing_is_left(&installation, &before);
+        assert_nothing_is_left(&installation);
     }
 }

@@ -1,13 +1,8 @@
 //! Terminals and job control: a person at a keyboard, with `-t` and without.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::hostile::{field, wait_until};
-use common::pty::Shell;
-use common::{IMAGE, Installation, Output, Runtime, loop_devices, processes_of};
+use crate::support::hostile::{field, wait_until};
+use crate::support::pty::Shell;
+use crate::support::{IMAGE, Installation, Output, Runtime, loop_devices, processes_of};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,15 +1,10 @@
 //! Other users of the nodes who are after the keys and the logins of `--ssh`, and images that lie in
 //! wait for `ssh_hook`.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::bundle::Bundle;
-use common::hostile::{give, snapshot, wait_until};
-use common::ssh::{SSHD, Site, WAIT};
-use common::{IMAGE, Image, Output, Runtime, User};
+use crate::support::bundle::Bundle;
+use crate::support::hostile::{give, snapshot, wait_until};
+use crate::support::ssh::{SSHD, Site, WAIT};
+use crate::support::{IMAGE, Image, Output, Runtime, User};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

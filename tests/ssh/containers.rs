@@ -1,14 +1,9 @@
 //! SSH between the containers of a user, on two hosts: what users see.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::hostile::{field, wait_until};
-use common::net::{ADDRESSES, HOSTS};
-use common::ssh::{Site, WAIT};
-use common::{IMAGE, Image, Installation, Output, Runtime, User};
+use crate::support::hostile::{field, wait_until};
+use crate::support::net::{ADDRESSES, HOSTS};
+use crate::support::ssh::{Site, WAIT};
+use crate::support::{IMAGE, Image, Installation, Output, Runtime, User};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;

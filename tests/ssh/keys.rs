@@ -1,12 +1,7 @@
 //! The keys that `sarus ssh-keygen` and `ssh_hook keygen` make: what they are, and who can read them.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::hostile::give;
-use common::{Installation, Output, User, binary};
+use crate::support::hostile::give;
+use crate::support::{Installation, Output, User, binary};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

@@ -1,16 +1,11 @@
 //! Open MPI on two hosts, started by SSH from container to container: the manual's "OpenMPI with SSH
 //! launcher".
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::hostile::give;
-use common::mpi::{LIBRARIES, load};
-use common::slurm::Slurm;
-use common::ssh::Site;
-use common::{Output, Runtime, SOURCE, kept};
+use crate::support::hostile::{give, wait_until};
+use crate::support::mpi::{LIBRARIES, load};
+use crate::support::slurm::Slurm;
+use crate::support::ssh::Site;
+use crate::support::{Output, Runtime, SOURCE, kept};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -134,9 +129,7 @@ fn the_manuals_example_runs_under_slurm() {
         let step = site.installation.path("home/alice/.oci-hooks/slurm-global-sync");
         assert_eq!(fs::read_dir(step).unwrap().count(), 0);
         for number in 0..2 {
-            common::hostile::wait_until("the end of all", || {
-                site.network.processes(number).is_empty()
-            });
+            wait_until("the end of all", || site.network.processes(number).is_empty());
         }
     }
 }

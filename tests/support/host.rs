@@ -1,12 +1,10 @@
 //! What the host shows, for asserting that nothing stays behind.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::OnceLock;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use super::Output;
+use super::hostile::wait_until;
 
 /// Mount points of this mount namespace, in the order of mounting.
 pub fn mounts() -> Vec<PathBuf> {
@@ -42,27 +40,35 @@ pub fn processes_of(uid: u32) -> Vec<(u32, String)> {
     processes
 }
 
-/// The cgroups of containers on this machine, in all hierarchies.
-pub fn cgroups() -> BTreeSet<PathBuf> {
-    let find = ["/sys/fs/cgroup", "-name", "container-????????????????", "-type", "d"];
-    let found = Output::of(Command::new("find").args(find)).stdout;
-    found.lines().map(PathBuf::from).collect()
+/// Waits until no cgroup of a container that is empty now is left so. Those of other tests are empty
+/// only while their containers start or end: they are in use soon, or gone.
+#[track_caller]
+pub fn no_cgroup_stays_empty() {
+    let mut empty = cgroups();
+    wait_until("no cgroup is left", || {
+        empty.retain(|path| {
+            fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| text.is_empty())
+        });
+        empty.is_empty()
+    });
 }
 
-/// What there was before the first [`Installation`](super::Installation) of this program.
-static BEFORE: OnceLock<BTreeSet<PathBuf>> = OnceLock::new();
-
-/// Has [`empty_cgroups`] leave out what is there now, if this is the first time.
-pub fn remember_cgroups() {
-    BEFORE.get_or_init(cgroups);
+/// The cgroups of containers that were started in the cgroups of this process, in all hierarchies.
+pub fn cgroups() -> Vec<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let folders = own.lines().flat_map(|line| fs::read_dir(cgroup_directory(line)));
+    let paths = folders.flatten().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.file_name().unwrap().as_bytes().starts_with(b"container-")).collect()
 }
 
-/// Those cgroups of containers of this program that hold no process: when no container is being started
-/// or ends, they were left.
-pub fn empty_cgroups() -> Vec<PathBuf> {
-    let is_empty = |path: &PathBuf| {
-        fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| text.is_empty())
+/// The directory that a line of cgroups(7)' `/proc/PID/cgroup` names: `hierarchy:controllers:path`.
+fn cgroup_directory(line: &str) -> PathBuf {
+    let [_, controllers, path] = line.splitn(3, ':').collect::<Vec<_>>()[..] else {
+        panic!("{line}")
     };
-    let before = BEFORE.get().unwrap();
-    cgroups().difference(before).filter(|path| is_empty(path)).cloned().collect()
+    let hierarchy = match controllers.trim_start_matches("name=") {
+        "" if Path::new("/sys/fs/cgroup/unified").exists() => "unified",
+        name => name,
+    };
+    Path::new("/sys/fs/cgroup").join(hierarchy).join(path.trim_start_matches('/'))
 }

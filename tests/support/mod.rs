@@ -3,9 +3,6 @@
 //!
 //! Nothing is skipped: without root, or without the binary that `make test` names, a test fails.
 
-#![allow(dead_code, unused_imports, reason = "each test file uses its own part of this")]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
 pub mod bundle;
 pub mod certificates;
 mod host;
@@ -26,7 +23,7 @@ pub mod slurm;
 pub mod ssh;
 pub mod token;
 
-pub use host::{cgroups, empty_cgroups, loop_devices, mounts, processes_of};
+pub use host::{cgroups, loop_devices, mounts, no_cgroup_stays_empty, processes_of};
 pub use image::Image;
 pub use scratch::{Scratch, kept};
 
@@ -165,13 +162,12 @@ impl Installation {
             rustix::process::geteuid().is_root(),
             "these tests install setuid programs, mount and change users: run `make test` as root"
         );
-        host::remember_cgroups();
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let root = PathBuf::from(format!("/opt/sarus-test-{}-{number}", std::process::id()));
         // Users of this installation's own, so that `processes_of` sees no other test's.
         // Runs of several test programs side by side must not meet.
-        let uid = 20_001 + std::process::id() % 4000 * 1000 + number * 10;
+        let uid = 20_001 + std::process::id() % 200 * 20_000 + number * 10;
         let user = |name, uid, groups| User { name, uid, gid: uid, groups };
         let this = Self {
             runtime: Runtime::Runc,

@@ -1,10 +1,6 @@
 //! The tools of the other tests keep their word.
 
-#![cfg(test)]
-
-mod common;
-
-use common::{Image, Installation, Output, Runtime};
+use crate::support::{Image, Installation, Output, Runtime, processes_of};
 
 #[test]
 fn users_have_their_ids_and_groups_and_may_become_setuid() {
@@ -55,7 +51,7 @@ fn a_process_is_seen_by_its_user() {
     let installation = Installation::new();
     let mut sleep = installation.as_user(&installation.bob, "sleep", ["60"]).spawn().unwrap();
     let is_sleeping = || {
-        let processes = common::processes_of(installation.bob.uid);
+        let processes = processes_of(installation.bob.uid);
         processes == [(sleep.id(), "sleep 60".to_owned())]
     };
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
@@ -65,35 +61,5 @@ fn a_process_is_seen_by_its_user() {
     assert!(is_sleeping());
     sleep.kill().unwrap();
     sleep.wait().unwrap();
-    assert_eq!(common::processes_of(installation.bob.uid), []);
-}
-
-/// A promise whose test was renamed or removed is one that nobody keeps.
-#[test]
-fn every_test_that_the_security_model_names_exists() {
-    use common::SOURCE;
-    use std::{fs, path::Path};
-    fn sources(directory: &Path, text: &mut String) {
-        for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
-            match entry.extension() {
-                _ if entry.is_dir() => sources(&entry, text),
-                Some(extension) if extension == "rs" => {
-                    *text += &fs::read_to_string(entry).unwrap();
-                }
-                _ => {}
-            }
-        }
-    }
-    let mut text = String::new();
-    for directory in ["src", "applets", "tests"] {
-        sources(&Path::new(SOURCE).join(directory), &mut text);
-    }
-    let document = fs::read_to_string(Path::new(SOURCE).join("docs/security.md")).unwrap();
-    let rows = document.lines().filter(|line| line.starts_with("| "));
-    let last = rows.filter_map(|row| row.trim_end_matches(" |").rsplit(" | ").next());
-    let names: Vec<_> = last.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
-    assert!(names.len() > 40, "{names:?}");
-    for name in names {
-        assert!(text.contains(&format!("fn {name}(")), "there is no test {name}");
-    }
+    assert_eq!(processes_of(installation.bob.uid), []);
 }

@@ -1,12 +1,7 @@
 //! `scripts/build-openssh.sh` and a source that a site gives it: what it refuses. That it builds is
 //! shown by all tests of SSH.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
-use common::{Output, SOURCE, Scratch};
+use crate::support::{Output, SOURCE, Scratch};
 use std::fs;
 use std::path::Path;
 use std::process::Command;

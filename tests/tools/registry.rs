@@ -1,21 +1,16 @@
 //! The registries and servers of the tests of `sarus pull` keep their word, by what skopeo and
 //! curl make of them.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-mod common;
-
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::certificates::{Authority, Validity};
-use common::http::{Answer, fetch};
-use common::oci::Built;
-use common::registry::{Registry, Setup};
-use common::server::{ENDLESS, Server};
-use common::token::{Rules, TokenServer};
-use common::{Image, Output};
+use crate::support::certificates::{Authority, Validity};
+use crate::support::http::{Answer, fetch};
+use crate::support::oci::Built;
+use crate::support::registry::{Registry, Setup};
+use crate::support::server::{ENDLESS, Server};
+use crate::support::token::{Rules, TokenServer};
+use crate::support::{Image, Output};
 
 fn skopeo(args: &[&str]) -> Output {
     Output::of(Command::new("skopeo").args(args))

@@ -1,7 +1,7 @@
 //! Processes of the user's in a container while root still works there: each would be a way in.
 
 use super::*;
-use common::hostile::{give, wait_until};
+use crate::support::hostile::{give, wait_until};
 use std::process::Stdio;
 
 /// Looks again and again, as its caller, for a process whose root directory holds the file `argv[1]`.

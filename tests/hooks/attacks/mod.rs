@@ -1,16 +1,10 @@
 //! Images that lie in wait for `mpi_hook` and `glibc_hook`, and users who call hooks themselves.
 
-#![cfg(test)]
-#![allow(clippy::disallowed_methods, reason = "tests start programs")]
-
-#[path = "../common/mod.rs"]
-mod common;
-
 mod bounds;
 mod door;
 
-use common::bundle::Bundle;
-use common::{Image, Installation, Output, Runtime};
+use crate::support::bundle::Bundle;
+use crate::support::{Image, Installation, Output, Runtime};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};

@@ -20,7 +20,7 @@ fn with_new(runtime: Runtime) -> Installation {
     let installation = with_hooks(Installation::new(), runtime);
     let root = mpi::copy(&installation, &mpi::rootfs("bookworm"), "root");
     mpi::renumber(&root, "12.1.0");
-    mpi::load(&installation, &installation.alice, &root, "new");
+    installation.forge(&installation.alice, &root, "new", "{}");
     installation
 }
 
@@ -90,7 +90,7 @@ fn an_older_image_needs_the_hosts_glibc_too() {
     for runtime in Runtime::ALL {
         let installation = Installation::new().runtime(runtime);
         let root = mpi::rootfs("bullseye");
-        mpi::load(&installation, &installation.alice, &root, "old");
+        installation.forge(&installation.alice, &root, "old", "{}");
         let only_mpi = mpi::hooks(&installation, false, &mpi::settings());
         let both = mpi::hooks(&installation, true, &mpi::settings());
         let installation = installation.set("OCIHooks", &only_mpi);
@@ -130,7 +130,7 @@ fn an_image_whose_mpi_does_not_fit_is_told_why() {
     let root = installation.path("root");
     // The newer minor number of an image is a warning.
     mpi::renumber(&root, "12.3.0");
-    mpi::load(&installation, &installation.alice, &root, "new");
+    installation.forge(&installation.alice, &root, "new", "{}");
     for runtime in Runtime::ALL {
         installation = with_hooks(installation, runtime);
         let output = run(&installation, &["--mpi", NEW, "/mpi"]);
@@ -151,7 +151,7 @@ fn an_image_whose_mpi_does_not_fit_is_told_why() {
 
 /// Runs what lies in `root` now, and insists on a refusal for the reason `why`.
 fn is_told(mut installation: Installation, why: &str) -> Installation {
-    mpi::load(&installation, &installation.alice, &installation.path("root"), "new");
+    installation.forge(&installation.alice, &installation.path("root"), "new", "{}");
     for runtime in Runtime::ALL {
         installation = with_hooks(installation, runtime);
         let text = run(&installation, &["--mpi", NEW, "true"]).fails(125);
@@ -265,7 +265,7 @@ fn a_library_is_found_by_the_hosts_name_and_by_the_images() {
         fs::create_dir_all(root.join("opt/mine/lib")).unwrap();
         compile(&root.join("opt/mine/lib/libmine.so.1"), "libmine.so.1", &[]);
         Output::of(Command::new("ldconfig").arg("-r").arg(&root).arg("/opt/mine/lib")).succeeds();
-        mpi::load(&installation, &installation.alice, &root, "new");
+        installation.forge(&installation.alice, &root, "new", "{}");
         let mut settings = vec![
             "LDCONFIG_PATH=/sbin/ldconfig".to_owned(),
             format!("MPI_LIBS={}/libmpi.so.12", host.display()),
@@ -297,7 +297,7 @@ fn what_the_hook_brings_counts_as_there() {
     for runtime in Runtime::ALL {
         let (mut installation, root, host) = with_tiny(runtime);
         Output::of(Command::new("ldconfig").arg("-r").arg(&root)).succeeds();
-        mpi::load(&installation, &installation.alice, &root, "new");
+        installation.forge(&installation.alice, &root, "new", "{}");
         // As libcrypt.so.1, which is part of one distribution's C library and not of another's.
         let script = installation.path("script");
         fs::write(&script, "GLIBC_9.9 { *; };").unwrap();

@@ -2,7 +2,7 @@
 //! launcher".
 
 use crate::support::hostile::{give, wait_until};
-use crate::support::mpi::{LIBRARIES, load};
+use crate::support::mpi::LIBRARIES;
 use crate::support::slurm::Slurm;
 use crate::support::ssh::Site;
 use crate::support::{Output, Runtime, SOURCE, kept};
@@ -55,7 +55,7 @@ fn rootfs() -> PathBuf {
 fn site() -> (Site, String) {
     let site = Site::new(Runtime::Runc);
     let alice = &site.installation.alice;
-    load(&site.installation, alice, &rootfs(), "ompi");
+    site.installation.forge(alice, &rootfs(), "ompi", "{}");
     let list = site.installation.plant(alice, "home/alice/scratch/hostfile", "red\nblue\n", 0o755);
     give(list.parent().unwrap(), alice);
     let scratch = list.parent().unwrap().display().to_string();

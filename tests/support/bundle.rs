@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use super::{Output, Runtime, SOURCE, User};
+use super::image::copy_busybox_rootfs;
+use super::{Output, Runtime, User};
 
 /// A bundle with a root file system; change `config` before it runs.
 #[derive(Debug)]
@@ -19,10 +20,8 @@ pub struct Bundle {
 impl Bundle {
     /// A bundle of busybox in the new directory `directory`, which runs `args` as `user`.
     pub fn busybox(directory: PathBuf, user: &User, args: &[&str]) -> Self {
-        let rootfs = directory.join("rootfs");
         fs::create_dir_all(&directory).unwrap();
-        let script = Path::new(SOURCE).join("scripts/busybox-rootfs.sh");
-        Output::of(Command::new(script).arg(&rootfs)).succeeds();
+        copy_busybox_rootfs(&directory.join("rootfs"));
         Self::of(directory, user, args)
     }
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Installation, Output, SOURCE, User};
+use super::image::copy_busybox_rootfs;
+use super::{Installation, Output, User};
 
 impl Installation {
     /// A static program from C source, which root owns and all may execute.
@@ -54,8 +55,7 @@ impl Installation {
     /// The root directory of a busybox image, which the test may change before [`Self::forge`].
     pub fn rootfs(&self, name: &str) -> PathBuf {
         let root = self.path(name);
-        let script = Path::new(SOURCE).join("scripts/busybox-rootfs.sh");
-        Output::of(Command::new(script).arg(&root)).succeeds();
+        copy_busybox_rootfs(&root);
         root
     }
 
@@ -65,6 +65,8 @@ impl Installation {
         let image = self.forge_entry(user, name, meta);
         let mut pack = Command::new("mksquashfs");
         pack.arg(root).arg(&image).args(["-noappend", "-quiet", "-no-progress", "-comp", "gzip"]);
+        // Content is not compressed, which takes most of the time.
+        pack.args(["-noD", "-noF"]);
         Output::of(&mut pack).succeeds();
         give(&image, user);
         image
@@ -77,15 +79,18 @@ impl Installation {
         fs::create_dir_all(&folder).unwrap();
         let index = repository.join("metadata.json");
         let image = folder.join("latest.squashfs");
+        let key = format!("load/library/{name}/latest");
         let entry = format!(
-            r#"{{"uniqueKey": "load/library/{name}/latest", "server": "load", "tag": "latest",
+            r#"{{"uniqueKey": "{key}", "server": "load", "tag": "latest",
                 "namespace": "library", "image": "{name}", "imagePath": "/etc/shadow",
                 "metadataPath": "../../../etc/shadow", "digest": "", "datasize": "", "created": ""}}"#
         );
         let text = fs::read_to_string(&index).unwrap_or(r#"{"images":[]}"#.into());
-        let comma = if text.contains("uniqueKey") { "," } else { "" };
-        let (before, _) = text.rsplit_once("]}").unwrap();
-        fs::write(&index, format!("{before}{comma}{entry}]}}")).unwrap();
+        if !text.contains(&format!("\"{key}\"")) {
+            let comma = if text.contains("uniqueKey") { "," } else { "" };
+            let (before, _) = text.rsplit_once("]}").unwrap();
+            fs::write(&index, format!("{before}{comma}{entry}]}}")).unwrap();
+        }
         fs::write(folder.join("latest.meta"), meta).unwrap();
         Output::of(Command::new("chown").arg("-hR").arg(user.uid.to_string()).arg(&repository))
             .succeeds();
@@ -154,9 +159,9 @@ impl Drop for Flipper {
 /// Waits until `condition` holds.
 #[track_caller]
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
-        assert!(Instant::now() < deadline, "{what}: not after 20 s");
+        assert!(Instant::now() < deadline, "{what}: not after 60 s");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{env, fs};
 
 use super::{Output, SOURCE};
@@ -82,22 +82,41 @@ impl Image {
     fn made(&self, kind: &str, suffix: &str, output: impl Fn(&Path) -> String) -> PathBuf {
         static MAKING: Mutex<()> = Mutex::new(());
         let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-        let pid = std::process::id();
-        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("images-{pid}"));
-        let root = cache.join("rootfs");
-        if !root.exists() {
-            remove_caches_of_ended_processes();
-            fs::create_dir_all(&cache).unwrap();
-            Output::of(Command::new(script("busybox-rootfs.sh")).arg(&root)).succeeds();
-        }
-        let path = cache.join(format!("{}-{kind}.{suffix}", self.key()));
+        let path = cache().join(format!("{}-{kind}.{suffix}", self.key()));
         if !path.exists() {
             let mut make = Command::new(script("make-image.sh"));
-            make.arg(output(&path)).arg(&root).arg("--").args(&self.options);
+            make.arg(output(&path)).arg(busybox_rootfs()).arg("--").args(&self.options);
             Output::of(&mut make).succeeds();
         }
         path
     }
+}
+
+/// Makes `root`, a new directory, the root directory of a busybox image.
+pub fn copy_busybox_rootfs(root: &Path) {
+    Output::of(Command::new("cp").arg("-aT").arg(busybox_rootfs()).arg(root)).succeeds();
+}
+
+/// The original of all of them, made once in this process.
+fn busybox_rootfs() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let root = cache().join("rootfs");
+        Output::of(Command::new(script("busybox-rootfs.sh")).arg(&root)).succeeds();
+        root
+    })
+}
+
+/// A directory of this process's own, for what is made once.
+fn cache() -> &'static Path {
+    static CACHE: OnceLock<PathBuf> = OnceLock::new();
+    CACHE.get_or_init(|| {
+        remove_caches_of_ended_processes();
+        let name = format!("images-{}", std::process::id());
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&cache).unwrap();
+        cache
+    })
 }
 
 fn script(name: &str) -> PathBuf {

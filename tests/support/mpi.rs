@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Installation, Output, SOURCE, User, kept};
+use super::{Installation, Output, SOURCE, kept};
 
 /// What all images are given: it prints rank, size, and where MPI and the C library come from.
 const PROGRAM: &str = r#"
@@ -98,16 +98,6 @@ pub fn renumber(root: &Path, number: &str) {
         symlink(&link, folder.join(format!("libmpich.so.{major}"))).unwrap();
     }
     Output::of(Command::new("ldconfig").arg("-r").arg(root)).succeeds();
-}
-
-/// Loads `root` into the repository of `user`, as `load/library/<name>`.
-pub fn load(installation: &Installation, user: &User, root: &Path, name: &str) {
-    let archive = installation.path("images").join(format!("{name}.tar"));
-    let mut make = Command::new(Path::new(SOURCE).join("scripts/make-image.sh"));
-    make.arg(format!("docker-archive:{}:x:latest", archive.display())).arg(root);
-    Output::of(&mut make).succeeds();
-    installation.sarus(user, &["load", archive.to_str().unwrap(), name]).succeeds();
-    fs::remove_file(archive).unwrap();
 }
 
 /// The host's MPICH with all that it needs and images may lack or have in an older version.

@@ -3,8 +3,7 @@
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-use super::hostile::wait_until;
+use std::time::{Duration, Instant};
 
 /// Mount points of this mount namespace, in the order of mounting.
 pub fn mounts() -> Vec<PathBuf> {
@@ -45,12 +44,17 @@ pub fn processes_of(uid: u32) -> Vec<(u32, String)> {
 #[track_caller]
 pub fn no_cgroup_stays_empty() {
     let mut empty = cgroups();
-    wait_until("no cgroup is left", || {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
         empty.retain(|path| {
             fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| text.is_empty())
         });
-        empty.is_empty()
-    });
+        if empty.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "empty cgroups are left: {empty:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// The cgroups of containers that were started in the cgroups of this process, in all hierarchies.

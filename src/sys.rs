@@ -11,5 +11,6 @@ pub mod fs;
 pub mod ids;
 pub mod proc;
 pub mod process;
+pub mod pty;
 pub mod random;
 pub mod terminal;

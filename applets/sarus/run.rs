@@ -11,6 +11,7 @@ use sarus::container::plan::process::{self, Entrypoint};
 use sarus::container::plan::{Options, Plan};
 use sarus::container::run::{self, Engine, Image, external};
 use sarus::error::{Error, Result};
+use sarus::hook::ssh::daemon;
 use sarus::image::metadata::Metadata;
 use sarus::image::reference::Reference;
 use sarus::log::{self, Level};
@@ -99,14 +100,18 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let find = || find_image(&config, &user, centralized, &reference);
     let (image, metadata) = ids::as_user(&user, find)?;
     let runtime = external::identify(&config)?;
-    let caller = inherited.observe(user, terminal.as_ref(), &options, &config, &runtime)?;
+    let caller = inherited.observe(user, terminal.as_ref(), &options, &config, runtime.as_ref())?;
     let plan = Plan::new(&config, &metadata, options, caller, runtime)?;
     plan.warnings.iter().for_each(|warning| log::warn("run", warning));
     log::info("cli", || {
         format!("command line processed in {:.6} s", start.elapsed().as_secs_f64())
     });
-    let engine =
-        Engine { program: &installation.program, listener: &listener, terminal: terminal.as_ref() };
+    let engine = Engine {
+        program: &installation.program,
+        listener: &listener,
+        terminal: terminal.as_ref(),
+        start_sshd: daemon::start,
+    };
     run::run(&plan, &image, engine)
 }
 

@@ -101,13 +101,17 @@ pub(super) fn configuration(
 pub(super) fn runtime(report: &mut Report<'_>, config: &Config) -> Option<OciRuntime> {
     const SUBJECT: &str = "runcPath";
     let runtime = match external::identify(config) {
-        Ok(runtime) => runtime,
+        Ok(Some(runtime)) => runtime,
+        Ok(None) => {
+            report.ok(SUBJECT, "not set: the built-in runtime executes containers");
+            return None;
+        }
         Err(error) => {
             report.failure(SUBJECT, &error);
             return None;
         }
     };
-    let (path, version) = (config.runc_path.display(), &runtime.version);
+    let (path, version) = (runtime.path.display(), &runtime.version);
     match (runtime.kind, runtime.has_known_holes()) {
         (RuntimeKind::Other, _) => report.warning(
             SUBJECT,

@@ -54,7 +54,7 @@ impl Inherited {
         terminal: Option<&Terminal>,
         options: &Options,
         config: &Config,
-        runtime: &OciRuntime,
+        runtime: Option<&OciRuntime>,
     ) -> Result<Caller> {
         let Self { limits, environment, umask, descriptors } = self;
         let (pid, warning) = PidNamespace::choose(
@@ -67,7 +67,11 @@ impl Inherited {
             PidNamespace::Host => proc_options()?,
             PidNamespace::Private => Vec::new(),
         };
-        let cgroup = if runtime.makes_cgroups() { cgroup() } else { Cgroup::default() };
+        let cgroup = if runtime.is_some_and(OciRuntime::makes_cgroups) {
+            cgroup()
+        } else {
+            Cgroup::default()
+        };
         let group_database = files::read(&user, &config.prefix_dir.join("etc/group"))?;
         Ok(Caller {
             group_database: String::from_utf8_lossy(&group_database.unwrap_or_default())

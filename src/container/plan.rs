@@ -164,8 +164,8 @@ pub struct Plan {
     pub descriptors: Descriptors,
     /// Decisions of the site.
     pub site: Site,
-    /// The OCI runtime that executes the plan.
-    pub runtime: OciRuntime,
+    /// The OCI runtime that executes the plan; the built-in one if absent.
+    pub runtime: Option<OciRuntime>,
     /// Lowest level of messages that hooks show.
     pub log_level: Level,
     /// Warnings for the user.
@@ -203,7 +203,7 @@ impl Plan {
         image: &Metadata,
         options: Options,
         caller: Caller,
-        runtime: OciRuntime,
+        runtime: Option<OciRuntime>,
     ) -> Result<Self> {
         let mut warnings = options.warnings.clone();
         warnings.extend(caller.warnings.iter().cloned());
@@ -245,7 +245,8 @@ impl Plan {
     /// paths to descriptors of the process `holder`.
     #[must_use]
     pub fn annotations(&self, holder: ProcessId) -> BTreeMap<&'static str, String> {
-        let first = self.descriptors.first_stream();
+        // An OCI runtime has other streams, and the caller's as copies.
+        let first = self.runtime.as_ref().map_or(0, |_| self.descriptors.first_stream());
         let stream = |number| format!("/proc/{holder}/fd/{}", first + number);
         let requests = self.requests.iter().map(|name| (*name, "true".to_owned()));
         let log = [

@@ -6,6 +6,7 @@
 //! however it ends. Manual, "Container instantiation".
 
 mod bind;
+mod builtin;
 mod etc;
 pub mod external;
 pub(in crate::container) mod files;
@@ -44,6 +45,8 @@ pub struct Engine<'a> {
     pub listener: &'a Listener,
     /// The caller's terminal, if the container gets one of its own.
     pub terminal: Option<&'a Terminal>,
+    /// Starts the SSH daemon in the container, as the user.
+    pub start_sshd: fn() -> Result<()>,
 }
 
 /// A container that is ready to be executed.
@@ -72,7 +75,10 @@ pub fn run(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<u8> {
     let start = Instant::now();
     let prepared = prepare(plan, image, engine)?;
     log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
-    external::run(plan, &prepared, engine)
+    match &plan.runtime {
+        Some(runtime) => external::run(plan, runtime, &prepared, engine),
+        None => builtin::run(plan, &prepared, engine),
+    }
 }
 
 /// Does all steps that do not depend on the executor.
@@ -80,7 +86,9 @@ fn prepare(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<Prepared> {
     let host = Namespace::current()?;
     mount::unshare_namespace()?;
     let trusted = trusted::check(plan)?;
-    plan.runtime.check_start_hooks(plan.hooks.iter().map(|planned| &planned.hook))?;
+    if let Some(runtime) = &plan.runtime {
+        runtime.check_start_hooks(plan.hooks.iter().map(|planned| &planned.hook))?;
+    }
     let program = trust::program(engine.program, plan.site.checks)
         .context(|| "cannot use this program".into())?;
     // Before anything is mounted: no source may lie in the bundle.
@@ -92,7 +100,9 @@ fn prepare(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<Prepared> {
     if plan.init {
         place_program(&rootfs, INIT, trusted.init.as_ref().unwrap_or(&program))?;
     }
-    place_program(&rootfs, external::LAUNCH, &program)?;
+    if plan.runtime.is_some() {
+        place_program(&rootfs, external::LAUNCH, &program)?;
+    }
     for mount in &mounts {
         mount.attach(&rootfs, &plan.site.user_mounts, &plan.user)?;
     }

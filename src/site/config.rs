@@ -80,7 +80,7 @@ pub struct Config {
     /// Program for `--init`, instead of the engine's own.
     pub init_path: Option<PathBuf>,
     /// The OCI runtime.
-    pub runc_path: PathBuf,
+    pub runc_path: Option<PathBuf>,
     /// Type of the file system of bundles.
     pub ram_filesystem: RamFilesystem,
     /// Mounts of every container.
@@ -174,7 +174,7 @@ impl Config {
             centralized_repository_dir: keys
                 .optional("centralizedRepositoryDir", Value::absolute_path),
             init_path: keys.optional("initPath", Value::absolute_path),
-            runc_path: keys.required("runcPath", Value::absolute_path),
+            runc_path: keys.optional("runcPath", Value::absolute_path),
             ram_filesystem: keys.required("ramFilesystemType", sections::ram_filesystem),
             site_mounts: keys.optional("siteMounts", sections::site_mounts).unwrap_or_default(),
             environment: keys.optional("environment", sections::environment).unwrap_or_default(),

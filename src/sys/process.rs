@@ -1,8 +1,10 @@
 //! Processes: children, their wait statuses, signals, limits. The child that is the OCI runtime is in
 //! [`runtime_child`].
 
+pub mod container_child;
 pub mod daemon;
 mod descendants;
+pub mod hook_program;
 mod id;
 pub mod limits;
 pub mod output;
@@ -21,6 +23,7 @@ use crate::sys::ids;
 use crate::sys::process::signals::{Signals, empty_set};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, RawFd};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -95,6 +98,21 @@ pub(in crate::sys) fn close_all_but(keep: &[RawFd]) {
 
 /// First descriptor that is neither the caller's nor a copy of one: see `container::plan::handoff`.
 const OWN_DESCRIPTORS: RawFd = 8;
+
+/// Waits for the child `pid` to end, and returns its wait status.
+///
+/// # Errors
+/// Those of waitpid(2).
+pub fn wait_for_child(pid: ProcessId) -> Result<WaitStatus> {
+    use rustix::process::{WaitOptions, waitpid};
+    loop {
+        match waitpid(Some(pid.as_pid()), WaitOptions::empty()) {
+            Ok(Some((_, status))) => return Ok(WaitStatus::from_raw(status.as_raw())),
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno).context(|| "cannot wait for a process".into()),
+        }
+    }
+}
 
 /// Tells whether a descriptor is a file with a name: not a pipe, socket or device, for whose end others
 /// may wait.
@@ -276,6 +294,18 @@ pub fn spawn_in_own_group(
     }
     let child = command.spawn().map_err(|error| cannot_execute(program, error))?;
     Ok(ProcessId::from_child(&child))
+}
+
+/// Replaces this process by the program `words`, found by the PATH of `variables`, its whole environment.
+/// Returns only if it cannot be executed; exit code 127 if it does not exist, otherwise 126.
+#[must_use]
+pub fn become_program_with(words: &[String], variables: &BTreeMap<String, String>) -> Error {
+    let Some((program, args)) = words.split_first() else {
+        return Error::new("no program to execute").with_exit_code(126);
+    };
+    let mut command = Command::new(program);
+    command.args(args).env_clear().envs(variables);
+    cannot_execute(OsStr::new(program), command.exec())
 }
 
 /// Executes `program` in this process, with its environment and descriptors. Returns only an error; the

@@ -2,7 +2,7 @@
 //! must be restored even if the runtime is killed.
 
 use crate::error::{Context, Error, Result};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, Winsize};
 
@@ -22,6 +22,28 @@ impl WindowSize {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // A terminal that has hung up has no size.
         rustix::termios::tcsetwinsize(terminal, size).ok();
+    }
+}
+
+/// Stdin of this process.
+#[must_use]
+pub fn stdin() -> BorrowedFd<'static> {
+    // SAFETY: descriptor 0 is open: std opens /dev/null where the caller closed it.
+    unsafe { BorrowedFd::borrow_raw(0) }
+}
+
+/// Stdout of this process.
+#[must_use]
+pub fn stdout() -> BorrowedFd<'static> {
+    // SAFETY: as above.
+    unsafe { BorrowedFd::borrow_raw(1) }
+}
+
+/// Makes a terminal raw (cfmakeraw(3)). One that has hung up is left alone.
+pub fn make_raw(terminal: impl AsFd) {
+    if let Ok(mut modes) = rustix::termios::tcgetattr(&terminal) {
+        modes.make_raw();
+        rustix::termios::tcsetattr(&terminal, OptionalActions::Now, &modes).ok();
     }
 }
 

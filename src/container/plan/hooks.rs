@@ -2,6 +2,7 @@
 //! <https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-hooks>
 
 use crate::site::config::Hook;
+use miniserde::json::{Object, Value};
 use std::path::Path;
 
 /// A hook of the site, and whether it has anything to do.
@@ -28,6 +29,37 @@ pub fn plan(site: &[Hook], requests: &[&str]) -> Vec<PlannedHook> {
     let planned =
         |hook: &Hook| PlannedHook { hook: hook.clone(), is_idle: is_idle(hook, requests) };
     site.iter().map(planned).collect()
+}
+
+/// Hooks of `planned`, without idle ones that are this program, as `is_this_program` tells by index: each
+/// would cost the start of a process.
+#[must_use]
+pub fn active(planned: &[PlannedHook], is_this_program: impl Fn(usize) -> bool) -> Vec<&Hook> {
+    let all = planned.iter().enumerate();
+    all.filter(|(at, one)| !(one.is_idle && is_this_program(*at)))
+        .map(|(_, one)| &one.hook)
+        .collect()
+}
+
+/// The object `hooks` of config.json: the objects of sarus.json as they stand, stage by stage.
+#[must_use]
+pub fn to_json(hooks: &[&Hook]) -> Value {
+    stages(hooks.iter().map(|hook| (hook.stage, &hook.verbatim)))
+}
+
+/// An object with a list for each stage.
+pub(in crate::container) fn stages<'a>(
+    hooks: impl Iterator<Item = (&'static str, &'a Value)>,
+) -> Value {
+    let mut stages = Object::new();
+    for (stage, json) in hooks {
+        let list = stages.entry(stage.to_owned());
+        let list = list.or_insert_with(|| Value::Array([].into_iter().collect()));
+        if let Value::Array(list) = list {
+            list.push(json.clone());
+        }
+    }
+    Value::Object(stages)
 }
 
 fn is_idle(hook: &Hook, requests: &[&str]) -> bool {

@@ -6,15 +6,15 @@ pub(in crate::container) mod cgroups;
 mod diagnosis;
 pub mod hooks;
 mod identify;
-mod janitor;
-mod placement;
+pub(in crate::container::run) mod janitor;
+pub(in crate::container::run) mod placement;
 
-use super::supervise::{Callbacks, End, Monitor};
+use super::supervise::{Callbacks, End, Forwarding, Monitor};
 use super::{Engine, FAILED, Prepared, files};
 use crate::container::handoff::Handoff;
 use crate::container::plan::Plan;
 use crate::container::plan::namespaces::PidNamespace;
-use crate::container::plan::oci_runtime::RuntimeKind;
+use crate::container::plan::oci_runtime::{OciRuntime, RuntimeKind};
 use crate::container::plan::oci_spec::{self, Additions};
 use crate::error::{Context, Error, Result};
 use crate::sys::fs::mount::Namespace;
@@ -42,6 +42,7 @@ const HOOKS_OUTPUT: &str = "hooks.log";
 /// An execution of one container.
 struct Execution<'a> {
     plan: &'a Plan,
+    runtime: &'a OciRuntime,
     prepared: &'a Prepared,
     engine: Engine<'a>,
     /// Name of the container.
@@ -53,15 +54,20 @@ struct Execution<'a> {
 }
 
 /// Runs the container to its end, and returns the exit status of the program.
-pub(super) fn run(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Result<u8> {
+pub(super) fn run(
+    plan: &Plan,
+    runtime: &OciRuntime,
+    prepared: &Prepared,
+    engine: Engine<'_>,
+) -> Result<u8> {
     rustix::fs::mkdirat(&prepared.bundle, "state", Mode::from_raw_mode(0o700))
         .context(|| "cannot create the state directory of the OCI runtime".into())?;
     let id = format!("{}{}", janitor::PREFIX, random_letters()?);
-    let makes_cgroups = plan.runtime.makes_cgroups();
+    let makes_cgroups = runtime.makes_cgroups();
     let hooks = arrange_hooks(plan, prepared, engine)?;
     let signals = Signals::block(&[])?;
     let cgroup = if makes_cgroups { placement::prepare(&id)? } else { None };
-    let execution = Execution { plan, prepared, engine, id, hooks, cgroup };
+    let execution = Execution { plan, runtime, prepared, engine, id, hooks, cgroup };
     // The runtime mounts a /proc of its PID namespace, where this process could not find PIDs of its own.
     let namespace = match plan.pid {
         PidNamespace::Private => Some(leave_for(&prepared.host)?),
@@ -107,7 +113,7 @@ impl Execution<'_> {
     /// this process.
     fn spawn(&self, signals: &Signals, namespace: Option<Namespace>) -> Result<RuntimeChild> {
         let bundle = &self.prepared.bundle;
-        let kind = self.plan.runtime.kind;
+        let kind = self.runtime.kind;
         let args = self.arguments();
         // Other runtimes may not write a log: their complaints go to the user.
         let stderr = match kind {
@@ -121,7 +127,7 @@ impl Execution<'_> {
             self.write_config(ProcessId::from(Pid::INIT))?;
         }
         let program = Program {
-            path: self.plan.runtime.path.as_os_str(),
+            path: self.runtime.path.as_os_str(),
             args: &args,
             env: &[("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")],
             directory: bundle.as_fd(),
@@ -175,7 +181,7 @@ impl Execution<'_> {
         let mut args: Vec<OsString> = Vec::new();
         args.extend(["--root".into(), bundle_dir.join("state").into()]);
         args.extend(["--log".into(), bundle_dir.join(diagnosis::LOG).into()]);
-        if self.plan.runtime.kind == RuntimeKind::Crun {
+        if self.runtime.kind == RuntimeKind::Crun {
             args.push("--cgroup-manager=disabled".into());
         }
         args.push("run".into());
@@ -199,7 +205,14 @@ impl Execution<'_> {
             },
         };
         let Engine { terminal, listener, .. } = self.engine;
-        let monitor = Monitor::new(child, terminal, listener, callbacks, self.plan.user.uid);
+        let monitor = Monitor::new(
+            child,
+            terminal,
+            listener,
+            callbacks,
+            Forwarding::ByRuntime,
+            self.plan.user.uid,
+        );
         let end = monitor.wait(signals);
         if end.as_ref().map_or(true, End::is_violent) {
             child.end_all_but(janitor.map(Janitor::pid));
@@ -234,21 +247,21 @@ impl Execution<'_> {
 }
 
 /// Moves this process to the mount namespace `host`, and returns the one that it was in.
-fn leave_for(host: &Namespace) -> Result<Namespace> {
+pub(in crate::container::run) fn leave_for(host: &Namespace) -> Result<Namespace> {
     let left = Namespace::current()?;
     host.enter()?;
     Ok(left)
 }
 
 /// Device number of the file system of `root`, as mountinfo has it (`major:minor`).
-fn device_of(root: &OwnedFd) -> Result<String> {
+pub(in crate::container::run) fn device_of(root: &OwnedFd) -> Result<String> {
     let status = resolve::status(root).context(|| "cannot stat the root file system".into())?;
     let device = status.st_dev;
     Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
 }
 
 /// Random letters that tell apart the containers of a node.
-fn random_letters() -> Result<String> {
+pub(in crate::container::run) fn random_letters() -> Result<String> {
     let mut bytes = [0; janitor::RANDOM_LETTERS];
     random::fill(&mut bytes)?;
     Ok(bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect())

@@ -31,6 +31,19 @@ pub fn create(
     Ok(file.into())
 }
 
+/// Creates the empty file `name` of root's in `directory`, for several processes to append to and to
+/// read.
+pub fn create_log(directory: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR
+        | OFlags::APPEND
+        | OFlags::CREATE
+        | OFlags::EXCL
+        | OFlags::NOFOLLOW
+        | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(0o600))
+        .context(|| format!("cannot create {name}"))
+}
+
 /// Changes the owner of the file behind an `O_PATH` descriptor.
 pub fn chown(file: impl AsFd, user: &User) -> Result<()> {
     sys::fs::set_owner(file, user.uid, user.gid)

@@ -31,6 +31,15 @@ const FIRST_DELAY: Duration = Duration::from_millis(5);
 /// Time that a program which handles SIGTSTP gets before it is stopped.
 const STOP_DELAY: Duration = Duration::from_millis(20);
 
+/// Way of signals to the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarding {
+    /// Straight to the program, which has left the terminal's process group.
+    Direct,
+    /// To the OCI runtime, which forwards them to the program.
+    ByRuntime,
+}
+
 /// Functions by which an executor takes part in the supervision.
 pub struct Callbacks<'a> {
     /// Checks a program that is about to start; an error ends the run.
@@ -49,6 +58,7 @@ pub struct Monitor<'a> {
     /// Receives the message of the start.
     listener: &'a Listener,
     callbacks: Callbacks<'a>,
+    forwarding: Forwarding,
     /// The user of the container.
     user: Uid,
     /// The program, from its start on.
@@ -74,6 +84,7 @@ impl<'a> Monitor<'a> {
         terminal: Option<&'a Terminal>,
         listener: &'a Listener,
         callbacks: Callbacks<'a>,
+        forwarding: Forwarding,
         user: Uid,
     ) -> Self {
         Self {
@@ -81,6 +92,7 @@ impl<'a> Monitor<'a> {
             terminal,
             listener,
             callbacks,
+            forwarding,
             user,
             started: None,
             delay: FIRST_DELAY,
@@ -198,8 +210,8 @@ impl<'a> Monitor<'a> {
         match arrived {
             ReceivedSignal { number: libc::SIGTSTP, from_kernel } => {
                 // A terminal has sent it to the whole process group.
-                if !from_kernel || self.runtime.is_supervised() {
-                    self.runtime.send(libc::SIGTSTP);
+                if !from_kernel || !self.shares_group() {
+                    self.send(libc::SIGTSTP);
                 }
                 self.suspend(if from_kernel { libc::SIGTSTP } else { libc::SIGSTOP });
             }
@@ -214,8 +226,23 @@ impl<'a> Monitor<'a> {
                 self.started.iter().for_each(|started| started.program.send(number));
             }
             ReceivedSignal { number, from_kernel: true }
-                if FROM_TERMINAL.contains(&number) && !self.runtime.is_supervised() => {}
-            ReceivedSignal { number, .. } => self.runtime.send(number),
+                if FROM_TERMINAL.contains(&number) && self.shares_group() => {}
+            ReceivedSignal { number, .. } => self.send(number),
+        }
+    }
+
+    /// True if a signal of the terminal has reached the runtime already.
+    fn shares_group(&self) -> bool {
+        self.forwarding == Forwarding::ByRuntime && !self.runtime.is_supervised()
+    }
+
+    /// Sends signal `number` to the program.
+    fn send(&self, number: i32) {
+        match self.forwarding {
+            Forwarding::ByRuntime => self.runtime.send(number),
+            Forwarding::Direct => {
+                self.started.iter().for_each(|started| started.program.send(number));
+            }
         }
     }
 
@@ -267,7 +294,9 @@ impl<'a> Monitor<'a> {
     /// Gives the container's terminal the size of the caller's: runc does it on SIGWINCH, crun does
     /// not.
     fn resize(&self) {
-        self.runtime.send(libc::SIGWINCH);
+        if self.forwarding == Forwarding::ByRuntime {
+            self.runtime.send(libc::SIGWINCH);
+        }
         if let (Some(started), Some(terminal)) = (&self.started, self.terminal) {
             started.resize(terminal.size());
         }

@@ -47,6 +47,26 @@ pub struct Program<'a> {
     pub prepare: Prepare<'a>,
 }
 
+/// Work of this program for a child, as root, in place of another program.
+#[derive(Clone, Copy)]
+pub struct Call<'a> {
+    /// The work: it gets the result of the child's preparation, and returns the exit status.
+    pub work: &'a dyn Fn(Result<()>) -> u8,
+    /// Working directory.
+    pub directory: BorrowedFd<'a>,
+    /// Signals that this process has blocked: the child has them blocked too.
+    pub signals: &'a Signals,
+    /// Mount namespace that the child enters and where it mounts a `/proc` of its PID namespace; none if
+    /// it needs no `/proc` and stays in that of its parent.
+    pub mounts: Option<&'a Namespace>,
+}
+
+impl std::fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Call").field("mounts", &self.mounts).finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Program<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Program").field(&self.path).field(&self.args).finish()
@@ -166,8 +186,7 @@ pub fn spawn_in_namespace(
         unsafe { libc::close(end) };
         mounts.enter().map_err(io::Error::other)?;
         // A /proc of its own: in the host's, the PIDs of its children mean other processes.
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("proc", "/proc", "proc", flags, None)?;
+        mount_proc()?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // If the parent died before that, the other end of the pipe is closed already.
         if process::is_readable(&alive)? { Err(orphaned()) } else { Ok(()) }
@@ -178,6 +197,62 @@ pub fn spawn_in_namespace(
     let inside = std::fs::File::open(format!("/proc/{child}/ns/pid")).ok();
     let containment = Containment::Namespace { _alive: ours, inside };
     Ok(RuntimeChild { child, program, containment, marks })
+}
+
+/// Calls `call` in a child with all IDs of root, as [`spawn_in_namespace`] does with a program.
+///
+/// # Errors
+/// If the kernel refuses a step; then nothing runs.
+pub fn call_in_namespace(call: Call<'_>, marks: ContainerMarks) -> Result<RuntimeChild> {
+    // SAFETY: CLONE_NEWPID changes only in which namespace children are born.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
+        .context(|| "cannot make a PID namespace".into())?;
+    let (alive, ours) = io::pipe().context(|| "cannot make a pipe".into())?;
+    let end = ours.as_raw_fd();
+    let child = call_in_child(call, || {
+        // SAFETY: as in `spawn_in_namespace`.
+        unsafe { libc::close(end) };
+        if let Some(mounts) = call.mounts {
+            mounts.enter().map_err(io::Error::other)?;
+            mount_proc()?;
+        }
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        if process::is_readable(&alive)? { Err(orphaned()) } else { Ok(()) }
+    })?;
+    let program = Process::from_pid(child);
+    let inside = std::fs::File::open(format!("/proc/{child}/ns/pid")).ok();
+    let containment = Containment::Namespace { _alive: ours, inside };
+    Ok(RuntimeChild { child, program, containment, marks })
+}
+
+/// Mounts a `/proc` of this PID namespace.
+fn mount_proc() -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(mount("proc", "/proc", "proc", flags, None)?)
+}
+
+/// Forks a child that does the work of `call`, after `first` and what they all do.
+pub(in crate::sys) fn call_in_child(
+    call: Call<'_>,
+    first: impl FnOnce() -> io::Result<()>,
+) -> Result<ProcessId> {
+    // SAFETY: this program has one thread, so the child may go on as it likes.
+    match unsafe { libc::fork() } {
+        0 => {
+            let ready = ids::become_root()
+                .map_err(io::Error::from)
+                .and_then(|()| first())
+                .and_then(|()| Ok(rustix::process::fchdir(call.directory)?))
+                .context(|| "cannot prepare the start of the container".into());
+            let status = (call.work)(ready);
+            // SAFETY: ends this process at once; nothing of the parent's is flushed twice.
+            unsafe { libc::_exit(status.into()) }
+        }
+        child => ProcessId::new(child)
+            .filter(|_| child > 0)
+            .ok_or_else(io::Error::last_os_error)
+            .context(|| "cannot start a process for the container".into()),
+    }
 }
 
 /// Starts `program` as root. The child calls `first`, then [`Program::prepare`], before it executes it.

@@ -176,6 +176,13 @@ pub(in crate::sys) fn block_all() -> std::io::Result<Mask> {
     if answer == 0 { Ok(Mask(before)) } else { Err(std::io::Error::last_os_error()) }
 }
 
+/// Unblocks all signals, as a program that is executed expects.
+pub(in crate::sys) fn unblock_all() {
+    let none = empty_set();
+    // SAFETY: the kernel reads an empty set.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+}
+
 pub(in crate::sys) fn is_ignored(number: i32) -> bool {
     // SAFETY: all-zero is a valid `sigaction`, which the kernel fills.
     unsafe {

@@ -9,7 +9,9 @@ use crate::sys::ids;
 use crate::sys::proc::mountinfo::MountInfo;
 use crate::sys::process::descendants;
 use crate::sys::process::pidfd::Process;
-use crate::sys::process::runtime_child::{Containment, Program, RuntimeChild, orphaned, spawn};
+use crate::sys::process::runtime_child::{
+    Call, Containment, Program, RuntimeChild, call_in_child, orphaned, spawn,
+};
 use crate::sys::process::signals::Signals;
 use crate::sys::process::{self, ProcessId, WaitStatus};
 use rustix::process::{Signal, getpid};
@@ -32,6 +34,34 @@ pub fn become_subreaper() -> bool {
 /// # Errors
 /// If the kernel refuses a step; then nothing runs.
 pub fn spawn_supervised(program: Program<'_>, marks: ContainerMarks) -> Result<RuntimeChild> {
+    let signals = program.signals;
+    let start = |supervisor: ProcessId| {
+        spawn(program, move || end_with(supervisor)).map(|child| ProcessId::from_child(&child))
+    };
+    supervised(start, signals, marks)
+}
+
+/// Calls `call` in a child, as [`spawn_supervised`] does with a program.
+///
+/// # Errors
+/// If the kernel refuses a step; then nothing runs.
+pub fn call_supervised(call: Call<'_>, marks: ContainerMarks) -> Result<RuntimeChild> {
+    let start = |supervisor: ProcessId| call_in_child(call, move || end_with(supervisor));
+    supervised(start, call.signals, marks)
+}
+
+/// Makes this process, a child of the supervisor, end with that.
+fn end_with(supervisor: ProcessId) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    if ProcessId::parent() == Some(supervisor) { Ok(()) } else { Err(orphaned()) }
+}
+
+/// Starts the supervisor, which calls `start` with its own PID.
+fn supervised(
+    start: impl FnOnce(ProcessId) -> Result<ProcessId>,
+    signals: &Signals,
+    marks: ContainerMarks,
+) -> Result<RuntimeChild> {
     let context = || "cannot start the container's supervisor".to_owned();
     if !become_subreaper() {
         return Err(Error::caused_by(context(), "this kernel has no child subreapers")
@@ -41,7 +71,7 @@ pub fn spawn_supervised(program: Program<'_>, marks: ContainerMarks) -> Result<R
     let engine = ProcessId::current();
     // SAFETY: this program has one thread, so the child may go on as it likes.
     let child = match unsafe { libc::fork() } {
-        0 => supervise(engine, program, report),
+        0 => supervise(engine, start, signals, report),
         child => ProcessId::new(child),
     };
     let child = child.ok_or_else(std::io::Error::last_os_error).context(context)?;
@@ -69,17 +99,16 @@ pub fn spawn_supervised(program: Program<'_>, marks: ContainerMarks) -> Result<R
 }
 
 /// Main function of the supervisor. It ends with the wait status of the program.
-fn supervise(engine: ProcessId, program: Program<'_>, mut report: PipeWriter) -> ! {
-    let signals = program.signals;
+fn supervise(
+    engine: ProcessId,
+    start: impl FnOnce(ProcessId) -> Result<ProcessId>,
+    signals: &Signals,
+    mut report: PipeWriter,
+) -> ! {
     let supervisor = ProcessId::current();
-    let started = prepare(engine).and_then(|()| {
-        spawn(program, move || {
-            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if ProcessId::parent() == Some(supervisor) { Ok(()) } else { Err(orphaned()) }
-        })
-    });
+    let started = prepare(engine).and_then(|()| start(supervisor));
     let told = match &started {
-        Ok(child) => child.id().to_string(),
+        Ok(child) => child.to_string(),
         Err(error) => error.to_string(),
     };
     // If the engine does not read it, the engine has ended.
@@ -90,7 +119,7 @@ fn supervise(engine: ProcessId, program: Program<'_>, mut report: PipeWriter) ->
             // A reader of the program's output must not wait for this process.
             process::close_all_but(&[]);
             process::lift_limits();
-            watch(&Process::from_pid(ProcessId::from_child(&child)), signals, engine)
+            watch(&Process::from_pid(child), signals, engine)
         }
         Err(_) => WaitStatus::Exited(1),
     };

@@ -5,10 +5,11 @@
 //! the root file system before any other runs, and its last one verifies the mounts that root relies
 //! on.
 
-use crate::container::plan::hooks::PlannedHook;
+use crate::container::plan::hooks::{self as planned, PlannedHook};
+use crate::site::config::Hook;
 use crate::sys::fs::FileId;
 use crate::sys::process::limits::CallerLimits;
-use miniserde::json::{Object, Value};
+use miniserde::json::Value;
 use std::path::{Path, PathBuf};
 
 /// A hook of config.json.
@@ -53,8 +54,8 @@ pub fn arrange(
     is_this_program: impl Fn(usize) -> bool,
     confinement: Confinement<'_>,
 ) -> Vec<StagedHook> {
-    let active = site.iter().enumerate().filter(|(at, one)| !(one.is_idle && is_this_program(*at)));
-    let mut hooks: Vec<_> = active.map(|(_, one)| StagedHook::from_site(one)).collect();
+    let active = planned::active(site, is_this_program);
+    let mut hooks: Vec<_> = active.into_iter().map(StagedHook::from_site).collect();
     let first = EARLY.iter().find(|stage| hooks.iter().any(|hook| hook.stage == **stage));
     match first {
         Some(&"createContainer") => hooks.insert(0, confinement.hook("createContainer", "confine")),
@@ -68,19 +69,11 @@ pub fn arrange(
 /// The object `hooks` of config.json.
 #[must_use]
 pub fn to_json(hooks: &[StagedHook]) -> Value {
-    let mut stages = Object::new();
-    for hook in hooks {
-        let stage = stages.entry(hook.stage.to_owned());
-        let list = stage.or_insert_with(|| Value::Array([].into_iter().collect()));
-        if let Value::Array(list) = list {
-            list.push(hook.json.clone());
-        }
-    }
-    Value::Object(stages)
+    planned::stages(hooks.iter().map(|hook| (hook.stage, &hook.json)))
 }
 
 impl StagedHook {
-    fn from_site(PlannedHook { hook, .. }: &PlannedHook) -> Self {
+    fn from_site(hook: &Hook) -> Self {
         let (path, json) = (hook.path.clone(), hook.verbatim.clone());
         Self { stage: hook.stage, path, is_engines: false, json }
     }

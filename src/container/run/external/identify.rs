@@ -22,16 +22,16 @@ const CACHE: &str = "/run/sarus";
 /// Maximum length of an answer, in bytes.
 const MAX_ANSWER: usize = 4096;
 
-/// Identifies the runtime that `config` names, after verifying that root alone can change it.
+/// Identifies the runtime that `config` names, if it names one, after verifying that root alone can change it.
 ///
 /// # Errors
 /// If users could change the program, or it does not answer.
-pub fn identify(config: &Config) -> Result<OciRuntime> {
-    let path = &config.runc_path;
+pub fn identify(config: &Config) -> Result<Option<OciRuntime>> {
+    let Some(path) = &config.runc_path else { return Ok(None) };
     let program = trust::program(path, config.checks)?;
     let (name, stamp) = (cache_name(&program)?, stamp(&program)?);
     if let Some(answer) = recall(&name, &stamp) {
-        return Ok(OciRuntime::parse(path, &answer));
+        return Ok(Some(OciRuntime::parse(path, &answer)));
     }
     let answer = output::output(path, &["--version"], MAX_ANSWER)
         .map_err(|error| error.with_hint("runcPath of sarus.json must name an OCI runtime"))?;
@@ -40,7 +40,7 @@ pub fn identify(config: &Config) -> Result<OciRuntime> {
             log::info("runtime", || format!("{error}: the next start asks it again"));
         });
     }
-    Ok(OciRuntime::parse(path, &answer))
+    Ok(Some(OciRuntime::parse(path, &answer)))
 }
 
 fn cache_name(program: &OwnedFd) -> Result<String> {

@@ -61,6 +61,18 @@ impl Janitor {
         // Looked up here: this process has a /proc that shows itself.
         let paths = cgroups::candidates(id);
         log::debug("runtime", || format!("cgroups of {id}: {paths:?}"));
+        Self::start_for(paths, terminal)
+    }
+
+    /// Starts the process for a container without cgroups, which uses `terminal`.
+    ///
+    /// # Errors
+    /// If no pipe or process can be made.
+    pub fn for_terminal(terminal: &Terminal) -> Result<Self> {
+        Self::start_for(Vec::new(), Some(terminal))
+    }
+
+    fn start_for(paths: Vec<PathBuf>, terminal: Option<&Terminal>) -> Result<Self> {
         let (reader, engine) = std::io::pipe().context(|| "cannot create a pipe".into())?;
         let mut keep = vec![reader.as_raw_fd()];
         keep.extend(terminal.map(|terminal| terminal.as_fd().as_raw_fd()));

@@ -12,6 +12,7 @@ pub mod oci_spec;
 pub mod process;
 
 use crate::error::{Error, Result};
+use crate::hook;
 use crate::image::metadata::Metadata;
 use crate::log;
 use crate::site::config::Config;
@@ -125,9 +126,6 @@ pub struct Mount {
 /// Where the init process lies in the container.
 pub const INIT: &str = "/dev/init";
 
-/// The annotation that asks `ssh_hook` to prepare the container for an SSH daemon.
-const SSH: &str = "com.hooks.ssh.enabled";
-
 /// Where crun shall put what hooks print, in the bundle.
 pub const HOOKS_OUTPUT: &str = "hooks.log";
 
@@ -177,11 +175,11 @@ impl Bundle {
             by_user: false,
         });
         let asked = [
-            ("com.hooks.glibc.enabled", options.glibc),
-            ("com.hooks.mpi.enabled", options.mpi),
-            (SSH, options.ssh),
+            (hook::glibc::ENABLED, options.glibc),
+            (hook::mpi::ENABLED, options.mpi),
+            (hook::ssh::ENABLED, options.ssh),
             // Nobody shall look for a container that is still to come.
-            ("com.hooks.slurm-global-sync.enabled", options.ssh),
+            (hook::slurm::ENABLED, options.ssh),
         ];
         let asked: Vec<_> = asked.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
         // --mpi asks for glibc only where the host's MPI needs it.
@@ -230,7 +228,7 @@ impl Bundle {
             streams: self.terminal.is_none().then(|| handoff::first_stream(self.pmi)),
             directory: self.directory.clone().into(),
             limits: Some(self.limits.clone()),
-            sshd: self.asked.contains(&SSH),
+            sshd: self.asked.contains(&hook::ssh::ENABLED),
             level: log::Level::from_number(Some(log::threshold())),
         }
     }
@@ -243,9 +241,9 @@ impl Bundle {
             |number| format!("/proc/{runtime}/fd/{}", handoff::first_stream(self.pmi) + number);
         let asked = self.asked.iter().map(|name| (*name, "true".to_owned()));
         let engine = [
-            ("com.hooks.logging.level", log::threshold().to_string()),
-            ("com.hooks.logging.stdoutfd", stream(1)),
-            ("com.hooks.logging.stderrfd", stream(2)),
+            (hook::LOG_LEVEL, log::threshold().to_string()),
+            (hook::LOG_STDOUT, stream(1)),
+            (hook::LOG_STDERR, stream(2)),
             // crun's own: it throws away what hooks print otherwise.
             ("run.oci.hooks.stdout", HOOKS_OUTPUT.to_owned()),
             ("run.oci.hooks.stderr", HOOKS_OUTPUT.to_owned()),

@@ -19,6 +19,7 @@ use crate::container::plan::hooks::{self, Confinement, StagedHook};
 use crate::container::plan::{Bundle, INIT, LAUNCH, Mount};
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::rootfs::mount_point::MountPoint;
 use crate::site::config::{Config, RamFilesystem};
 use crate::site::reserved;
 use crate::site::trust;
@@ -199,18 +200,17 @@ fn attach(
     source: &OwnedFd,
 ) -> Result<()> {
     reserved::check(&mount.request.destination).context(|| cannot_mount(mount))?;
-    let find = || mountpoint::find(rootfs, &mount.request.destination);
-    // The way may lead through the host's directories: what a user may not see there, the engine
-    // must not tell.
-    let place = if mount.by_user { ids::as_user(&bundle.user, find) } else { find() };
-    let place = place.context(|| cannot_mount(mount))?;
+    let find = || MountPoint::find(&rootfs.root, &mount.request.destination);
+    // The path may lead through the host's directories: the engine must not tell what a user may not
+    // see there.
+    let point = if mount.by_user { ids::as_user(&bundle.user, find) } else { find() };
+    let point = point.context(|| cannot_mount(mount))?;
+    point.check_reserved().context(|| cannot_mount(mount))?;
     if mount.by_user {
-        place.judge(&config.user_mounts, &bundle.user)
-    } else {
-        place.judge_for_site()
+        mountpoint::check_allowed(&point, rootfs, &config.user_mounts, &bundle.user)
+            .context(|| cannot_mount(mount))?;
     }
-    .context(|| cannot_mount(mount))?;
-    let target = place.create_like(source, &bundle.user).context(|| cannot_mount(mount))?;
+    let target = point.create_for(source, &rootfs.creator).context(|| cannot_mount(mount))?;
     let restrictions = Restrictions { readonly: mount.request.readonly, ..Restrictions::default() };
     mount::bind(source.as_fd(), target.as_fd(), restrictions).context(|| cannot_mount(mount))
 }

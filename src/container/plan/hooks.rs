@@ -6,6 +6,7 @@
 //! confines the root file system, and the last one makes sure that nobody moved the mounts that
 //! root relies on.
 
+use crate::hook::{glibc, mpi, slurm, ssh};
 use crate::site::config::Hook;
 use crate::sys::fs::resolve::FileId;
 use crate::sys::process::limits::Limits;
@@ -40,18 +41,15 @@ pub struct Confinement<'a> {
     pub limits: &'a Limits,
 }
 
-/// The file in the bundle that `confine_hook` makes when it has verified the container.
-pub const VERIFIED: &str = "verified";
-
 /// Stages in which hooks run before root has ended its work in the container.
 const EARLY: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
 
 /// Hooks of ours that do nothing unless the engine's annotation asks for them.
 const IDLE_UNLESS_ASKED: [(&str, &str); 4] = [
-    ("glibc_hook", "com.hooks.glibc.enabled"),
-    ("mpi_hook", "com.hooks.mpi.enabled"),
-    ("slurm_global_sync_hook", "com.hooks.slurm-global-sync.enabled"),
-    ("ssh_hook", "com.hooks.ssh.enabled"),
+    ("glibc_hook", glibc::ENABLED),
+    ("mpi_hook", mpi::ENABLED),
+    ("slurm_global_sync_hook", slurm::ENABLED),
+    ("ssh_hook", ssh::ENABLED),
 ];
 
 /// Puts the hooks in the order in which they run. Those of `site` that are this program, as `is_ours`

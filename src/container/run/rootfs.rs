@@ -6,6 +6,7 @@
 use super::{Image, files};
 use crate::container::plan::Bundle;
 use crate::error::{Context, Error, Result};
+use crate::rootfs::mount_point::Creator;
 use crate::site::config::Config;
 use crate::sys::fs::loop_device;
 use crate::sys::fs::mount::{self, Restrictions};
@@ -17,10 +18,10 @@ use rustix::fs::{Mode, OFlags};
 pub struct Rootfs {
     /// Its root directory.
     pub root: OwnedFd,
-    /// The root directory's path in our mount namespace, as the kernel tells it.
-    pub path: std::path::PathBuf,
     /// Its `/dev`.
     pub dev: OwnedFd,
+    /// Rights with which mount points are created in it.
+    pub creator: Creator,
 }
 
 const LOWER: &str = "overlay/rootfs-lower";
@@ -51,9 +52,9 @@ pub fn assemble(
     mount::filesystem("tmpfs", "tmpfs", &dev, restrictions, options)
         .context(|| "cannot prepare /dev".into())?;
     let dev = subdirectory(&root, "dev")?;
-    let path = std::fs::read_link(mount::proc_path(root.as_fd()))
-        .context(|| "cannot name the root file system".into())?;
-    Ok(Rootfs { root, path, dev })
+    let copy = |file: &OwnedFd| file.try_clone().context(|| "cannot copy a descriptor".into());
+    let creator = Creator::new(vec![copy(&root)?, copy(&dev)?], &bundle.user)?.for_user();
+    Ok(Rootfs { root, dev, creator })
 }
 
 fn subdirectory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {

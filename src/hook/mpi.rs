@@ -131,9 +131,9 @@ pub enum Step {
     Add {
         /// The host's file.
         source: PathBuf,
-        /// What it is called in the container.
+        /// The name in the container.
         name: String,
-        /// What else programs may look for.
+        /// Other names that programs may look for.
         aliases: Vec<String>,
     },
     /// A file of the container gets another name, by which every linker finds it.

@@ -8,7 +8,7 @@ fn libraries(all: &[Names<'_>]) -> Vec<Library> {
     all.iter().map(|names| library(names)).collect()
 }
 
-/// What the plan replaces and adds, by file names, with the number of warnings.
+/// Steps of the plan by file names, and the number of warnings.
 fn planned(
     host: &[Names<'_>],
     dependencies: &[Names<'_>],

@@ -42,11 +42,11 @@ pub struct UserKeys {
 pub(super) struct KeyFiles {
     /// The private key of sshd.
     pub host: String,
-    /// Its public part.
+    /// The public key of sshd.
     pub host_public: String,
     /// The private key of the clients.
     pub user: String,
-    /// Its public part.
+    /// The public key of clients.
     pub user_public: String,
 }
 
@@ -75,7 +75,7 @@ impl UserKeys {
     /// Reads all files, with the rights of their owner.
     ///
     /// # Errors
-    /// As [`UserKeys::check`].
+    /// Those of [`UserKeys::check`].
     pub(super) fn read(&self) -> Result<KeyFiles> {
         let read = |name: &str, public: bool| {
             let name = if public { format!("{name}.pub") } else { name.to_owned() };

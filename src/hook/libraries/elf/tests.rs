@@ -1,7 +1,7 @@
 use super::*;
 use crate::mutate::Numbers;
 
-/// The C library of the machine that tests, whatever it is called there.
+/// The C library of the machine that runs the tests.
 fn libc() -> Vec<u8> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let path = maps.lines().find_map(|line| {
@@ -20,14 +20,14 @@ fn the_machines_own_c_library_is_understood() {
     assert!(library.defined_versions.contains("GLIBC_2.17"), "{library:?}");
     let loader = library.needed_versions.iter().find(|(name, _)| name.starts_with("ld-linux"));
     assert!(loader.unwrap().1.contains("GLIBC_PRIVATE"), "{library:?}");
-    // What it says of itself, and what gnu_get_libc_version tells.
+    // The version in the file, and that of gnu_get_libc_version(3).
     let (major, minor) = glibc_version(&bytes[..], &library).unwrap();
     let output = {
         #[allow(clippy::disallowed_methods)]
         std::process::Command::new("getconf").arg("GNU_LIBC_VERSION").output().unwrap()
     };
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), format!("glibc {major}.{minor}"));
-    // Without the line that it prints, what it offers counts.
+    // Without the line with the version, the defined versions count.
     let silent: Vec<u8> = {
         let at = bytes.windows(13).position(|window| window == b"GNU C Library").unwrap();
         let mut silent = bytes.clone();
@@ -128,7 +128,7 @@ fn no_nonsense_makes_the_reader_panic() {
     let mut numbers = Numbers::new();
     let mut next = |end| numbers.below(end);
     let original = libc();
-    // What is read lies in the headers, the dynamic section and the versions.
+    // The reader reads headers, dynamic section and versions.
     let segments = segments(&original[..]).unwrap();
     let dynamic = *segments.iter().find(|segment| segment.kind == DYNAMIC).unwrap();
     let section = original.read_at(dynamic.offset, dynamic.size).unwrap();

@@ -42,9 +42,9 @@ pub(super) fn old_format() -> Vec<u8> {
     bytes
 }
 
-/// As ldconfig wrote by default before 2.32.
+/// Both formats in one file, the default of ldconfig before glibc 2.32.
 pub(super) fn both_formats() -> Vec<u8> {
-    // Its own strings are those of the new one, which begins right behind the entries.
+    // The strings of the old format are those of the new one, which follows the entries.
     let mut bytes = OLD.to_vec();
     bytes.extend(1u32.to_le_bytes());
     bytes.extend([0; 12]);

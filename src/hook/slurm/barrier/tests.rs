@@ -56,7 +56,7 @@ fn nobody_passes_before_the_last_has_come() {
 #[test]
 fn what_a_crash_left_lets_nobody_pass_and_holds_nobody_up() {
     let place = Place::new("stale");
-    // As if all had been killed just before they went on.
+    // The files of tasks that were all killed just before they passed.
     let old: Vec<_> = (0..3).map(|rank| place.barrier(rank, 3)).collect();
     let round = &old[0].token;
     let tokens: BTreeMap<_, _> =

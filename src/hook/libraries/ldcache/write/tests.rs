@@ -95,7 +95,7 @@ fn a_library_that_is_gone_does_not_stand_in_the_way() {
     let libm: Vec<_> = found.iter().filter(|one| one.soname == "libm.so.6").collect();
     assert_eq!(libm.len(), 1);
     assert_eq!(libm[0].path, "/usr/lib/libm.so.6");
-    // Of other kinds and names nobody is asked.
+    // Entries of other machines and names are kept without a look at their files.
     let written = add(&new_format(), &new, RootLayout { exists: &|_| false, ..HERE }).unwrap();
     assert_eq!(all(&written).len(), 3);
 }

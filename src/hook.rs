@@ -18,15 +18,16 @@ pub mod ssh;
 pub mod state;
 pub mod timestamp;
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::log::{self, Level};
 use crate::rootfs::root_dir::RootDir;
 use crate::sys::descriptors;
+use crate::sys::fs::read::read_text_at_most;
 use crate::sys::fs::resolve;
-use crate::sys::process::user_stderr::Voice;
+use crate::sys::process::user_stderr::UserStderr;
 use libraries::Library;
 use state::{Spec, State};
 
@@ -67,10 +68,10 @@ pub fn run(work: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
     let container = Container::receive()?;
     container.set_log_level();
     // Runtimes do not pass on the stderr of a hook, unless the hook fails.
-    let voice = Voice::of_parent(container.annotation(LOG_STDERR));
+    let stderr = UserStderr::from_parent(container.annotation(LOG_STDERR));
     let result = work(&container);
     if let Err(error) = &result {
-        voice.tell_runtime(&format!("sarus: {error}\n"));
+        stderr.tell_runtime(&format!("sarus: {error}\n"));
     }
     result.map(|()| 0)
 }
@@ -92,7 +93,7 @@ impl Container {
         if stdin.is_terminal() {
             return Err(Error::caused_by(context(), "stdin is a terminal").with_hint(hint));
         }
-        let text = read_text(stdin.lock(), MAX_STATE).context(context)?;
+        let text = read_text_at_most(stdin.lock(), MAX_STATE).context(context)?;
         State::parse(&text).context(context).map_err(|error| error.with_hint(hint))
     }
 
@@ -117,22 +118,8 @@ impl Container {
 
 fn read_spec(path: &Path, bundle: &Path) -> Result<Spec> {
     let file = std::fs::File::from(resolve::regular_file(path)?);
-    Spec::parse(&read_text(file, MAX_CONFIG)?, bundle)
-}
-
-/// Reads all of `source`, which must not have more than `max` bytes.
-fn read_bytes(source: impl Read, max: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(max + 1).read_to_end(&mut bytes).context(|| "cannot read".into())?;
-    if bytes.len() as u64 > max {
-        return Err(Error::new(format!("larger than {max} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// Reads a text of at most `max` bytes.
-fn read_text(source: impl Read, max: u64) -> Result<String> {
-    String::from_utf8(read_bytes(source, max)?).map_err(|_| Error::new("not UTF-8"))
+    let text = read_text_at_most(file, MAX_CONFIG).context(|| "cannot read".into())?;
+    Spec::parse(&text, bundle)
 }
 
 /// A variable of the hook's own environment, which the site sets; an empty one counts as unset.

@@ -18,9 +18,11 @@ use super::container_root::enter_mount_namespace;
 use super::state::State;
 use crate::error::{Context, Error, Result};
 use crate::rootfs::root_dir::open_directory;
+use crate::sys::fs::FileId;
 use crate::sys::fs::mount;
-use crate::sys::fs::resolve::FileId;
-use crate::sys::process::limits::Limits;
+use crate::sys::fs::read::read_text_at_most;
+use crate::sys::process::ProcessId;
+use crate::sys::process::limits::CallerLimits;
 
 /// The file that the hook creates in the bundle when it has verified the container.
 pub const VERIFIED: &str = "verified";
@@ -61,7 +63,7 @@ pub struct Expected<'a> {
     /// Identity of `/dev`.
     pub dev: FileId,
     /// Resource limits of the caller.
-    pub limits: Limits,
+    pub limits: CallerLimits,
 }
 
 /// Does `step` for the container of `state`.
@@ -115,9 +117,9 @@ fn expect_device(dev: &OwnedFd, (name, major, minor): (&str, u32, u32)) -> Resul
 /// Compares the mounts at `/`, `/dev`, `/proc` and `/sys` with those that engine and runtime made.
 fn verify(expected: &Expected<'_>) -> Result<()> {
     let root = open_directory(expected.rootfs)?;
-    expect(FileId::of(&root)? == expected.root, "/")?;
+    expect(FileId::from_fd(&root)? == expected.root, "/")?;
     let dev = below(&root, "dev")?;
-    expect(FileId::of(&dev)? == expected.dev, "/dev")?;
+    expect(FileId::from_fd(&dev)? == expected.dev, "/dev")?;
     DEVICES.iter().try_for_each(|device| expect_device(&dev, *device))?;
     for (name, magic) in [("proc", PROC), ("sys", SYSFS)] {
         let mounted = below(&root, name)?;
@@ -132,15 +134,15 @@ fn verify(expected: &Expected<'_>) -> Result<()> {
 /// Gives the container's first process, which runs this hook, the limits of the caller.
 fn limit_parent(expected: &Expected<'_>) -> Result<()> {
     let context = || "cannot find the process that runs this hook".to_owned();
-    let parent = rustix::process::getppid().ok_or("it has ended").context(context)?;
-    let parent = parent.as_raw_nonzero().get();
+    let parent = ProcessId::parent().ok_or("it has ended").context(context)?;
     // The number is one of the container's PID namespace, as is its /proc.
     let proc = below(&open_directory(expected.rootfs)?, "proc")?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&proc, format!("{parent}/statm"), flags, Mode::empty());
-    let text = super::read_text(std::fs::File::from(file.context(context)?), MAX_STATM)?;
+    let file = std::fs::File::from(file.context(context)?);
+    let text = read_text_at_most(file, MAX_STATM).context(context)?;
     let used = memory(&text).ok_or("malformed statm in the container's /proc").context(context)?;
-    expected.limits.give_to(parent, used)
+    expected.limits.apply_to(parent, used)
 }
 
 /// Maximum size of `/proc/PID/statm` in bytes.

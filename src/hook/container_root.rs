@@ -19,7 +19,7 @@ use crate::rootfs::mount_point::{Creator, MountPoint};
 use crate::rootfs::root_dir::{RootDir, file_type, open_directory};
 use crate::site::reserved;
 use crate::sys::fs::mount::{self, Restrictions};
-use crate::sys::fs::resolve::{self, FileId};
+use crate::sys::fs::{FileId, TMPFS_MAGIC, resolve};
 
 /// Root directories of host and container, from inside the container's mount namespace.
 #[derive(Debug)]
@@ -126,14 +126,14 @@ impl ContainerRoot {
     }
 
     fn open_source(&self, path: &Path) -> Result<OwnedFd> {
-        resolve::beneath(&self.host.directory, path, OFlags::PATH, Mode::empty())
+        resolve::open_in_root(&self.host.directory, path, OFlags::PATH, Mode::empty())
     }
 }
 
 /// Mounts `source` on `target`, unless that is the same file already: mounts of one file on itself
 /// would pile up.
 fn mount_once(source: &OwnedFd, target: &OwnedFd, restrictions: Restrictions) -> Result<()> {
-    if FileId::of(source)? == FileId::of(target)? {
+    if FileId::from_fd(source)? == FileId::from_fd(target)? {
         return Ok(());
     }
     mount::bind(source, target, restrictions)
@@ -150,7 +150,7 @@ pub(super) fn enter_mount_namespace(state: &State) -> Result<()> {
     let ours = resolve::status(RootDir::host()?.directory).context(context)?;
     let theirs = rustix::fs::stat(format!("/proc/{}/root/", pid.as_raw_nonzero()));
     let theirs = theirs.context(context)?;
-    if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
+    if FileId::from_status(&ours) != FileId::from_status(&theirs) {
         return Err(Error::caused_by(context(), "its root directory is not the host's any more")
             .with_hint("run the hook in the stage prestart or createRuntime"));
     }
@@ -162,16 +162,14 @@ pub(super) fn enter_mount_namespace(state: &State) -> Result<()> {
 
 /// The container's `/dev`, if that is a tmpfs and not the host's.
 fn own_dev(host: &OwnedFd, root: &OwnedFd) -> Result<Option<OwnedFd>> {
-    /// `TMPFS_MAGIC` of `linux/magic.h`.
-    const TMPFS: u64 = 0x0102_1994;
     let open = |root: &OwnedFd| {
-        resolve::find_beneath(root, Path::new("dev"), OFlags::PATH | OFlags::NOFOLLOW)
+        resolve::find_in_root(root, Path::new("dev"), OFlags::PATH | OFlags::NOFOLLOW)
     };
     let context = || "cannot stat /dev".to_owned();
     let (Some(ours), Some(theirs)) = (open(host)?, open(root)?) else { return Ok(None) };
     let device = |file: &OwnedFd| resolve::status(file).map(|status| status.st_dev);
     let kind = rustix::fs::fstatfs(&theirs).context(context)?.f_type as u64;
-    let is_own =
-        kind == TMPFS && device(&ours).context(context)? != device(&theirs).context(context)?;
+    let is_own = kind == TMPFS_MAGIC
+        && device(&ours).context(context)? != device(&theirs).context(context)?;
     Ok(is_own.then_some(theirs))
 }

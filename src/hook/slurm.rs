@@ -41,7 +41,7 @@ pub fn run(container: &Container) -> Result<()> {
     let timeout = timeout()?;
     // The real uid stays root: through a process of their own, users could reach the container's files.
     let directory = directory.join(task.directory());
-    ids::as_other(&container.spec.user, || Barrier::new(directory, &task)?.pass(timeout))
+    ids::as_other_user(&container.spec.user, || Barrier::new(directory, &task)?.pass(timeout))
 }
 
 /// A task of a job step: one container.

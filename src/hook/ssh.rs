@@ -26,8 +26,10 @@ use super::{Container, home, path_setting};
 use crate::error::{Context, Error, Result};
 use crate::log;
 use crate::rootfs::root_dir::{RootDir, file_type};
+use crate::site;
 use crate::sys::fs::mount::{self, Restrictions};
-use crate::sys::fs::resolve::{self, FileId};
+use crate::sys::fs::read::read_at_most;
+use crate::sys::fs::{FileId, resolve};
 use crate::sys::ids;
 use crate::user::User;
 use keys::{KeyFiles, UserKeys};
@@ -62,7 +64,7 @@ pub fn prepare(container: &Container) -> Result<()> {
     }
     let openssh = openssh()?;
     let home = home::directory(user)?;
-    let keys = ids::as_other(user, || UserKeys::in_home(&home).read())?;
+    let keys = ids::as_other_user(user, || UserKeys::in_home(&home).read())?;
     let port = port::for_key(&keys.host)?;
     check_sshd(&openssh)?;
     let root = ContainerRoot::enter(container)?;
@@ -102,12 +104,12 @@ fn mount_openssh(root: &ContainerRoot, openssh: &Path, user: &User) -> Result<Ow
     let context = || format!("cannot prepare {HOME}/etc/{KEYS}");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
     let etc = root.container.find(&Path::new(HOME).join("etc"), flags)?;
-    let site = resolve::find_beneath(&root.host.directory, &openssh.join("etc"), flags)?;
+    let site = resolve::find_in_root(&root.host.directory, &openssh.join("etc"), flags)?;
     let (Some(etc), Some(site)) = (etc, site) else {
         return Err(format!("{} has no etc", openssh.display())).context(context);
     };
     // In the site's own directory, nobody else can change files.
-    if FileId::of(&etc).context(context)? != FileId::of(&site).context(context)? {
+    if FileId::from_fd(&etc).context(context)? != FileId::from_fd(&site).context(context)? {
         return Err("it was moved meanwhile").context(context);
     }
     let keys = || {
@@ -149,7 +151,7 @@ impl KeyDir<'_> {
         use std::io::Write;
         let context = || format!("cannot write {HOME}/etc/{KEYS}/{name}");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        ids::as_other(self.user, || {
+        ids::as_other_user(self.user, || {
             let mode = Mode::from_raw_mode(mode);
             let file = rustix::fs::openat(&self.directory, name, flags, mode).context(context)?;
             std::fs::File::from(file).write_all(text.as_bytes()).context(context)
@@ -162,7 +164,7 @@ impl KeyDir<'_> {
 fn provide_shell(root: &ContainerRoot, key_dir: &KeyDir<'_>) -> Result<()> {
     let path = Path::new("/etc/passwd");
     let text = match root.container.open_file(path)? {
-        Some(file) => super::read_bytes(std::fs::File::from(file), home::MAX_PASSWD)
+        Some(file) => read_at_most(std::fs::File::from(file), site::passwd::MAX_SIZE)
             .context(|| "cannot use the container's /etc/passwd".into())?,
         None => vec![],
     };

@@ -35,7 +35,7 @@ pub fn run(container: &Container) -> Result<()> {
         let hint = format!("{LOGFILE} must be an absolute path of the host");
         return Err(Error::caused_by(context(), "the path is not absolute").with_hint(hint));
     }
-    ids::as_other(&container.spec.user, || append(&path, line.as_bytes())).context(context)
+    ids::as_other_user(&container.spec.user, || append(&path, line.as_bytes())).context(context)
 }
 
 fn append(path: &Path, line: &[u8]) -> Result<()> {
@@ -45,7 +45,7 @@ fn append(path: &Path, line: &[u8]) -> Result<()> {
     // followed.
     let flags =
         OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = resolve::beneath(&root, path, flags, Mode::from_raw_mode(0o644))?;
+    let file = resolve::open_in_root(&root, path, flags, Mode::from_raw_mode(0o644))?;
     let status = resolve::status(&file).context(|| "cannot stat the file".into())?;
     if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
         return Err(Error::new("not a regular file"));

@@ -9,8 +9,8 @@ mod inflate;
 mod tests;
 mod window;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 pub use entry::{Entry, What};
 
@@ -20,6 +20,7 @@ use crate::image::digest::{Digest, Hasher, HashingReader};
 use crate::import::blob::Blob;
 use crate::import::tar::{self, Members, Tape};
 use crate::import::temp::{Space, Spool};
+use crate::sync::ignore_poison;
 use entry::Budget;
 use inflate::{Compression, Inflate};
 use window::Windows;
@@ -171,7 +172,7 @@ pub fn in_parallel<I: Sync, O: Send>(
             let result = work(item);
             let is_failure = result.is_err();
             // Before others are made to fail for it.
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
+            ignore_poison(done.lock()).push((at, result));
             if is_failure {
                 next.store(items.len(), Ordering::Relaxed);
                 failed();
@@ -184,7 +185,7 @@ pub fn in_parallel<I: Sync, O: Send>(
         }
         worker();
     });
-    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let done = ignore_poison(done.into_inner());
     let done = done.into_iter().map(|(at, result)| result.map(|result| (at, result)));
     let mut done = done.collect::<Result<Vec<_>>>()?;
     done.sort_by_key(|(at, _)| *at);

@@ -18,12 +18,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use super::root_dir::file_type;
 use crate::error::{Context, Error, Result};
 use crate::site::reserved;
-use crate::sys::fs::{mount, resolve};
+use crate::sys::fs::{mount, resolve, set_owner};
 use crate::sys::ids;
 use crate::user::User;
 
@@ -69,7 +69,7 @@ impl Creator {
     /// # Errors
     /// Those of `work`, or if the ids cannot be changed.
     pub fn change<T>(&self, directory: &OwnedFd, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        if self.owns(directory)? { work() } else { ids::as_other(&self.user, work) }
+        if self.owns(directory)? { work() } else { ids::as_other_user(&self.user, work) }
     }
 
     /// Creates the file or directory `name`, which must not exist, in `parent`.
@@ -81,14 +81,7 @@ impl Creator {
         self.change(parent, || {
             let made = make(parent, name, kind).context(context)?;
             if let Some(owner) = self.owner.as_ref().filter(|_| ids::is_effective_root()) {
-                rustix::fs::chownat(
-                    &made,
-                    "",
-                    Some(owner.uid),
-                    Some(owner.gid),
-                    AtFlags::EMPTY_PATH,
-                )
-                .context(context)?;
+                set_owner(&made, owner.uid, owner.gid).context(context)?;
             }
             Ok(made)
         })
@@ -128,7 +121,7 @@ impl<'a> MountPoint<'a> {
         let find = |count: usize| {
             let path: PathBuf = names.iter().take(count).collect();
             let path = if count == 0 { Path::new(".") } else { &path };
-            resolve::find_beneath(root, path, OFlags::PATH)
+            resolve::find_in_root(root, path, OFlags::PATH)
         };
         for count in (0..=names.len()).rev() {
             if let Some(found) = find(count)? {

@@ -43,7 +43,7 @@ impl RootDir {
     /// Those of `work`, or if the ids cannot be changed.
     pub fn act<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         match &self.user {
-            Some(user) => ids::as_other(user, work),
+            Some(user) => ids::as_other_user(user, work),
             None => work(),
         }
     }
@@ -53,7 +53,7 @@ impl RootDir {
     /// # Errors
     /// If it exists and cannot be opened.
     pub fn find(&self, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
-        self.act(|| resolve::find_beneath(&self.directory, path, flags))
+        self.act(|| resolve::find_in_root(&self.directory, path, flags))
     }
 
     /// Opens the regular file `path` for reading; `None` if it does not exist. Pipes and devices are

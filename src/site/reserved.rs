@@ -53,7 +53,8 @@ pub fn check(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::plan::{INIT, LAUNCH};
+    use crate::container::plan::INIT;
+    use crate::container::run::external::LAUNCH;
 
     #[test]
     fn what_engine_and_runtime_make_is_reserved_however_it_is_written() {

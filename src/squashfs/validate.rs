@@ -5,7 +5,7 @@
 //! which all writers put them, without gaps, and each is a chain of metadata blocks whose headers
 //! lead exactly from its start to its end. The content of inodes and directories stays unread.
 //! Besides, no bytes of the image may make it look like a member of something else (see
-//! [`signatures`]).
+//! `signatures.rs`).
 //!
 //! Pure: reads the image through [`Read`], and allocates nothing by a number that was not checked
 //! against the file's size. Format: <https://docs.kernel.org/filesystems/squashfs.html>.

@@ -1,7 +1,7 @@
 //! One writer at a time in a repository.
 //!
 //! A writer first gets flock(2) on `.lock`, a file that stays, so that a killed one blocks nobody.
-//! It then makes `metadata.json.lock`, which tells engines of before to wait, and which is the
+//! It then makes `metadata.json.lock`, which tells the C++ engine (1.x) to wait, and which is the
 //! whole lock on file systems without flock. This is a symbolic link that reads as its owner:
 //! made at once with its content on any file system, NFS included.
 
@@ -84,7 +84,7 @@ pub(super) fn take_away_abandoned(link: &Path, me: &str, patience: Duration) -> 
     abandoned
 }
 
-/// A file in its place, as engines of before leave it, has no owner.
+/// A file in its place, as the C++ engine (1.x) leaves it, has no owner.
 fn is_abandoned_lock(link: &Path, patience: Duration) -> bool {
     let owner = fs::read_link(link).ok();
     let owner = owner.as_deref().and_then(Path::to_str).and_then(Owner::parse);

@@ -13,7 +13,7 @@ use super::ldcache::{self, Listing};
 use crate::error::{Context, Result};
 use crate::hook::container_root::ContainerRoot;
 use crate::rootfs::root_dir::RootDir;
-use crate::sys::fs::resolve::{self, FileId};
+use crate::sys::fs::{FileId, resolve, set_owner};
 use crate::sys::{ids, random};
 
 /// Writes the cache anew, with `libraries` added to its bytes `old`. A new file takes the place of the
@@ -50,7 +50,7 @@ pub fn update(root: &ContainerRoot, old: &[u8], libraries: &[Listing]) -> Result
 fn is_same(container: &RootDir, one: &str, other: &str) -> Result<bool> {
     let find = |path: &str| container.find(Path::new(path), OFlags::PATH);
     let (Some(one), Some(other)) = (find(one)?, find(other)?) else { return Ok(false) };
-    Ok(FileId::of(&one)? == FileId::of(&other)?)
+    Ok(FileId::from_fd(&one)? == FileId::from_fd(&other)?)
 }
 
 /// Replaces the file `name` of `directory` with `bytes`.
@@ -80,8 +80,7 @@ fn write_beside(
         bytes = bytes.get(count..).unwrap_or_default();
     }
     if ids::is_effective_root() {
-        let owner = (Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid));
-        rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+        set_owner(&file, Uid::from_raw(old.st_uid), Gid::from_raw(old.st_gid))?;
     }
     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))
 }

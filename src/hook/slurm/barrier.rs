@@ -13,7 +13,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use super::{SUBSYSTEM, Task};
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::sys::fs::read::read_text_at_most;
 use crate::sys::random;
 
 /// Interval between two looks at the files. Manual: 0.1 seconds.
@@ -201,11 +202,10 @@ impl Barrier {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             file => file.context(context)?,
         };
-        let mut text = String::new();
-        match file.take(MAX_FILE).read_to_string(&mut text) {
+        match read_text_at_most(file, MAX_FILE) {
             // Removed on another node, on NFS.
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
-            read => read.context(context).map(|_| Some(text)),
+            read => read.context(context).map(Some),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Start of sshd by `launch`, in the container, as the container's user.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Child;
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::{HOME, KEYS, SUBSYSTEM};
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::sys::fs::read::{read_proc, read_text_at_most};
 use crate::sys::process::daemon;
 
 /// Time in which sshd must listen. It takes milliseconds, but a node may be busy with the start of a
@@ -95,9 +95,7 @@ fn read_log() -> std::io::Result<String> {
     let mut options = fs::OpenOptions::new();
     let log =
         options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(file(LOG))?;
-    let mut text = String::new();
-    log.take(MAX_LOG).read_to_string(&mut text)?;
-    Ok(text)
+    read_text_at_most(log, MAX_LOG)
 }
 
 /// The port of a line such as `Bind to port 15263 on 0.0.0.0 failed: Address in use.`; the last words
@@ -113,7 +111,7 @@ fn share(port: u16, listens: bool) -> Result<()> {
     let user = rustix::process::getuid().as_raw();
     let mut owners = Vec::new();
     for table in ["tcp", "tcp6"] {
-        let table = std::fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+        let table = read_proc(format!("/proc/self/net/{table}")).unwrap_or_default();
         owners.extend(listeners(&table, port));
     }
     let who = match owners.iter().find(|owner| **owner != user) {

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::key_format;
 use crate::error::{Context, Error, Result};
+use crate::sys::fs::read::read_text_at_most;
 use crate::sys::fs::{lock, resolve};
 
 /// The private key of sshd. The name of the public key has `.pub` added.
@@ -112,7 +113,7 @@ impl UserKeys {
         let file = resolve::regular_file(&path)?;
         let status = resolve::status(&file).context(context)?;
         check_access(&status, if public { 0o022 } else { 0o077 }).context(context)?;
-        crate::hook::read_text(fs::File::from(file), MAX_KEY).context(context)
+        read_text_at_most(fs::File::from(file), MAX_KEY).context(context)
     }
 
     fn missing(&self, name: &str) -> Error {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::site;
 use crate::user::User;
 
 /// Variables that logins do not get: those that sshd sets itself.
@@ -65,7 +66,7 @@ pub enum LoginShell {
 #[must_use]
 pub fn shell(passwd: &str, user: &User, exists: impl Fn(&str) -> bool) -> LoginShell {
     const DEFAULT: &str = "/bin/sh";
-    let Some(name) = user.name(passwd) else {
+    let Some(name) = site::passwd::user_name(passwd, user.uid) else {
         return LoginShell::Unavailable("the user is not in its /etc/passwd");
     };
     let is_users = |line: &str| line.split(':').next() == Some(name);

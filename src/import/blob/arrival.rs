@@ -7,7 +7,9 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+
+use crate::sync::ignore_poison;
 
 /// A file that others fill, of a length that is known.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ impl Arrival {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.state.lock())
     }
 
     pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
@@ -95,7 +97,7 @@ impl Arrival {
                 let buffer = buffer.get_mut(..count).unwrap_or_default();
                 return self.read(&file, buffer, position);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = ignore_poison(self.changed.wait(state));
         }
     }
 
@@ -113,7 +115,7 @@ impl Arrival {
     pub(super) fn wait(&self) {
         let mut state = self.lock();
         while !self.is_complete() && state.failure.is_none() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = ignore_poison(self.changed.wait(state));
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 use crate::cli::progress::Row;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -13,6 +13,7 @@ use crate::import::blob::{Arrival, Blob};
 use crate::import::source::remote::Part;
 use crate::registry::{Backoff, Registry, Transfer};
 use crate::store::{Cache, Partial, Slot};
+use crate::sync::ignore_poison;
 
 /// What is read and written at a time.
 const CHUNK: usize = 256 << 10;
@@ -83,7 +84,7 @@ impl<'a> Downloads<'a> {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (usize, Option<Error>)> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.outcome.lock())
     }
 
     /// Waits for all; false if some will not come.
@@ -92,7 +93,7 @@ impl<'a> Downloads<'a> {
             outcome.0 < self.all.len() && !self.stopped.load(Ordering::Relaxed)
         };
         let outcome = self.changed.wait_while(self.lock(), going);
-        outcome.unwrap_or_else(PoisonError::into_inner).0 == self.all.len()
+        ignore_poison(outcome).0 == self.all.len()
     }
 
     /// Why not all came, if it was for that.

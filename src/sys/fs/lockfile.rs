@@ -59,6 +59,7 @@ pub fn publish(file: &File, directory: &Path) {
 
 /// Read and write for those who may write in `directory`. Its group gets the file before the file
 /// is opened to a group: until then it has the primary group of this user, which may be anybody's.
+#[expect(clippy::disallowed_methods, reason = "gives a file of the user's to a group of theirs")]
 fn shared_mode(file: &File, status: &Metadata, directory: &Metadata) -> u32 {
     let for_group = directory.mode() & 0o020 != 0
         && (status.gid() == directory.gid() || fchown(file, None, Some(directory.gid())).is_ok());

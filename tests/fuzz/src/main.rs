@@ -31,7 +31,7 @@ const TARGETS: [(&str, Target); 11] = [
     ("tar", archive),
     ("squashfs", image),
     ("reference", |bytes| text(bytes)?.parse::<Reference>().ok().map(drop)),
-    ("mount", |bytes| MountRequest::parse(text(bytes)?).ok().map(drop)),
+    ("mount", |bytes| MountRequest::parse(text(bytes)?, &mut Vec::new()).ok().map(drop)),
     ("mountinfo", |bytes| restrictions_of_proc(text(bytes)?).ok().map(drop)),
     ("config", |bytes| {
         let _faults = Config::parse("sarus.json", text(bytes)?, true);

@@ -36,7 +36,7 @@ fn run(installation: &Installation, args: &[&str]) -> Output {
 
 #[test]
 fn the_hosts_mpi_takes_the_place_of_the_images() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let installation = with_new(runtime);
         let without = run(&installation, &[NEW, "/mpi"]).succeeds();
         let file = format!("{}/libmpich.so.12.1.0", mpi::LIBRARIES);
@@ -57,7 +57,7 @@ fn the_hosts_mpi_takes_the_place_of_the_images() {
 /// The OCI specification has it in place of `prestart`, which it calls deprecated.
 #[test]
 fn stage_create_runtime_serves_as_well() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let installation = with_new(runtime);
         let hooks = mpi::hooks(&installation, true, &mpi::settings());
         let hooks = hooks.replace("\"prestart\"", "\"createRuntime\"");
@@ -76,7 +76,7 @@ fn assert_world(text: &str) {
 
 #[test]
 fn tasks_of_two_slurm_nodes_are_one_world() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let installation = with_new(runtime);
         let slurm = Slurm::new(installation.path("slurm"));
         let task = installation.sarus_command(&installation.alice, &["run", "--mpi", NEW, "/mpi"]);
@@ -87,7 +87,7 @@ fn tasks_of_two_slurm_nodes_are_one_world() {
 
 #[test]
 fn an_older_image_needs_the_hosts_glibc_too() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let installation = Installation::new().runtime(runtime);
         let root = mpi::rootfs("bullseye");
         installation.forge(&installation.alice, &root, "old", "{}");
@@ -131,7 +131,7 @@ fn an_image_whose_mpi_does_not_fit_is_told_why() {
     // The newer minor number of an image is a warning.
     mpi::renumber(&root, "12.3.0");
     installation.forge(&installation.alice, &root, "new", "{}");
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         installation = with_hooks(installation, runtime);
         let output = run(&installation, &["--mpi", NEW, "/mpi"]);
         let warning = "[MPI hook] [WARN] partial ABI compatibility: ";
@@ -152,7 +152,7 @@ fn an_image_whose_mpi_does_not_fit_is_told_why() {
 /// Runs what lies in `root` now, and insists on a refusal for the reason `why`.
 fn is_told(mut installation: Installation, why: &str) -> Installation {
     installation.forge(&installation.alice, &installation.path("root"), "new", "{}");
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         installation = with_hooks(installation, runtime);
         let text = run(&installation, &["--mpi", NEW, "true"]).fails(125);
         let line = text.lines().next().unwrap();
@@ -165,7 +165,7 @@ fn is_told(mut installation: Installation, why: &str) -> Installation {
 
 #[test]
 fn what_the_image_lacks_is_put_into_usr_lib_and_found() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let installation = with_new(runtime);
         let shared = installation.path("shared");
         fs::create_dir_all(shared.join("inner")).unwrap();
@@ -245,7 +245,7 @@ fn with_tiny(runtime: Runtime) -> (Installation, PathBuf, PathBuf) {
 /// As Cray's: host and image do not agree on what MPI calls itself.
 #[test]
 fn a_library_is_found_by_the_hosts_name_and_by_the_images() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let (mut installation, root, host) = with_tiny(runtime);
         compile(&host.join("libvendor_mpi.so.3.0.1"), "libvendor_mpi.so.3", &[]);
         symlink("libvendor_mpi.so.3.0.1", host.join("libmpi.so.12")).unwrap();
@@ -294,7 +294,7 @@ fn a_library_is_found_by_the_hosts_name_and_by_the_images() {
 
 #[test]
 fn what_the_hook_brings_counts_as_there() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let (mut installation, root, host) = with_tiny(runtime);
         Output::of(Command::new("ldconfig").arg("-r").arg(&root)).succeeds();
         installation.forge(&installation.alice, &root, "new", "{}");

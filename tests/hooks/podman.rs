@@ -74,7 +74,7 @@ fn podman_has_its_containers_served() {
         let options = [&["--network=none"], options].concat();
         Output::of(&mut podman((&installation, runtime), root, &options, &["/mpi"]))
     };
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let root = mpi::copy(&installation, &mpi::rootfs("bullseye"), &format!("{runtime:?}"));
         let without = run(runtime, &root, &[]);
         assert!(without.clone().succeeds().contains("3.4.1"), "{without}");
@@ -105,7 +105,7 @@ fn podman_has_its_containers_served() {
 
 #[test]
 fn podmans_containers_and_the_engines_log_in_to_each_other() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let site = Site::new(runtime);
         let (installation, network) = (&site.installation, &site.network);
         let ssh = "com.hooks.ssh.enabled";

@@ -79,7 +79,7 @@ fn no_task_starts_before_the_last_container_exists() {
     let installation = Installation::new();
     let slurm = Slurm::new(installation.path("slurm"));
     let late = "[ $SLURM_PROCID != 11 ] || sleep 1";
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let script = job(&installation, runtime, late, "SYNC_TIMEOUT=60");
         let mut started: Vec<_> =
             srun(&slurm, &script).succeeds().lines().map(str::to_owned).collect();
@@ -103,7 +103,7 @@ fn no_task_starts_before_the_last_container_exists() {
 
 #[test]
 fn a_killed_task_ends_the_others_and_is_named() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let installation = Installation::new();
         let slurm = Slurm::new(installation.path("slurm"));
         let dies = "[ $SLURM_PROCID != 5 ] || kill -9 $$";
@@ -159,19 +159,19 @@ fn outside_of_slurm_nothing_happens() {
     let hook = installation.prefix().join("bin/slurm_global_sync_hook");
     let bundle = Bundle::busybox(installation.path("b"), &installation.alice, &["echo", "ran"])
         .prestart(&hook, &[]);
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         assert_eq!(bundle.run(runtime).succeeds(), "ran\n");
     }
     let bundle = bundle.annotation(ENABLED, "true");
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         assert_eq!(bundle.run(runtime).succeeds(), "ran\n");
     }
     let bundle = bundle.env("SLURM_JOB_ID=1").env("SLURM_NTASKS=1").env("SLURM_PROCID=0");
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         assert_eq!(bundle.run(runtime).succeeds(), "ran\n");
     }
     let bundle = bundle.env("SLURM_STEP_ID=0");
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let error = bundle.run(runtime).fails(if runtime == Runtime::Crun { 255 } else { 1 });
         assert!(error.contains("HOOK_BASE_DIR is not set to an absolute path"), "{error}");
     }

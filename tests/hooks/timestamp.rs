@@ -34,7 +34,7 @@ fn run_with_log(installation: &Installation, log: &str, args: &[&str]) -> Output
 
 #[test]
 fn lines_have_the_manuals_format_and_the_order_of_the_stages() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let installation = with_timestamps(runtime);
         let log = installation.path("home/alice/times.log");
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
@@ -69,7 +69,7 @@ fn lines_have_the_manuals_format_and_the_order_of_the_stages() {
 
 #[test]
 fn the_file_is_the_users_or_there_is_none() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let installation = with_timestamps(runtime);
         let secret = installation.path("secret");
         fs::write(&secret, "as it was").unwrap();
@@ -105,7 +105,7 @@ fn the_file_is_the_users_or_there_is_none() {
 
 #[test]
 fn it_serves_runtimes_without_an_engine() {
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let installation = Installation::new();
         let log = installation.path("tmp/times.log");
         let hook = installation.prefix().join("bin/timestamp_hook");

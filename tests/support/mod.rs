@@ -43,16 +43,21 @@ pub const IMAGE: &str = "load/library/bb";
 /// The OCI runtimes that everything has to work with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Runtime {
+    /// None of others: sarus.json has no `runcPath`.
+    Builtin,
     Runc,
     Crun,
 }
 
 impl Runtime {
-    pub const ALL: [Self; 2] = [Self::Runc, Self::Crun];
+    pub const ALL: [Self; 3] = [Self::Builtin, Self::Runc, Self::Crun];
+    /// Those that are programs of their own.
+    pub const PROGRAMS: [Self; 2] = [Self::Runc, Self::Crun];
 
     /// Where the machine has it.
     pub fn path(self) -> PathBuf {
         let name = match self {
+            Self::Builtin => panic!("the built-in runtime is not a program"),
             Self::Runc => "runc",
             Self::Crun => "crun",
         };
@@ -234,11 +239,13 @@ impl Installation {
             ("tempDir", quoted(self.path("tmp"))),
             ("localRepositoryBaseDir", quoted(self.path("home"))),
             ("centralizedRepositoryDir", quoted(self.path("central"))),
-            ("runcPath", quoted(runtime.path())),
             ("ramFilesystemType", "\"tmpfs\"".into()),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
+        if runtime != Runtime::Builtin {
+            self.settings.push(("runcPath".to_owned(), quoted(runtime.path())));
+        }
         self.config(|text| text)
     }
 

@@ -199,7 +199,7 @@ mod tests {
         let long = "x".repeat(MAX_LENGTH + 1);
         let env = |value: &str| Variables::from([("A".to_owned(), value.to_owned())]);
         assert!(check_lengths(&[long[1..].to_owned()], &env(&long[2..])).is_ok());
-        assert!(check_lengths(&[long.clone()], &env("")).is_err());
+        assert!(check_lengths(std::slice::from_ref(&long), &env("")).is_err());
         assert!(check_lengths(&[], &env(&long[1..])).is_err());
         assert!(check_lengths(&["a\0".to_owned()], &env("")).is_err());
     }

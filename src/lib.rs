@@ -11,8 +11,9 @@
 //! import     layers, of a registry or of a file, become one tree and then one squashfs file
 //! store      the file is published in a repository under its reference
 //! squashfs   the file is validated before the kernel mounts it
+//! rootfs     paths and mount points in a container's root file system, for engine and hooks
+//! hook       OCI hooks: programs that an OCI runtime runs around the container, for any engine
 //! container  plan: options, image and site become a plan; run: the plan becomes a container
-//! hook       OCI hooks: programs that an OCI runtime runs around the container
 //! check      `sarus check`: tells if all of this can work on this machine
 //! ```
 //!
@@ -76,10 +77,12 @@ pub mod registry;
 pub mod site;
 pub mod squashfs;
 
+pub mod rootfs;
 pub mod store;
 
-pub mod container;
 pub mod hook;
+
+pub mod container;
 pub mod import;
 
 pub mod check;

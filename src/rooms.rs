@@ -10,9 +10,9 @@ const ROOMS: &[&[&str]] = &[
     &["sys"],
     &["image", "cli", "squashfs"],
     &["site", "registry"],
-    &["store"],
-    &["import", "container"],
+    &["store", "rootfs"],
     &["hook"],
+    &["import", "container"],
     &["check"],
 ];
 

@@ -16,7 +16,6 @@ mod index;
 mod lease;
 mod listing;
 pub mod lock;
-mod lockfile;
 mod process_id;
 
 use std::path::{Path, PathBuf};

@@ -18,6 +18,7 @@ pub mod process;
 
 use crate::container::handoff::Descriptors;
 use crate::error::Result;
+use crate::hook;
 use crate::image::metadata::Metadata;
 use crate::log::Level;
 use crate::site::config::{Config, RamFilesystem, UserMounts};
@@ -175,9 +176,6 @@ pub struct Plan {
 /// Path of the init program in the container.
 pub const INIT: &str = "/dev/init";
 
-/// Annotation that asks `ssh_hook` to prepare the container for an SSH daemon.
-const SSH: &str = "com.hooks.ssh.enabled";
-
 /// Paths that tell of the kernel and of other processes, or give access to hardware.
 const MASKED_PATHS: [&str; 7] = [
     "/proc/kcore",
@@ -235,10 +233,10 @@ impl Plan {
         })
     }
 
-    /// True if the SSH daemon that `ssh_hook` prepares is to be started before the program.
+    /// True if the hook::ssh::ENABLED daemon that `ssh_hook` prepares is to be started before the program.
     #[must_use]
     pub fn starts_sshd(&self) -> bool {
-        self.requests.contains(&SSH)
+        self.requests.contains(&hook::ssh::ENABLED)
     }
 
     /// Annotations for hooks: their requests, the log level, and the caller's stdout and stderr as
@@ -249,9 +247,9 @@ impl Plan {
         let stream = |number| format!("/proc/{holder}/fd/{}", first + number);
         let requests = self.requests.iter().map(|name| (*name, "true".to_owned()));
         let log = [
-            ("com.hooks.logging.level", (self.log_level as u8).to_string()),
-            ("com.hooks.logging.stdoutfd", stream(1)),
-            ("com.hooks.logging.stderrfd", stream(2)),
+            (hook::LOG_LEVEL, (self.log_level as u8).to_string()),
+            (hook::LOG_STDOUT, stream(1)),
+            (hook::LOG_STDERR, stream(2)),
         ];
         log.into_iter().chain(requests).collect()
     }
@@ -275,11 +273,11 @@ impl Site {
 
 fn requests(options: &Options) -> Vec<&'static str> {
     let all = [
-        ("com.hooks.glibc.enabled", options.glibc),
-        ("com.hooks.mpi.enabled", options.mpi),
-        (SSH, options.ssh),
+        (hook::glibc::ENABLED, options.glibc),
+        (hook::mpi::ENABLED, options.mpi),
+        (hook::ssh::ENABLED, options.ssh),
         // No login may come to a container that has not started on its node.
-        ("com.hooks.slurm-global-sync.enabled", options.ssh),
+        (hook::slurm::ENABLED, options.ssh),
     ];
     all.iter().filter(|(_, is_requested)| *is_requested).map(|(name, _)| *name).collect()
 }

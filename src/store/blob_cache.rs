@@ -11,11 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use super::Repository;
 use super::lease::Claim;
-use super::lockfile;
 use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::log;
-use crate::sys::fs::space;
+use crate::sys::fs::{lockfile, space};
 
 /// The folder of the blobs.
 #[derive(Debug, Clone)]

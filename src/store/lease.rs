@@ -17,10 +17,10 @@ use rustix::fs::{AtFlags, FlockOperation, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::lock::{remove_own, take_away_abandoned};
-use super::lockfile::{self, LockFile};
 use super::process_id::Owner;
 use crate::error::{Context, Result};
 use crate::sys::fs::FileId;
+use crate::sys::fs::lockfile::{self, LockFile};
 
 /// How often who waits looks again: rarely after a while, since thousands may wait.
 const INTERVAL: Duration = Duration::from_millis(50);

@@ -1,6 +1,8 @@
 //! Files, mounts and loop devices, by descriptor.
 
 mod file_id;
+pub mod lock;
+pub mod lockfile;
 pub mod loop_device;
 pub mod mount;
 mod mount_compat;

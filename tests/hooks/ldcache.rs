@@ -2,7 +2,7 @@
 //! linkers of Debian 11 and 12 read it.
 
 use crate::support::{Installation, Output, mpi};
-use sarus::hook::ldcache::{self, Listing, Root};
+use sarus::hook::libraries::ldcache::{self, Listing, RootLayout};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -47,7 +47,7 @@ fn add(root: &Path, libraries: &[(&str, &str)]) -> PathBuf {
     };
     let new = root.join("etc/ld.so.cache.new");
     let is_merged = root.join("lib").is_symlink();
-    let with = ldcache::add(&bytes, &libraries, Root { is_merged, exists: &exists }).unwrap();
+    let with = ldcache::add(&bytes, &libraries, RootLayout { is_merged, exists: &exists }).unwrap();
     fs::write(&new, with).unwrap();
     new
 }

@@ -173,6 +173,6 @@ fn outside_of_slurm_nothing_happens() {
     let bundle = bundle.env("SLURM_STEP_ID=0");
     for runtime in Runtime::ALL {
         let error = bundle.run(runtime).fails(if runtime == Runtime::Crun { 255 } else { 1 });
-        assert!(error.contains("HOOK_BASE_DIR is no absolute path"), "{error}");
+        assert!(error.contains("HOOK_BASE_DIR is not set to an absolute path"), "{error}");
     }
 }

@@ -84,7 +84,7 @@ fn the_file_is_the_users_or_there_is_none() {
             ("/etc/new-file-of-alice", "Permission denied"),
             ("relative.log", "the path is not absolute"),
             (pipe.to_str().unwrap(), ""),
-            ("/dev/null", "it is no regular file"),
+            ("/dev/null", "not a regular file"),
             ("/proc/self/fd/2", ""),
             (home.to_str().unwrap(), "Is a directory"),
         ] {
@@ -150,10 +150,10 @@ fn a_state_that_is_none_is_an_error() {
     );
     let root = User::root();
     for (text, why) in [
-        (String::new(), "it is no state"),
+        (String::new(), "not a state"),
         ("[".repeat(100_000), "nested deeper than 32 levels"),
-        ("{}".repeat(1 << 20), "it is larger than 1048576 bytes"),
-        (state.replace("created", "born"), "its status cannot be 'born'"),
+        ("{}".repeat(1 << 20), "larger than 1048576 bytes"),
+        (state.replace("created", "born"), "invalid status 'born'"),
         (state.clone(), "config.json: cannot open"),
     ] {
         let error = call(&installation, &root, "timestamp_hook", &text).fails(1);
@@ -162,7 +162,7 @@ fn a_state_that_is_none_is_an_error() {
     let config = bundle.join("config.json");
     Output::of(Command::new("mkfifo").arg(&config)).succeeds();
     let error = call(&installation, &root, "timestamp_hook", &state).fails(1);
-    assert!(error.contains("it is no regular file"), "{error}");
+    assert!(error.contains("regular file"), "{error}");
     fs::remove_file(&config).unwrap();
     fs::write(&config, "{\"process\": ".repeat(100_000)).unwrap();
     let error = call(&installation, &root, "timestamp_hook", &state).fails(1);

@@ -107,7 +107,7 @@ fn another_users_daemon_is_not_taken_for_ones_own() {
             bob.uid
         );
         assert!(error.contains(&why), "{error}");
-        assert!(error.contains("hint: wait until their container has ended"), "{error}");
+        assert!(error.contains("hint: wait until that process has ended"), "{error}");
         assert_ne!(alice.uid, bob.uid);
     }
 }
@@ -130,7 +130,7 @@ fn a_port_where_nobody_listens_is_no_daemon_of_ones_own() {
     let taker = installation.as_user(&installation.bob, taker, [""; 0]);
     let taker = site.start_command(1, site.network.on(1, &taker));
     let error = site.run(1, &[IMAGE, "echo", "ran"]).fails(125);
-    let why = "cannot start sshd in the container: somebody who does not listen has port 15263 of \
+    let why = "cannot start sshd in the container: a process that does not listen has port 15263 of \
                this node";
     assert!(error.contains(why) && error.contains("use another node"), "{error}");
     // Who gives way in time does no harm.
@@ -398,7 +398,7 @@ fn openssh_that_others_can_change_is_not_used() {
     // One that takes what it loads from the image is none.
     fs::copy("/bin/true", &sshd).unwrap();
     let error = site.run(0, &[IMAGE, "true"]).fails(125);
-    assert!(error.contains("it is not statically linked"), "{error}");
+    assert!(error.contains("not statically linked"), "{error}");
     fs::remove_dir_all(&openssh).unwrap();
     let error = site.run(0, &[IMAGE, "true"]).fails(125);
     assert!(error.contains("sbin/sshd") && error.contains("'make openssh' builds it"), "{error}");

@@ -218,8 +218,8 @@ fn the_second_container_on_a_node_says_so_and_goes_on() {
         assert_eq!(output.clone().succeeds(), "blue\n", "{output}");
         let port = site.port(&site.installation.alice);
         let said = format!(
-            "[SSH hook] [WARN] no sshd in this container: another one of yours has port {port} of \
-             this node, and logins to this node lead there"
+            "[SSH hook] [WARN] sshd not started: another container of yours has port {port} of this \
+             node, and logins to this node lead there"
         );
         assert!(output.stderr.contains(&said), "{output}");
     }

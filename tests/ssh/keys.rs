@@ -216,11 +216,11 @@ fn keys_that_others_may_know_or_change_are_refused() {
         |path: &Path, mode| fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     type Spoil<'a> = Box<dyn Fn() + 'a>;
     let cases: Vec<(Spoil<'_>, &str)> = vec![
-        (Box::new(|| mode(&key, 0o640)), "it is open to others (mode 640)"),
-        (Box::new(|| mode(&key, 0o604)), "it is open to others (mode 604)"),
-        (Box::new(|| mode(&keys, 0o770)), "it is open to others (mode 770)"),
+        (Box::new(|| mode(&key, 0o640)), "open to other users (mode 640)"),
+        (Box::new(|| mode(&key, 0o604)), "open to other users (mode 604)"),
+        (Box::new(|| mode(&keys, 0o770)), "open to other users (mode 770)"),
         (Box::new(|| give(&key, bob)), "Permission denied"),
-        (Box::new(|| give(&keys, bob)), "it belongs to user id"),
+        (Box::new(|| give(&keys, bob)), "owned by user id"),
         (
             Box::new(|| {
                 fs::remove_file(&key).unwrap();
@@ -241,14 +241,14 @@ fn keys_that_others_may_know_or_change_are_refused() {
                 Output::of(Command::new("mkfifo").args(["-m", "600"]).arg(&key)).succeeds();
                 give(&key, alice);
             }),
-            "it is no regular file",
+            "regular file",
         ),
         (
             Box::new(|| {
                 fs::write(&key, vec![b'x'; 1 << 20]).unwrap();
                 give(&key, alice);
             }),
-            "it is larger than",
+            "larger than",
         ),
     ];
     for (spoil, why) in cases {

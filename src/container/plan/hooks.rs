@@ -1,6 +1,7 @@
 //! Hooks of the site.
 //! <https://github.com/opencontainers/runtime-spec/blob/main/config.md#posix-platform-hooks>
 
+use crate::hook::{glibc, mpi, slurm, ssh};
 use crate::site::config::Hook;
 use std::path::Path;
 
@@ -16,10 +17,10 @@ pub struct PlannedHook {
 
 /// Hooks of this engine that do nothing unless an annotation asks for them.
 const IDLE_UNLESS_REQUESTED: [(&str, &str); 4] = [
-    ("glibc_hook", "com.hooks.glibc.enabled"),
-    ("mpi_hook", "com.hooks.mpi.enabled"),
-    ("slurm_global_sync_hook", "com.hooks.slurm-global-sync.enabled"),
-    ("ssh_hook", "com.hooks.ssh.enabled"),
+    ("glibc_hook", glibc::ENABLED),
+    ("mpi_hook", mpi::ENABLED),
+    ("slurm_global_sync_hook", slurm::ENABLED),
+    ("ssh_hook", ssh::ENABLED),
 ];
 
 /// Plans the hooks of `site` for a container with the annotations `requests`.

@@ -5,6 +5,7 @@ use super::rootfs::Rootfs;
 use super::{files, mountpoint};
 use crate::container::plan::mounts::BindMount;
 use crate::error::{Context, Result};
+use crate::rootfs::mount_point::MountPoint;
 use crate::site::config::UserMounts;
 use crate::site::reserved;
 use crate::sys::fs::mount::{self, Restrictions};
@@ -46,16 +47,15 @@ impl OpenedMount<'_> {
     fn try_attach(&self, rootfs: &Rootfs, limits: &UserMounts, user: &User) -> Result<()> {
         let BindMount { request, by_user } = self.mount;
         reserved::check(&request.destination)?;
-        let find = || mountpoint::find(rootfs, &request.destination);
+        let find = || MountPoint::find(&rootfs.root, &request.destination);
         // The path may lead through directories of the host: errors must not tell a user what is in
         // those that are closed to them.
-        let place = if *by_user { ids::as_user(user, find)? } else { find()? };
+        let point = if *by_user { ids::as_user(user, find)? } else { find()? };
+        point.check_reserved()?;
         if *by_user {
-            place.judge(limits, user)?;
-        } else {
-            place.judge_for_site()?;
+            mountpoint::check_allowed(&point, rootfs, limits, user)?;
         }
-        let target = place.create_like(&self.source, user)?;
+        let target = point.create_for(&self.source, &rootfs.creator)?;
         let restrictions = Restrictions { readonly: request.readonly, ..Restrictions::default() };
         mount::bind(self.source.as_fd(), target.as_fd(), restrictions)
     }

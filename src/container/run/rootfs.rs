@@ -7,6 +7,7 @@ use super::files::{self, DIRECTORY, subdirectory};
 use super::{Image, etc};
 use crate::container::plan::Plan;
 use crate::error::{Context, Error, Result};
+use crate::rootfs::mount_point::Creator;
 use crate::sys::fs::loop_device;
 use crate::sys::fs::mount::{self, Restrictions};
 use crate::user::User;
@@ -18,10 +19,10 @@ use rustix::fs::Mode;
 pub struct Rootfs {
     /// Root directory.
     pub root: OwnedFd,
-    /// Path of the root directory in this mount namespace, as the kernel tells it.
-    pub path: std::path::PathBuf,
     /// Root of the file system on `/dev`.
     pub dev: OwnedFd,
+    /// Rights with which mount points are created in it.
+    pub creator: Creator,
 }
 
 const LOWER: &str = "overlay/rootfs-lower";
@@ -47,9 +48,9 @@ pub fn assemble(bundle: &OwnedFd, plan: &Plan, image: &Image) -> Result<Rootfs> 
     mount::filesystem("tmpfs", "tmpfs", &dev, Restrictions::default(), options)
         .context(|| "cannot prepare /dev".into())?;
     let dev = subdirectory(&root, "dev")?;
-    let path = std::fs::read_link(mount::proc_path(root.as_fd()))
-        .context(|| "cannot find the path of the root file system".into())?;
-    Ok(Rootfs { root, path, dev })
+    let copy = |file: &OwnedFd| file.try_clone().context(|| "cannot copy a descriptor".into());
+    let creator = Creator::new(vec![copy(&root)?, copy(&dev)?], &plan.user)?.for_user();
+    Ok(Rootfs { root, dev, creator })
 }
 
 /// Mounts the image through a loop device that all containers of the node share.

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod door;
+mod mount_points;
 mod race;
 
 use crate::support::bundle::Bundle;
@@ -147,18 +148,18 @@ fn libraries_that_are_none_are_refused() {
     with(&|| link(&scene.treasure.join("file")), none);
     with(&|| link(Path::new("../../../../../../../../../../etc/shadow")), none);
     with(&|| link(&scene.installation.path("libmpi.so.12.1.0")), none);
-    with(&|| link(Path::new("/etc/motd")), "it ends too early");
-    with(&|| fs::write(&library, [b'x'; 99]).unwrap(), "it is no ELF file");
+    with(&|| link(Path::new("/etc/motd")), "file too short");
+    with(&|| fs::write(&library, [b'x'; 99]).unwrap(), "not an ELF file");
     with(&|| link(Path::new("libmpi.so.12")), "too many links");
     with(&|| link(Path::new("/proc/self/exe")), none);
-    with(&|| fs::create_dir(&library).unwrap(), "it is no regular file");
-    with(&|| fs::write(&library, "").unwrap(), "it ends too early");
+    with(&|| fs::create_dir(&library).unwrap(), "not a regular file");
+    with(&|| fs::write(&library, "").unwrap(), "file too short");
     let mknod = |args: &[&str]| {
         Output::of(Command::new("mknod").arg(&library).args(args)).succeeds();
         fs::set_permissions(&library, PermissionsExt::from_mode(0o666)).unwrap();
     };
-    with(&|| mknod(&["p"]), "it is no regular file");
-    with(&|| mknod(&["c", "1", "5"]), "it is no regular file");
+    with(&|| mknod(&["p"]), "not a regular file");
+    with(&|| mknod(&["c", "1", "5"]), "not a regular file");
     let huge = || {
         fs::remove_file(&library).unwrap();
         fs::copy(scene.installation.path("libmpi.so.12.1.0"), &library).unwrap();
@@ -186,13 +187,13 @@ fn caches_that_are_none_are_refused() {
     with(&|| (), "the image has no /etc/ld.so.cache");
     with(&|| symlink("/etc/shadow", &path).unwrap(), "the image has no /etc/ld.so.cache");
     with(&|| symlink(&scene.treasure, &path).unwrap(), "the image has no /etc/ld.so.cache");
-    with(&|| fs::write(&path, "ld.so-1.7.0\0").unwrap(), "it is damaged");
+    with(&|| fs::write(&path, "ld.so-1.7.0\0").unwrap(), "damaged");
     with(&|| fs::write(&path, [0; 99]).unwrap(), "not a cache of ld.so");
-    with(&|| fs::File::create(&path).unwrap().set_len(1 << 40).unwrap(), "it is too large");
     with(
-        &|| drop(Output::of(Command::new("mkfifo").arg(&path)).succeeds()),
-        "it is no regular file",
+        &|| fs::File::create(&path).unwrap().set_len(1 << 40).unwrap(),
+        "larger than 8388608 bytes",
     );
+    with(&|| drop(Output::of(Command::new("mkfifo").arg(&path)).succeeds()), "not a regular file");
     let lists = |library: &'static str| {
         let path = path.clone();
         move || fs::write(&path, cache(&[("libmpi.so.12", library)])).unwrap()
@@ -228,7 +229,7 @@ fn directories_that_lead_elsewhere_lead_nowhere() {
     for target in ["/", "/dev", "/dev/null", "/proc", "/sys"] {
         fs::remove_dir(&shared).or_else(|_| fs::remove_file(&shared)).ok();
         symlink(target, &shared).unwrap();
-        scene.refused(&format!("leads to {target} there"));
+        scene.refused(&format!("{target} is reserved for the container itself"));
     }
     fs::remove_file(&shared).unwrap();
     // Where links stay inside, all is well: `/lib` as an absolute link.

@@ -39,9 +39,6 @@ pub struct Confinement<'a> {
     pub limits: &'a CallerLimits,
 }
 
-/// File in the bundle that `confine_hook` makes when it has verified the container.
-pub const VERIFIED: &str = "verified";
-
 /// Stages whose hooks run before root has ended its work in the container.
 const EARLY: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
 

@@ -70,7 +70,28 @@ fn shared_mode(file: &File, status: &Metadata, directory: &Metadata) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::tests::Scratch;
+    use std::path::PathBuf;
+
+    /// A directory that is removed at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn path(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
 
     #[test]
     fn only_who_may_write_in_the_directory_can_open_a_lock() {

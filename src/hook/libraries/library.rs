@@ -1,29 +1,31 @@
-//! Shared libraries by their names: `libmpi.so.12.1.8` has the linker name `libmpi.so`, the major
-//! number 12 and the minor 1.
+//! Shared libraries by their file names: `libmpi.so.12.1.8` has the linker name `libmpi.so`, the major
+//! version number 12 and the minor number 1.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::elf;
+use super::elf::{self, SharedObject};
+use crate::error::{Context, Error, Result};
+use crate::rootfs::root_dir::RootDir;
 
 /// A shared library, of the host or of a container.
 #[derive(Debug, Clone, Default)]
 pub struct Library {
-    /// The path that it is known by.
+    /// The path that was asked for or that a cache lists.
     pub path: PathBuf,
-    /// The file itself, when all links are followed.
+    /// The path of the file, with the links of `path`'s last component followed.
     pub real: PathBuf,
-    /// The file names of all links on the way, and of the file.
+    /// The file names of all links between the two, and of the file.
     pub names: Vec<String>,
-    /// What the file says.
-    pub elf: elf::Library,
+    /// Contents of the file.
+    pub elf: SharedObject,
 }
 
-/// The numbers that tell whether one library can stand for another.
+/// Version numbers that tell whether one library can replace another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Abi {
-    /// Equal, or they are not compatible.
+    /// The number that must be equal.
     pub major: u32,
-    /// What a newer one adds.
+    /// The number that grows with additions to the interface.
     pub minor: u32,
 }
 
@@ -34,7 +36,7 @@ impl std::fmt::Display for Abi {
 }
 
 impl Library {
-    /// What it is called when programs are linked: all before the numbers.
+    /// The name that programs are linked with: all before the numbers.
     #[must_use]
     pub fn linker_name(&self) -> Option<&str> {
         linker_name(self.names.first()?)
@@ -46,17 +48,17 @@ impl Library {
         self.names.last().map_or("", String::as_str)
     }
 
-    /// The name that the file gives itself, if it can be that of a link: it comes from an image.
+    /// `DT_SONAME`, if it can be a file name: an image may say anything.
     #[must_use]
     pub fn soname(&self) -> Option<&String> {
         self.elf.soname.as_ref().filter(|name| !name.contains('/') && !name.is_empty())
     }
 
-    /// From the numbers of the file's name, or of a link to it that has more and agrees with them;
-    /// missing numbers are zero. None when no name has a number.
+    /// The version by the numbers of the file's name, or of a link to it that has more numbers and
+    /// agrees with them; a missing minor number is zero. `None` if no name has a number.
     ///
-    /// A vendor's file may count on its own: `libmpi.so.12` that leads to `libmpich_gnu.so.3.0.1` is
-    /// 12. So names with another linker name than the library's can only add to what its own say.
+    /// A vendor may count files on its own: `libmpi.so.12` that leads to `libmpich_gnu.so.3.0.1` is
+    /// version 12. So names with another linker name can only add to the numbers of the library's own.
     #[must_use]
     pub fn abi(&self) -> Option<Abi> {
         let is_own = |name: &&String| linker_name(name) == self.linker_name();
@@ -70,8 +72,8 @@ impl Library {
         Some(Abi { major: numbers.next()?, minor: numbers.next().unwrap_or(0) })
     }
 
-    /// All that programs and ldconfig may look for beside the file: what links to it on the host,
-    /// the linker name with each of its numbers, and the name that the file gives itself.
+    /// All names beside the file's own that programs and ldconfig may look for: the links on the host,
+    /// the linker name with each of the numbers, and the soname.
     #[must_use]
     pub fn aliases(&self) -> Vec<String> {
         let mut names = self.names.clone();
@@ -90,19 +92,55 @@ impl Library {
     }
 }
 
-/// A library's name without its numbers.
+/// Reads the library at `path` of `root`; `None` if it does not exist.
+///
+/// # Errors
+/// If it is not a library for this machine.
+pub fn open(root: &RootDir, path: &Path) -> Result<Option<Library>> {
+    let Some((real, names)) = root.follow(path)? else { return Ok(None) };
+    let context = || format!("cannot read {}", path.display());
+    let Some(file) = root.open_file(&real)? else { return Ok(None) };
+    let elf = elf::read(&file).context(context)?;
+    Ok(Some(Library { path: path.to_owned(), real, names, elf }))
+}
+
+/// Reads the libraries at `paths` of `root` that exist, each path once.
+///
+/// # Errors
+/// If there are more than `max` different paths, or one is not a library for this machine.
+pub fn open_all<'a>(
+    root: &RootDir,
+    paths: impl Iterator<Item = &'a str>,
+    max: usize,
+) -> Result<Vec<Library>> {
+    let mut different: Vec<&str> = Vec::new();
+    for path in paths {
+        if different.contains(&path) {
+            continue;
+        }
+        if different.len() == max {
+            let text = format!("more than {max} libraries have the same name, as {path:.80}");
+            return Err(Error::new(text));
+        }
+        different.push(path);
+    }
+    let library = |path: &str| open(root, Path::new(path)).transpose();
+    different.into_iter().filter_map(library).collect()
+}
+
+/// The name of a library without its version numbers.
 #[must_use]
 pub fn linker_name(name: &str) -> Option<&str> {
     split(name).map(|(linker, _)| linker)
 }
 
-/// The first number of a library's name.
+/// The first version number in the name of a library.
 #[must_use]
 pub fn major(name: &str) -> Option<u32> {
     numbers(name)?.first().copied()
 }
 
-/// The linker name, and the rest with its leading dot.
+/// Splits a name into linker name and version numbers, these with a leading dot.
 fn split(name: &str) -> Option<(&str, &str)> {
     let is_end = |at: &usize| {
         let rest = name.get(at + 3..).unwrap_or_default();
@@ -112,7 +150,7 @@ fn split(name: &str) -> Option<(&str, &str)> {
     name.split_at_checked(at + 3)
 }
 
-/// The numbers behind `.so`, as many as there are.
+/// The numbers behind `.so`, up to the first word that is not a number.
 fn numbers(name: &str) -> Option<Vec<u32>> {
     let (_, rest) = split(name)?;
     let parts = rest.split('.').skip(1);
@@ -130,7 +168,7 @@ pub(crate) mod tests {
             path: PathBuf::from("/lib").join(names[0]),
             real: PathBuf::from("/lib").join(names[names.len() - 1]),
             names: names.iter().map(|name| (*name).to_owned()).collect(),
-            elf: elf::Library::default(),
+            elf: SharedObject::default(),
         }
     }
 
@@ -139,15 +177,15 @@ pub(crate) mod tests {
         for (names, linker, abi) in [
             (&["libmpi.so.12", "libmpi.so.12.1.8"][..], Some("libmpi.so"), Some((12, 1))),
             (&["libmpi.so.12", "libmpich.so.12.2.2"], Some("libmpi.so"), Some((12, 2))),
-            // Cray's.
+            // Cray MPICH.
             (&["libmpi.so.12", "libmpich_gnu_71.so.3.0.1"], Some("libmpi.so"), Some((12, 0))),
             (&["libmpi.so.12", "libmpi.so.12.1", "x.so.3.0"], Some("libmpi.so"), Some((12, 1))),
-            // Debian's, for who develops.
+            // Debian's development package.
             (&["libmpi.so", "libmpich.so", "libmpich.so.12.2.2"], Some("libmpi.so"), Some((12, 2))),
             (&["libmpi.so"], Some("libmpi.so"), None),
             (&["libmpi.so.12"], Some("libmpi.so"), Some((12, 0))),
             (&["libmpi.so.12.5.0", "libmpi.so.12", "libmpi.so"], Some("libmpi.so"), Some((12, 5))),
-            // What contradicts the file counts for nothing.
+            // A link that contradicts the file is not counted.
             (&["libmpi.so.12.5", "libmpi.so.13.1"], Some("libmpi.so"), Some((13, 1))),
             (&["libmpi.so.12x"], Some("libmpi.so"), None),
             (&["libmpi.so.12.x.4"], Some("libmpi.so"), Some((12, 0))),

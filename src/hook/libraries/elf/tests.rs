@@ -1,7 +1,7 @@
 use super::*;
 use crate::mutate::Numbers;
 
-/// The C library of the machine that tests, whatever it is called there.
+/// The C library of the machine that runs the tests.
 fn libc() -> Vec<u8> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let path = maps.lines().find_map(|line| {
@@ -17,17 +17,17 @@ fn the_machines_own_c_library_is_understood() {
     let library = read(&bytes[..]).unwrap();
     assert_eq!(library.soname.as_deref(), Some("libc.so.6"));
     assert!(library.needed.iter().any(|name| name.starts_with("ld-linux")), "{library:?}");
-    assert!(library.offers.contains("GLIBC_2.17"), "{library:?}");
-    let loader = library.wants.iter().find(|(name, _)| name.starts_with("ld-linux"));
+    assert!(library.defined_versions.contains("GLIBC_2.17"), "{library:?}");
+    let loader = library.needed_versions.iter().find(|(name, _)| name.starts_with("ld-linux"));
     assert!(loader.unwrap().1.contains("GLIBC_PRIVATE"), "{library:?}");
-    // What it says of itself, and what gnu_get_libc_version tells.
+    // The version in the file, and that of gnu_get_libc_version(3).
     let (major, minor) = glibc_version(&bytes[..], &library).unwrap();
     let output = {
         #[allow(clippy::disallowed_methods)]
         std::process::Command::new("getconf").arg("GNU_LIBC_VERSION").output().unwrap()
     };
     assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), format!("glibc {major}.{minor}"));
-    // Without the line that it prints, what it offers counts.
+    // Without the line with the version, the defined versions count.
     let silent: Vec<u8> = {
         let at = bytes.windows(13).position(|window| window == b"GNU C Library").unwrap();
         let mut silent = bytes.clone();
@@ -45,21 +45,21 @@ fn a_file_and_its_bytes_read_alike() {
     let library = read(&file).unwrap();
     assert_eq!(library, read(&std::fs::read(&path).unwrap()[..]).unwrap());
     assert!(library.interpreter.as_deref().is_some_and(|path| path.contains("ld-linux")));
-    assert!(file.bytes(u64::MAX, 1).is_err() && file.bytes(0, u64::MAX).is_err());
+    assert!(file.read_at(u64::MAX, 1).is_err() && file.read_at(0, u64::MAX).is_err());
 }
 
 #[test]
 fn other_files_are_refused() {
     let mut small = libc()[..4096].to_vec();
     for (at, byte, why) in [
-        (0, b'E', "no ELF"),
+        (0, b'E', "not an ELF"),
         (4, 1, "not for this kind"),  // 32-bit
         (5, 2, "not for this kind"),  // big-endian
         (16, 1, "not for this kind"), // an object file
         (18, 3, "not for this kind"), // i386
         (54, 1, "damaged"),
         (57, 9, "damaged"),
-        (39, 0xff, "ends too early"),
+        (39, 0xff, "file too short"),
     ] {
         let old = std::mem::replace(&mut small[at], byte);
         let error = read(&small[..]).unwrap_err().to_string();
@@ -68,7 +68,7 @@ fn other_files_are_refused() {
     }
     for text in [&b""[..], b"\x7fELF", b"INPUT(libmpi.so.12)"] {
         assert!(read(text).is_err());
-        assert!(glibc_version(text, &Library::default()).is_err());
+        assert!(glibc_version(text, &SharedObject::default()).is_err());
     }
 }
 
@@ -78,7 +78,7 @@ fn endless_chains_of_versions_end() {
     let offset = {
         let segments = segments(&bytes[..]).unwrap();
         let dynamic = segments.iter().find(|segment| segment.kind == DYNAMIC).unwrap();
-        let section = bytes.bytes(dynamic.offset, dynamic.size).unwrap();
+        let section = bytes.read_at(dynamic.offset, dynamic.size).unwrap();
         let entry = section.chunks(16).find(|entry| u64_at(entry, 0) == Some(tag::VERDEF)).unwrap();
         file_offset(&segments, u64_at(entry, 8).unwrap()).unwrap() as usize
     };
@@ -120,7 +120,7 @@ fn crowded(count: u64) -> Vec<u8> {
 fn a_library_with_too_many_names_is_refused() {
     assert_eq!(read(&crowded(400)[..]).unwrap().needed.len(), 400);
     let error = read(&crowded(4000)[..]).unwrap_err().to_string();
-    assert_eq!(error, "it has too many names");
+    assert_eq!(error, "too many names");
 }
 
 #[test]
@@ -128,10 +128,10 @@ fn no_nonsense_makes_the_reader_panic() {
     let mut numbers = Numbers::new();
     let mut next = |end| numbers.below(end);
     let original = libc();
-    // What is read lies in the headers, the dynamic section and the versions.
+    // The reader reads headers, dynamic section and versions.
     let segments = segments(&original[..]).unwrap();
     let dynamic = *segments.iter().find(|segment| segment.kind == DYNAMIC).unwrap();
-    let section = original.bytes(dynamic.offset, dynamic.size).unwrap();
+    let section = original.read_at(dynamic.offset, dynamic.size).unwrap();
     let mut targets = vec![(0, 64 + 56 * segments.len()), (dynamic.offset as usize, 600)];
     for entry in section.chunks(16) {
         if let Some(tag::VERDEF | tag::VERNEED) = u64_at(entry, 0) {

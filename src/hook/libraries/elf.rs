@@ -1,8 +1,8 @@
-//! Reads of a shared library what the dynamic linker would: its name, what it needs and offers.
+//! Reads the dynamic section of a shared library: soname, needed libraries, symbol versions.
 //!
-//! The files come from images, so nothing in them is believed: every offset and count is checked,
-//! every size bounded, and only what is needed is read, whatever the size of the file. 64-bit
-//! little-endian only, as the machines that containers run on. See elf(5).
+//! The files come from images: every offset and count is checked, every size bounded, and no more than
+//! the needed parts of a file are read. Only 64-bit little-endian files, as the machines that
+//! containers run on. See elf(5).
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,88 +12,89 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 
-/// As many program headers as any library has, many times over.
+/// Maximum number of program headers. Libraries have about ten.
 const MAX_SEGMENTS: u16 = 256;
 
-/// Linkers write some thirty entries of 16 bytes.
+/// Maximum size of the dynamic section in bytes. Linkers write some thirty entries of 16 bytes.
 const MAX_DYNAMIC: u64 = 1 << 16;
 
-/// Symbols and file names are shorter.
+/// Maximum length of a name in bytes.
 const MAX_NAME: u64 = 512;
 
-/// Versions and libraries: the C library of a machine has under a hundred.
+/// Maximum number of records about versions. The C library has under a hundred.
 const MAX_VERSIONS: u32 = 4096;
 
-/// Maximum size in bytes of all names of a library, with what it takes to keep each.
+/// Maximum memory in bytes for all names of a library, [`NAME`] for each included.
 const MAX_NAMES: usize = 64 << 10;
 
-/// Memory in bytes that a name takes beside its text, in a set or a list.
+/// Memory in bytes that a name in a set or a list takes beside its text.
 const NAME: usize = 40;
 
-/// Where the C library keeps its text: it has 2 MB in all.
+/// Maximum size in bytes of the segment with the text of the C library, which has 2 MB in all.
 const MAX_TEXT: u64 = 8 << 20;
 
-/// A library, as far as it was asked for.
+/// The dynamic section of a shared library or program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Library {
-    /// What programs call it, `libm.so.6`.
+pub struct SharedObject {
+    /// `DT_SONAME`, such as `libm.so.6`.
     pub soname: Option<String>,
-    /// The libraries that it needs.
+    /// Needed libraries: `DT_NEEDED`.
     pub needed: Vec<String>,
-    /// The versions that it needs of each of them.
-    pub wants: BTreeMap<String, BTreeSet<String>>,
-    /// The versions that it offers.
-    pub offers: BTreeSet<String>,
-    /// The program that starts it, if it is one: only programs that are linked dynamically have it.
+    /// Needed symbol versions of each library: `DT_VERNEED`.
+    pub needed_versions: BTreeMap<String, BTreeSet<String>>,
+    /// Defined symbol versions: `DT_VERDEF`.
+    pub defined_versions: BTreeSet<String>,
+    /// The dynamic linker, `PT_INTERP`, which only dynamically linked programs name.
     pub interpreter: Option<String>,
 }
 
-/// Where bytes of a file come from.
-pub trait Source {
-    /// Exactly `length` bytes from `offset` on.
+/// A file that is read by offset.
+pub trait ReadAt {
+    /// Reads exactly `length` bytes from `offset` on.
     ///
     /// # Errors
-    /// When the file is shorter.
-    fn bytes(&self, offset: u64, length: u64) -> Result<Vec<u8>>;
+    /// If the file is shorter, or cannot be read.
+    fn read_at(&self, offset: u64, length: u64) -> Result<Vec<u8>>;
 }
 
-impl Source for [u8] {
-    fn bytes(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+impl ReadAt for [u8] {
+    fn read_at(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
         let range = usize::try_from(offset).ok().zip(usize::try_from(length).ok());
         range
             .and_then(|(start, length)| self.get(start..start.checked_add(length)?))
             .map(<[u8]>::to_vec)
-            .ok_or_else(|| Error::new("it ends too early"))
+            .ok_or_else(|| Error::new("file too short"))
     }
 }
 
-impl Source for OwnedFd {
-    fn bytes(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+impl ReadAt for OwnedFd {
+    fn read_at(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
         let length = usize::try_from(length).ok().filter(|length| *length <= MAX_READ);
-        let mut bytes = vec![0; length.ok_or_else(|| Error::new("a part of it is too large"))?];
+        let mut bytes =
+            vec![0; length.ok_or_else(|| Error::new("a part of the file is too large"))?];
         let mut filled = 0;
         while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             match rustix::io::pread(self.as_fd(), rest, offset.saturating_add(filled as u64)) {
-                Ok(0) => return Err(Error::new("it ends too early")),
+                Ok(0) => return Err(Error::new("file too short")),
                 Ok(count) => filled = filled.saturating_add(count),
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno).context(|| "cannot read it".into()),
+                Err(errno) => return Err(errno).context(|| "cannot read".into()),
             }
         }
         Ok(bytes)
     }
 }
 
-/// Nothing that is read at once is larger.
+/// Maximum size of one read in bytes.
 const MAX_READ: usize = MAX_TEXT as usize;
 
-/// The machine that this program was built for, as ELF headers call it.
+/// The machine that this program was built for: `e_machine`.
 #[cfg(target_arch = "x86_64")]
 const MACHINE: u16 = 62;
 #[cfg(target_arch = "aarch64")]
 const MACHINE: u16 = 183;
 
-/// A part of the file that is mapped to memory.
+/// A program header, `Elf64_Phdr`.
 #[derive(Debug, Clone, Copy)]
 struct Segment {
     kind: u32,
@@ -106,26 +107,27 @@ const LOAD: u32 = 1;
 const DYNAMIC: u32 = 2;
 const INTERPRETER: u32 = 3;
 
-/// Whether the file is an ELF file at all; a linker script or a text is none.
-pub fn is_elf<S: Source + ?Sized>(file: &S) -> bool {
-    file.bytes(0, 4).is_ok_and(|magic| magic == b"\x7fELF")
+/// True if the file has the magic number of ELF; a linker script has not.
+pub fn is_elf<S: ReadAt + ?Sized>(file: &S) -> bool {
+    file.read_at(0, 4).is_ok_and(|magic| magic == b"\x7fELF")
 }
 
-/// Reads what the dynamic section tells.
+/// Reads the dynamic section.
 ///
 /// # Errors
-/// When it is no shared library for this machine, or a damaged one.
-pub fn read<S: Source + ?Sized>(file: &S) -> Result<Library> {
+/// If the file is not an ELF file for this machine, or is damaged.
+pub fn read<S: ReadAt + ?Sized>(file: &S) -> Result<SharedObject> {
     let segments = segments(file)?;
-    let mut library = Library { interpreter: interpreter(file, &segments)?, ..Library::default() };
+    let mut library =
+        SharedObject { interpreter: interpreter(file, &segments)?, ..SharedObject::default() };
     let Some(dynamic) = segments.iter().find(|segment| segment.kind == DYNAMIC) else {
         return Ok(library);
     };
     if dynamic.size > MAX_DYNAMIC {
-        return Err(Error::new("its dynamic section is too large"));
+        return Err(Error::new("the dynamic section is too large"));
     }
     let entries: Vec<(u64, u64)> = file
-        .bytes(dynamic.offset, dynamic.size & !15)?
+        .read_at(dynamic.offset, dynamic.size & !15)?
         .chunks_exact(16)
         .map_while(|entry| Some((u64_at(entry, 0)?, u64_at(entry, 8)?)))
         .take_while(|(tag, _)| *tag != 0)
@@ -144,11 +146,13 @@ pub fn read<S: Source + ?Sized>(file: &S) -> Result<Library> {
     }
     if let Some(address) = value(tag::VERNEED) {
         let at = file_offset(&segments, address)?;
-        library.wants = wants(&strings, at, value(tag::VERNEEDNUM).unwrap_or(0))?;
+        library.needed_versions =
+            needed_versions(&strings, at, value(tag::VERNEEDNUM).unwrap_or(0))?;
     }
     if let Some(address) = value(tag::VERDEF) {
         let at = file_offset(&segments, address)?;
-        library.offers = offers(&strings, at, value(tag::VERDEFNUM).unwrap_or(0))?;
+        library.defined_versions =
+            defined_versions(&strings, at, value(tag::VERDEFNUM).unwrap_or(0))?;
     }
     Ok(library)
 }
@@ -165,23 +169,23 @@ mod tag {
     pub const VERNEEDNUM: u64 = 0x6fff_ffff;
 }
 
-fn segments<S: Source + ?Sized>(file: &S) -> Result<Vec<Segment>> {
-    let header = file.bytes(0, 64)?;
+fn segments<S: ReadAt + ?Sized>(file: &S) -> Result<Vec<Segment>> {
+    let header = file.read_at(0, 64)?;
     if !header.starts_with(b"\x7fELF") {
-        return Err(Error::new("it is no ELF file"));
+        return Err(Error::new("not an ELF file"));
     }
     // Class 2 is 64-bit, data 1 little-endian, type 3 a shared object, type 2 a program.
     let kind = (header.get(4), header.get(5), u16_at(&header, 16), u16_at(&header, 18));
     if !matches!(kind, (Some(2), Some(1), Some(2 | 3), Some(MACHINE))) {
-        return Err(Error::new("it is not for this kind of machine"));
+        return Err(Error::new("not for this kind of machine"));
     }
-    let damaged = || Error::new("its header is damaged");
+    let damaged = || Error::new("damaged ELF header");
     let offset = u64_at(&header, 32).ok_or_else(damaged)?;
     let (size, count) = (u16_at(&header, 54), u16_at(&header, 56));
     let (Some(56), Some(count)) = (size, count.filter(|count| *count <= MAX_SEGMENTS)) else {
         return Err(damaged());
     };
-    let table = file.bytes(offset, u64::from(count) * 56)?;
+    let table = file.read_at(offset, u64::from(count) * 56)?;
     let segment = |bytes: &[u8]| {
         Some(Segment {
             kind: u32_at(bytes, 0)?,
@@ -193,15 +197,15 @@ fn segments<S: Source + ?Sized>(file: &S) -> Result<Vec<Segment>> {
     Ok(table.chunks_exact(56).filter_map(segment).collect())
 }
 
-fn interpreter<S: Source + ?Sized>(file: &S, segments: &[Segment]) -> Result<Option<String>> {
+fn interpreter<S: ReadAt + ?Sized>(file: &S, segments: &[Segment]) -> Result<Option<String>> {
     let Some(segment) = segments.iter().find(|segment| segment.kind == INTERPRETER) else {
         return Ok(None);
     };
-    let bytes = file.bytes(segment.offset, segment.size.min(MAX_NAME))?;
+    let bytes = file.read_at(segment.offset, segment.size.min(MAX_NAME))?;
     Ok(Some(until_nul(&bytes)?))
 }
 
-/// Where in the file the bytes lie that will be at `address`.
+/// The offset in the file of the bytes that are mapped at `address`.
 fn file_offset(segments: &[Segment], address: u64) -> Result<u64> {
     let inside = |segment: &Segment| {
         let offset = address.checked_sub(segment.address)?;
@@ -209,7 +213,7 @@ fn file_offset(segments: &[Segment], address: u64) -> Result<u64> {
             .then(|| segment.offset.checked_add(offset))?
     };
     let found = segments.iter().find_map(inside);
-    found.ok_or_else(|| Error::new("its dynamic section is damaged"))
+    found.ok_or_else(|| Error::new("damaged dynamic section"))
 }
 
 /// The string table.
@@ -221,16 +225,16 @@ struct Strings<'a, S: ?Sized> {
     left: Cell<usize>,
 }
 
-impl<S: Source + ?Sized> Strings<'_, S> {
+impl<S: ReadAt + ?Sized> Strings<'_, S> {
     fn at(&self, index: u64) -> Result<String> {
         let left = self.size.checked_sub(index).filter(|left| *left > 0);
         let offset = self.offset.checked_add(index);
         let (Some(left), Some(offset)) = (left, offset) else {
-            return Err(Error::new("a name lies outside of its string table"));
+            return Err(Error::new("a name outside of the string table"));
         };
-        let name = until_nul(&self.file.bytes(offset, left.min(MAX_NAME))?)?;
+        let name = until_nul(&self.file.read_at(offset, left.min(MAX_NAME))?)?;
         let left = self.left.get().checked_sub(name.len() + NAME);
-        self.left.set(left.ok_or_else(|| Error::new("it has too many names"))?);
+        self.left.set(left.ok_or_else(|| Error::new("too many names"))?);
         Ok(name)
     }
 }
@@ -238,32 +242,31 @@ impl<S: Source + ?Sized> Strings<'_, S> {
 fn until_nul(bytes: &[u8]) -> Result<String> {
     let name = bytes.split(|byte| *byte == 0).next().filter(|name| name.len() < bytes.len());
     let name = name.and_then(|name| std::str::from_utf8(name).ok());
-    name.map(str::to_owned).ok_or_else(|| Error::new("a name in it is damaged"))
+    name.map(str::to_owned).ok_or_else(|| Error::new("a damaged name"))
 }
 
-/// A chain of records, each telling where the next one is.
+/// A chain of records, each with the offset of the next one.
 struct Chain<'a, S: ?Sized> {
     strings: &'a Strings<'a, S>,
-    /// Over all chains of a file: they may cross each other.
+    /// Records that may still be read, in all chains: chains may cross each other.
     left: u32,
 }
 
-impl<S: Source + ?Sized> Chain<'_, S> {
-    /// The record of `size` bytes at `at`.
+impl<S: ReadAt + ?Sized> Chain<'_, S> {
+    /// Reads the record of `size` bytes at offset `at`.
     fn record(&mut self, at: u64, size: u64) -> Result<Vec<u8>> {
         let left = self.left.checked_sub(1);
-        self.left = left.ok_or_else(|| Error::new("it has too many versions"))?;
-        self.strings.file.bytes(at, size)
+        self.left = left.ok_or_else(|| Error::new("too many versions"))?;
+        self.strings.file.read_at(at, size)
     }
 }
 
 fn step(at: u64, by: Option<u32>) -> Result<u64> {
-    by.and_then(|by| at.checked_add(by.into()))
-        .ok_or_else(|| Error::new("its versions are damaged"))
+    by.and_then(|by| at.checked_add(by.into())).ok_or_else(|| Error::new("damaged versions"))
 }
 
 /// `Elf64_Verneed`: version, count, file, first, next; `Elf64_Vernaux`: hash, flags, index, name, next.
-fn wants<S: Source + ?Sized>(
+fn needed_versions<S: ReadAt + ?Sized>(
     strings: &Strings<'_, S>,
     mut at: u64,
     count: u64,
@@ -289,7 +292,7 @@ fn wants<S: Source + ?Sized>(
 }
 
 /// `Elf64_Verdef`: version, flags, index, count, hash, first, next; `Elf64_Verdaux`: name, next.
-fn offers<S: Source + ?Sized>(
+fn defined_versions<S: ReadAt + ?Sized>(
     strings: &Strings<'_, S>,
     mut at: u64,
     count: u64,
@@ -298,7 +301,7 @@ fn offers<S: Source + ?Sized>(
     let mut all = BTreeSet::new();
     for _ in 0..count {
         let definition = chain.record(at, 20)?;
-        // The first name is the version's own, the others are those that it goes on from.
+        // The first name is the version's own, the others are versions that it extends.
         let name = chain.record(step(at, u32_at(&definition, 12))?, 8)?;
         all.insert(strings.at(u32_at(&name, 0).unwrap_or(u32::MAX).into())?);
         match u32_at(&definition, 16) {
@@ -309,31 +312,32 @@ fn offers<S: Source + ?Sized>(
     Ok(all)
 }
 
-/// The version of the GNU C Library that `file` says to be: `(2, 36)`. From the line that it prints
-/// when it is executed, else the highest version that it offers.
+/// The version of the GNU C Library in `file`, such as `(2, 36)`: from the line that the library prints
+/// when it is executed, else the highest version that it defines.
 ///
 /// # Errors
-/// When it is no such library.
-pub fn glibc_version<S: Source + ?Sized>(file: &S, library: &Library) -> Result<(u32, u32)> {
+/// If the file is not such a library.
+pub fn glibc_version<S: ReadAt + ?Sized>(file: &S, library: &SharedObject) -> Result<(u32, u32)> {
     for segment in segments(file)? {
         if segment.kind == LOAD
-            && let Ok(text) = file.bytes(segment.offset, segment.size.min(MAX_TEXT))
+            && let Ok(text) = file.read_at(segment.offset, segment.size.min(MAX_TEXT))
             && let Some(version) = banner(&text)
         {
             return Ok(version);
         }
     }
-    let highest = library.offers.iter().filter_map(|name| number(name.strip_prefix("GLIBC_")?));
-    highest.max().ok_or_else(|| Error::new("it is no GNU C Library"))
+    let highest =
+        library.defined_versions.iter().filter_map(|name| number(name.strip_prefix("GLIBC_")?));
+    highest.max().ok_or_else(|| Error::new("not the GNU C Library"))
 }
 
-/// The number behind `GNU C Library ... version `.
+/// The version behind `GNU C Library ... version `.
 fn banner(text: &[u8]) -> Option<(u32, u32)> {
     const BEGIN: &[u8] = b"GNU C Library ";
-    /// The name of the packager stands between.
+    /// Maximum length of the line in bytes. The name of the packager stands in between.
     const LONGEST: usize = 256;
     let mut line = text;
-    // A letter at a time, not a window: the library has two million bytes.
+    // From one G to the next, which is faster than comparing at each of two million bytes.
     while !line.starts_with(BEGIN) {
         let next = line.get(1..)?;
         line = next.get(next.iter().position(|byte| *byte == b'G')?..)?;
@@ -343,7 +347,7 @@ fn banner(text: &[u8]) -> Option<(u32, u32)> {
     number(line.split_once("version ")?.1)
 }
 
-/// `2.36` and whatever follows that is no digit.
+/// Reads a version such as `2.36`, up to the first letter that is not a digit.
 fn number(text: &str) -> Option<(u32, u32)> {
     let (major, rest) = text.split_once('.')?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

@@ -1,4 +1,4 @@
-//! An ed25519 key pair as OpenSSH writes it: `PROTOCOL.key` of its source, RFC 4253 and RFC 8709.
+//! Ed25519 key pairs in the format of OpenSSH: `PROTOCOL.key` of its source, RFC 4253 and RFC 8709.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -9,39 +9,39 @@ use crate::sys::random;
 
 const ALGORITHM: &[u8] = b"ssh-ed25519";
 
-/// As in the files of ssh-keygen.
+/// Length of a line of base64, as ssh-keygen(1) writes it.
 const LINE: usize = 70;
 
-/// What the private part is padded to when it is not encrypted.
+/// Block size in bytes that an unencrypted private part is padded to.
 const BLOCK: usize = 8;
 
-/// The texts of the two files.
-pub struct Pair {
+/// The texts of the two files of a key pair.
+pub struct EncodedPair {
     /// `id_ed25519`
     pub private: String,
     /// `id_ed25519.pub`
     pub public: String,
 }
 
-/// Makes a key pair without a passphrase.
+/// Generates a key pair without a passphrase.
 ///
 /// # Errors
-/// When the kernel gives no random bytes.
-pub fn generate(comment: &str) -> Result<Pair> {
+/// If the kernel has no random bytes.
+pub fn generate(comment: &str) -> Result<EncodedPair> {
     let (mut seed, mut check) = ([0; 32], [0; 4]);
     for bytes in [seed.as_mut_slice(), check.as_mut_slice()] {
         random::fill(bytes)?;
     }
-    write(&seed, check, comment)
+    encode(&seed, check, comment)
 }
 
-fn write(seed: &[u8; 32], check: [u8; 4], comment: &str) -> Result<Pair> {
+fn encode(seed: &[u8; 32], check: [u8; 4], comment: &str) -> Result<EncodedPair> {
     let pair = Ed25519KeyPair::from_seed_unchecked(seed);
     let pair = pair.map_err(|_| Error::new("cannot make a key of random bytes"))?;
     let point = pair.public_key().as_ref();
     let public = [string(ALGORITHM), string(point)].concat();
 
-    // The same number twice tells whether a passphrase is right; without one too.
+    // A random number, written twice, verifies a passphrase; the format has it without one too.
     let mut private = [check, check].concat();
     private.extend(&public);
     private.extend(string(&[seed, point].concat()));
@@ -50,7 +50,7 @@ fn write(seed: &[u8; 32], check: [u8; 4], comment: &str) -> Result<Pair> {
     private.extend((1..=BLOCK as u8).take(padding));
 
     let mut file = b"openssh-key-v1\0".to_vec();
-    // Cipher, key derivation and its options, and how many keys follow.
+    // Cipher, key derivation function and its options, number of keys.
     file.extend(
         [string(b"none"), string(b"none"), string(b""), 1u32.to_be_bytes().into()].concat(),
     );
@@ -66,10 +66,10 @@ fn write(seed: &[u8; 32], check: [u8; 4], comment: &str) -> Result<Pair> {
     }
     armoured.push_str("\n-----END OPENSSH PRIVATE KEY-----\n");
     let public = format!("ssh-ed25519 {} {comment}\n", BASE64_STANDARD.encode(public));
-    Ok(Pair { private: armoured, public })
+    Ok(EncodedPair { private: armoured, public })
 }
 
-/// Bytes behind their number.
+/// `string` of RFC 4251: the length, and the bytes.
 fn string(bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     [&length.to_be_bytes(), bytes].concat()
@@ -84,7 +84,7 @@ mod tests {
         // The first test vector of RFC 8032.
         let seed = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60";
         let byte = |at: usize| u8::from_str_radix(&seed[2 * at..2 * at + 2], 16).unwrap();
-        let pair = write(&std::array::from_fn(byte), [1, 2, 3, 4], "a@b").unwrap();
+        let pair = encode(&std::array::from_fn(byte), [1, 2, 3, 4], "a@b").unwrap();
         assert_eq!(
             pair.public,
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea a@b\n"

@@ -1,18 +1,18 @@
-//! Writes `/etc/ld.so.cache` anew with libraries that were not in it: a pure function from bytes to
-//! bytes. The result has the new format alone, which every linker since glibc 2.2 reads.
+//! Adds libraries to the bytes of an `/etc/ld.so.cache`. The result has the new format alone, which
+//! every linker since glibc 2.2 reads.
 //!
-//! Strings of the old cache are copied as they lie there, once, however many entries share them; so
-//! the result is never much larger than what it was made from. The linker finds a name by binary
-//! search, so entries stand in the order of `compare` in glibc's `elf/cache.c`: by name in descending
-//! order, then by flags, with special ones for some processors first.
+//! The strings of the old cache are copied once as a whole, however many entries share them: so the
+//! result is never much larger than the old cache. The linker finds a name by binary search: entries
+//! must be in the order of `compare` in glibc's `elf/cache.c`: by name in descending order, then by
+//! flags, with those of `glibc-hwcaps` first.
 
 use std::cmp::Ordering;
 use std::ffi::c_char;
 
-use super::{FLAGS, HEADER, Line, NEW, Table, WIDTH, damaged, u32_at};
+use super::{FLAGS, HEADER, NEW, Record, Table, WIDTH, damaged, u32_at};
 use crate::error::{Error, Result};
 
-/// A name of a library that the cache shall list, of this machine's kind and for all processors.
+/// A library to add, under one name, for this machine and all of its processors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     /// The name that programs load the library by.
@@ -21,24 +21,24 @@ pub struct Listing {
     pub path: String,
 }
 
-/// The root directory that a cache is for, as far as the order of its entries depends on it.
+/// Properties of a root directory that the order of the entries depends on.
 #[derive(Clone, Copy)]
-pub struct Root<'a> {
-    /// `/lib` leads to `/usr/lib`.
+pub struct RootLayout<'a> {
+    /// True if `/lib` is a link to `/usr/lib`.
     pub is_merged: bool,
-    /// Tells whether there is a file of this path.
+    /// Returns true if a file of this path exists.
     pub exists: &'a dyn Fn(&[u8]) -> bool,
 }
 
-impl std::fmt::Debug for Root<'_> {
+impl std::fmt::Debug for RootLayout<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Root").field("is_merged", &self.is_merged).finish_non_exhaustive()
+        f.debug_struct("RootLayout").field("is_merged", &self.is_merged).finish_non_exhaustive()
     }
 }
 
-impl Root<'_> {
-    /// Tells whether `path` is in a directory that ldconfig searches behind `/usr/lib`. It takes first
-    /// what `ld.so.conf` lists, then `/lib`, `/lib64`, `/usr/lib`, `/usr/lib64`, and each but once.
+impl RootLayout<'_> {
+    /// True if `path` is in a directory that ldconfig searches after `/usr/lib`. The order is: directories
+    /// of `ld.so.conf`, then `/lib`, `/lib64`, `/usr/lib`, `/usr/lib64`, each of them once.
     fn is_late(&self, path: &[u8]) -> bool {
         let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
         match path.get(..end) {
@@ -49,44 +49,44 @@ impl Root<'_> {
     }
 }
 
-/// Writes the cache `file` with `libraries` added, which lie in `/usr/lib`. Each stands where ldconfig
-/// would put it: behind the entries of the same name, but before those of directories that are searched
-/// later. Entries of the same name whose file is gone are left out; all others are kept. A cache that
-/// lists all of them already stays as it is.
+/// Adds `libraries`, which are in `/usr/lib`, to the cache `file`, in the order of ldconfig: behind
+/// entries of the same name, but before those of directories that are searched later. Entries of the
+/// same name whose file does not exist are dropped; all others are kept. A cache that lists all of
+/// `libraries` is returned as it is.
 ///
 /// # Errors
-/// If `file` is not a cache, or is damaged or too large, or a name cannot stand in a cache.
-pub fn add(file: &[u8], libraries: &[Listing], root: Root<'_>) -> Result<Vec<u8>> {
+/// If `file` is not a cache, is damaged or too large, or a name is empty or contains NUL.
+pub fn add(file: &[u8], libraries: &[Listing], root: RootLayout<'_>) -> Result<Vec<u8>> {
     let table = Table::parse(file)?;
-    let mut lines = table.lines().collect::<Result<Vec<_>>>()?;
-    let is_added = |line: &Line<'_>| {
-        line.flags == FLAGS && libraries.iter().any(|one| one.soname.as_bytes() == line.soname)
+    let mut records = table.records().collect::<Result<Vec<_>>>()?;
+    let is_added = |record: &Record<'_>| {
+        record.flags == FLAGS && libraries.iter().any(|one| one.soname.as_bytes() == record.soname)
     };
-    lines.retain(|line| !is_added(line) || (root.exists)(line.path));
+    records.retain(|record| !is_added(record) || (root.exists)(record.path));
     let mut strings = table.data.get(table.strings..).ok_or_else(damaged)?.to_vec();
-    let old = (table.lines().count(), strings.len());
+    let old = (table.records().count(), strings.len());
     for library in libraries {
-        insert(&mut lines, &mut strings, library, root)?;
+        insert(&mut records, &mut strings, library, root)?;
     }
-    if (lines.len(), strings.len()) == old && file.starts_with(NEW) {
+    if (records.len(), strings.len()) == old && file.starts_with(NEW) {
         return Ok(file.to_vec());
     }
-    let extension = Extension::of(&table)?;
-    let base = HEADER + lines.len() * WIDTH;
+    let extension = Extension::parse(&table)?;
+    let base = HEADER + records.len() * WIDTH;
     let mut bytes = NEW.to_vec();
     bytes.reserve_exact(base + strings.len() + extension.size());
-    bytes.extend(number(lines.len())?);
+    bytes.extend(number(records.len())?);
     bytes.extend(number(strings.len())?);
     bytes.extend([extension.byte_order, 0, 0, 0]);
     let end = (base + strings.len()).next_multiple_of(4);
     bytes.extend(number(if extension.is_empty() { 0 } else { end })?);
     bytes.resize(HEADER, 0);
-    for line in &lines {
-        bytes.extend(line.flags.to_le_bytes());
-        bytes.extend(number(base + line.key)?);
-        bytes.extend(number(base + line.value)?);
-        bytes.extend(line.osversion.to_le_bytes());
-        bytes.extend(line.hwcap.to_le_bytes());
+    for record in &records {
+        bytes.extend(record.flags.to_le_bytes());
+        bytes.extend(number(base + record.key)?);
+        bytes.extend(number(base + record.value)?);
+        bytes.extend(record.osversion.to_le_bytes());
+        bytes.extend(record.hwcap.to_le_bytes());
     }
     bytes.extend(strings);
     if !extension.is_empty() {
@@ -96,18 +96,18 @@ pub fn add(file: &[u8], libraries: &[Listing], root: Root<'_>) -> Result<Vec<u8>
     Ok(bytes)
 }
 
-/// Puts `library` at its place among `lines`, and what it is called behind `strings`.
+/// Inserts `library` into `records` in order, and appends its names to `strings`.
 fn insert<'a>(
-    lines: &mut Vec<Line<'a>>,
+    records: &mut Vec<Record<'a>>,
     strings: &mut Vec<u8>,
     library: &'a Listing,
-    root: Root<'_>,
+    root: RootLayout<'_>,
 ) -> Result<()> {
     let (soname, path) = (library.soname.as_bytes(), library.path.as_bytes());
     if soname.is_empty() || !path.starts_with(b"/") || soname.contains(&0) || path.contains(&0) {
         return Err(Error::new(format!("cannot list {:?} in ld.so.cache", library.soname)));
     }
-    let line = Line {
+    let record = Record {
         flags: FLAGS,
         soname,
         path,
@@ -116,31 +116,31 @@ fn insert<'a>(
         osversion: 0,
         hwcap: 0,
     };
-    let is_same = |other: &Line<'_>| {
+    let is_same = |other: &Record<'_>| {
         (other.flags, other.soname, other.path, other.hwcap) == (FLAGS, soname, path, 0)
     };
-    if lines.iter().any(is_same) {
+    if records.iter().any(is_same) {
         return Ok(());
     }
-    let is_late = |other: &Line<'_>| {
+    let is_late = |other: &Record<'_>| {
         (other.flags, other.soname, other.hwcap) == (FLAGS, soname, 0) && root.is_late(other.path)
     };
-    let is_behind = |other: &Line<'_>| is_behind(other, &line) || is_late(other);
-    let at = lines.iter().position(is_behind).unwrap_or(lines.len());
-    lines.insert(at, line);
+    let is_behind = |other: &Record<'_>| is_behind(other, &record) || is_late(other);
+    let at = records.iter().position(is_behind).unwrap_or(records.len());
+    records.insert(at, record);
     strings.extend([soname, &[0], path, &[0]].concat());
     Ok(())
 }
 
-/// Tells whether `other` belongs behind a new `line`. As in ldconfig, flags are signed.
-fn is_behind(other: &Line<'_>, line: &Line<'_>) -> bool {
-    let flags = other.flags.cast_signed().cmp(&line.flags.cast_signed());
-    compare(other.soname, line.soname).then(flags) == Ordering::Less
+/// True if `other` belongs behind a new `record`. Flags are signed, as in ldconfig.
+fn is_behind(other: &Record<'_>, record: &Record<'_>) -> bool {
+    let flags = other.flags.cast_signed().cmp(&record.flags.cast_signed());
+    compare(other.soname, record.soname).then(flags) == Ordering::Less
 }
 
-/// Compares names as `_dl_cache_libcmp` of glibc's `elf/dl-cache.c` does: digits as the numbers that
-/// they make up, in an `int` that overflows, and behind everything else; other bytes as `char`, which
-/// has a sign on some machines. Not a total order, where numbers overflow.
+/// Compares names as `_dl_cache_libcmp` of glibc's `elf/dl-cache.c`: digits as numbers in an `int` that
+/// overflows, and greater than any other byte; other bytes as `char`, which is signed on some machines.
+/// Not a total order where numbers overflow.
 fn compare(left: &[u8], right: &[u8]) -> Ordering {
     let (mut left, mut right) = (left, right);
     loop {
@@ -148,7 +148,7 @@ fn compare(left: &[u8], right: &[u8]) -> Ordering {
         let (a, b) = match digits {
             (Some(a), Some(b)) => (a.wrapping_sub(b), 0),
             (Some(_), None) => return Ordering::Greater,
-            // The end of a name is before everything, digits included.
+            // The end of a name is less than any byte, digits included.
             (None, Some(_)) => return Ordering::Less,
             (None, None) => match (left.split_first(), right.split_first()) {
                 (None, None) => return Ordering::Equal,
@@ -170,7 +170,7 @@ fn rest(text: &[u8]) -> &[u8] {
     text.get(1..).unwrap_or_default()
 }
 
-/// Takes the digits off that `text` begins with.
+/// Removes leading digits from `text`, and returns their number.
 fn take_number(text: &mut &[u8]) -> Option<i32> {
     let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at_checked(end).filter(|_| end > 0)?;
@@ -180,15 +180,15 @@ fn take_number(text: &mut &[u8]) -> Option<i32> {
     Some(digits.iter().fold(0, shift))
 }
 
-/// The sections behind the strings, `struct cache_extension`, that glibc knows of; what a later one
-/// adds may hold offsets, which would be wrong in a new file, and is left out.
+/// Sections behind the strings, `struct cache_extension`. Unknown ones are dropped: they may contain
+/// offsets, which would be wrong in a new file.
 #[derive(Debug, Default)]
 struct Extension<'a> {
     byte_order: u8,
-    /// What wrote the cache, as text.
+    /// Name and version of the program that wrote the cache.
     generator: &'a [u8],
-    /// The names of directories in `glibc-hwcaps`, which entries refer to by their index: offsets
-    /// behind the beginning of the strings.
+    /// Names of directories in `glibc-hwcaps`, which entries refer to by their index: offsets from the
+    /// beginning of the strings.
     hwcaps: Vec<usize>,
 }
 
@@ -198,14 +198,14 @@ const GENERATOR: u32 = 0;
 const HWCAPS: u32 = 1;
 
 impl<'a> Extension<'a> {
-    fn of(table: &Table<'a>) -> Result<Self> {
+    fn parse(table: &Table<'a>) -> Result<Self> {
         let mut this = Self::default();
         if table.width != WIDTH {
             return Ok(this);
         }
         this.byte_order = table.data.get(28).copied().unwrap_or(0);
         let at = u32_at(table.data, 32).unwrap_or(0) as usize;
-        // As the linker: what has not this magic is not an extension.
+        // Without this magic number there are no sections, as for the linker.
         let directory = table.file.get(at..).filter(|bytes| u32_at(bytes, 0) == Some(MAGIC));
         let Some(directory) = directory.filter(|_| at > 0) else { return Ok(this) };
         let count = u32_at(directory, 4).ok_or_else(damaged)? as usize;
@@ -255,7 +255,7 @@ impl<'a> Extension<'a> {
     }
 }
 
-/// The offsets of the names in a section of `glibc-hwcaps`. The linker believes them.
+/// The offsets of the names in a section of `glibc-hwcaps`. The linker does not check them.
 fn names(table: &Table<'_>, section: &[u8]) -> Result<Vec<usize>> {
     let name = |bytes: &[u8]| {
         let at = table.string_at(bytes, 0)?;
@@ -264,7 +264,7 @@ fn names(table: &Table<'_>, section: &[u8]) -> Result<Vec<usize>> {
     section.chunks_exact(4).map(|bytes| name(bytes).ok_or_else(damaged)).collect()
 }
 
-/// A number of 32 bits, as all of the cache are.
+/// Encodes a 32-bit number, as all in the cache are.
 fn number(number: usize) -> Result<[u8; 4]> {
     u32::try_from(number)
         .map(u32::to_le_bytes)

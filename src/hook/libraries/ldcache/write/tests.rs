@@ -8,16 +8,16 @@ fn listing(soname: &str, path: &str) -> Listing {
 }
 
 /// A root directory with all files.
-const HERE: Root<'_> = Root { is_merged: false, exists: &|_| true };
+const HERE: RootLayout<'_> = RootLayout { is_merged: false, exists: &|_| true };
 
 /// All entries of a cache: flags, name, path, version of the system, special processors.
 fn all(bytes: &[u8]) -> Vec<(u32, String, String, u32, u64)> {
     let table = Table::parse(bytes).unwrap();
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-    let line = |line: Line<'_>| {
-        (line.flags, text(line.soname), text(line.path), line.osversion, line.hwcap)
+    let record = |record: Record<'_>| {
+        (record.flags, text(record.soname), text(record.path), record.osversion, record.hwcap)
     };
-    table.lines().map(|one| line(one.unwrap())).collect()
+    table.records().map(|one| record(one.unwrap())).collect()
 }
 
 fn with(bytes: &[u8], libraries: &[Listing]) -> Vec<u8> {
@@ -73,7 +73,7 @@ fn what_ldconfig_searches_later_stands_behind_a_new_library() {
     let bytes = with(&new_format(), &old);
     let new = [listing("libz.so.1", "/usr/lib/libz.so.1")];
     for (is_merged, at) in [(false, 1), (true, 0)] {
-        let bytes = add(&bytes, &new, Root { is_merged, ..HERE }).unwrap();
+        let bytes = add(&bytes, &new, RootLayout { is_merged, ..HERE }).unwrap();
         let paths: Vec<_> =
             read(&bytes).unwrap().iter().map(|entry| entry.path.to_owned()).collect();
         let mut expected: Vec<_> = old.iter().map(|one| one.path.clone()).collect();
@@ -88,15 +88,15 @@ fn a_library_that_is_gone_does_not_stand_in_the_way() {
     let written = add(
         &new_format(),
         &new,
-        Root { exists: &|path| path != LIBRARIES[0].1.as_bytes(), ..HERE },
+        RootLayout { exists: &|path| path != LIBRARIES[0].1.as_bytes(), ..HERE },
     )
     .unwrap();
     let found = read(&written).unwrap();
     let libm: Vec<_> = found.iter().filter(|one| one.soname == "libm.so.6").collect();
     assert_eq!(libm.len(), 1);
     assert_eq!(libm[0].path, "/usr/lib/libm.so.6");
-    // Of other kinds and names nobody is asked.
-    let written = add(&new_format(), &new, Root { exists: &|_| false, ..HERE }).unwrap();
+    // Entries of other machines and names are kept without a look at their files.
+    let written = add(&new_format(), &new, RootLayout { exists: &|_| false, ..HERE }).unwrap();
     assert_eq!(all(&written).len(), 3);
 }
 
@@ -129,7 +129,7 @@ fn names_of_processors_keep_their_numbers() {
         assert!(all(&written).contains(&all(&bytes)[0]), "{:?}", all(&written));
         assert_eq!(written[28], 2);
         let table = Table::parse(&written).unwrap();
-        let extension = Extension::of(&table).unwrap();
+        let extension = Extension::parse(&table).unwrap();
         assert_eq!(extension.generator, b"ldconfig 2.x");
         let names: Vec<_> = extension.hwcaps.iter().map(|at| table.text(*at).unwrap()).collect();
         assert_eq!(names, [b"x86-64-v2", b"x86-64-v3"]);
@@ -200,15 +200,15 @@ fn whatever_is_written_can_be_read_and_says_the_same() {
             let spice = [0, 1, 0x7f, 0x80, 0xff, numbers.below(256) as u8];
             let bytes = spoil(&seed, &spice, &mut numbers);
             let Ok(result) = add(&bytes, &new, HERE) else { continue };
-            let lines = |bytes: &[u8]| -> Vec<(u32, Vec<u8>, Vec<u8>, u64)> {
+            let records = |bytes: &[u8]| -> Vec<(u32, Vec<u8>, Vec<u8>, u64)> {
                 let table = Table::parse(bytes).unwrap();
-                let lines = table.lines().map(Result::unwrap);
-                lines.map(|l| (l.flags, l.soname.to_vec(), l.path.to_vec(), l.hwcap)).collect()
+                let records = table.records().map(Result::unwrap);
+                records.map(|l| (l.flags, l.soname.to_vec(), l.path.to_vec(), l.hwcap)).collect()
             };
-            let mut after = lines(&result);
-            let at = after.iter().position(|line| line.1 == b"libq.so.1").unwrap();
+            let mut after = records(&result);
+            let at = after.iter().position(|record| record.1 == b"libq.so.1").unwrap();
             after.remove(at);
-            assert_eq!(after, lines(&bytes));
+            assert_eq!(after, records(&bytes));
             written += 1;
         }
     }

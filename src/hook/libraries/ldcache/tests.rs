@@ -42,9 +42,9 @@ pub(super) fn old_format() -> Vec<u8> {
     bytes
 }
 
-/// As ldconfig wrote by default before 2.32.
+/// Both formats in one file, the default of ldconfig before glibc 2.32.
 pub(super) fn both_formats() -> Vec<u8> {
-    // Its own strings are those of the new one, which begins right behind the entries.
+    // The strings of the old format are those of the new one, which follows the entries.
     let mut bytes = OLD.to_vec();
     bytes.extend(1u32.to_le_bytes());
     bytes.extend([0; 12]);
@@ -53,8 +53,8 @@ pub(super) fn both_formats() -> Vec<u8> {
     bytes
 }
 
-fn entry(soname: &'static str, path: &'static str) -> Entry<'static> {
-    Entry { soname, path }
+fn entry(soname: &'static str, path: &'static str) -> CacheEntry<'static> {
+    CacheEntry { soname, path }
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn the_machines_own_cache_is_read_as_ldconfig_reads_it() {
         .map(|line| {
             let (soname, rest) = line.trim().split_once(' ').unwrap();
             let path = rest.split_once("=> ").unwrap().1;
-            Entry { soname, path }
+            CacheEntry { soname, path }
         })
         .collect();
     assert!(!ours.is_empty());
@@ -112,7 +112,7 @@ fn what_lists_too_many_or_is_of_another_byte_order_is_refused() {
     for (mut bytes, at) in [(new_format(), 20), (old_format(), 12)] {
         bytes[at..at + 4].copy_from_slice(&(MAX_ENTRIES as u32 + 1).to_le_bytes());
         let error = read(&bytes).unwrap_err().to_string();
-        assert_eq!(error, "it lists more than 32768 libraries");
+        assert_eq!(error, "more than 32768 libraries");
     }
     let with = |flags: u8| {
         let mut bytes = new_format();

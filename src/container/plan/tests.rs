@@ -52,7 +52,7 @@ fn config() -> Config {
 
 fn plan(options: Options, caller: Caller) -> Plan {
     let runtime = OciRuntime::parse(Path::new("/usr/bin/crun"), "crun version 1.8.1");
-    Plan::new(&config(), &Metadata::default(), options, caller, runtime).unwrap()
+    Plan::new(&config(), &Metadata::default(), options, caller, Some(runtime)).unwrap()
 }
 
 fn render(plan: &Plan) -> String {

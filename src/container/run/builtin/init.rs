@@ -39,9 +39,9 @@ impl Init<'_> {
     }
 
     fn start(&self) -> Result<Infallible> {
-        let Execution { plan, prepared, .. } = self.execution;
+        let plan = self.execution.plan;
         end_with_parent(self.parent).context(|| "cannot start without a parent".into())?;
-        let tree = Tree::complete(&prepared.rootfs.path, plan)?;
+        let tree = Tree::complete(plan)?;
         // Made before the hooks: afterwards root opens nothing in the container.
         let pty = match plan.process.terminal {
             Some(size) => Some(self.open_terminal(&tree, size)?),

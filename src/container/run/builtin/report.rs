@@ -41,9 +41,10 @@ impl Report {
             text.push_str(cause);
             text.push('\n');
         }
-        text.truncate(text.floor_char_boundary(MAX_SIZE));
+        let bytes = text.as_bytes();
+        let bytes = bytes.get(..bytes.len().min(MAX_SIZE)).unwrap_or_default();
         // Memory for it is there, or the exit status has to be enough.
-        (&self.0).write_all(text.as_bytes()).ok();
+        (&self.0).write_all(bytes).ok();
         status
     }
 

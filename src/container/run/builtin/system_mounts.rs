@@ -16,7 +16,6 @@ use crate::sys::fs::resolve;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
-use std::path::Path;
 
 /// Character devices by name, major and minor number.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -56,8 +55,8 @@ pub fn prepare(rootfs: &Rootfs, plan: &Plan) -> Result<()> {
         rustix::fs::mkdirat(&rootfs.dev, name, Mode::from_raw_mode(0o755))
             .context(|| format!("cannot create /dev/{name}"))?;
     }
-    let mounts = plan.system_mounts.iter().filter(|mount| mount.destination != PROC);
-    mounts.map(|system| attach(&rootfs.root, system)).collect()
+    let mut mounts = plan.system_mounts.iter().filter(|mount| mount.destination != PROC);
+    mounts.try_for_each(|system| attach(&rootfs.root, system))
 }
 
 /// Path of the file system that shows the PID namespace of the process that mounts it.
@@ -150,17 +149,18 @@ const RELIED_ON: [&str; 10] = [
 ];
 
 impl Tree {
-    /// Opens the tree at `path` in this mount namespace, a copy of the engine's, mounts its `/proc`,
+    /// Opens the tree in this mount namespace, a copy of the engine's, mounts its `/proc`,
     /// and hides and protects what the container may not see or change.
     ///
     /// # Errors
     /// Those of open(2) and mount(2).
-    pub fn complete(path: &Path, plan: &Plan) -> Result<Self> {
+    pub fn complete(plan: &Plan) -> Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = rustix::fs::open(path, flags, Mode::empty())
+        let path = plan.site.bundle_dir.join(&plan.site.rootfs_folder);
+        let root = rustix::fs::open(&path, flags, Mode::empty())
             .context(|| "cannot open the container's root".into())?;
-        let proc = plan.system_mounts.iter().filter(|mount| mount.destination == PROC);
-        proc.map(|proc| attach(&root, proc)).collect::<Result<()>>()?;
+        let mut proc = plan.system_mounts.iter().filter(|mount| mount.destination == PROC);
+        proc.try_for_each(|proc| attach(&root, proc))?;
         let dev = directory(&root, "dev")?;
         plan.masked_paths.iter().try_for_each(|path| mask(&root, &dev, path))?;
         plan.readonly_paths.iter().try_for_each(|path| protect(&root, path))?;

@@ -255,7 +255,7 @@ fn bad_files_are_bad_for_reader_and_schema() {
 #[test]
 fn the_manuals_example_means_what_it_says() {
     let config = Config::parse("sarus.json", MANUAL, false).config.unwrap();
-    assert_eq!(config.runc_path.to_str(), Some("/usr/local/sbin/runc.amd64"));
+    assert_eq!(config.runc_path.unwrap().to_str(), Some("/usr/local/sbin/runc.amd64"));
     assert_eq!(config.environment.unset.len(), 2);
     assert_eq!(config.user_mounts.not_allowed_prefixes.len(), 3);
     assert_eq!(config.hooks.list.len(), 2);

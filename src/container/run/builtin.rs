@@ -78,7 +78,9 @@ pub(super) fn run(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Resul
         janitor.expect(child.as_ref().ok().map(|child| child.child));
     }
     let end = child.and_then(|child| execution.supervise(&child, janitor.as_ref()));
-    engine.terminal.iter().for_each(|terminal| terminal.restore());
+    // Not a terminal whose modes are those of another process group by now.
+    let terminal = engine.terminal.filter(|terminal| !terminal.is_in_background());
+    terminal.iter().for_each(|terminal| terminal.restore());
     janitor.into_iter().for_each(Janitor::dismiss);
     let end = end?;
     report.take()?.map_or(Ok(end.exit_status()), Err)

@@ -67,7 +67,7 @@ fn supervised(
         return Err(Error::caused_by(context(), "this kernel has no child subreapers")
             .with_hint("use --pid=private"));
     }
-    let (mut answer, report) = std::io::pipe().context(context)?;
+    let (answer, report) = std::io::pipe().context(context)?;
     let engine = ProcessId::current();
     // SAFETY: this program has one thread, so the child may go on as it likes.
     let child = match unsafe { libc::fork() } {
@@ -78,7 +78,9 @@ fn supervised(
     let supervisor = Process::from_pid(child);
     drop(report);
     let mut text = String::new();
-    answer.read_to_string(&mut text).context(context)?;
+    // A line, and not all: a child without another program keeps its copy of the other end.
+    BufReader::new(answer).read_line(&mut text).context(context)?;
+    let text = text.trim_end();
     match text.parse::<ProcessId>().ok() {
         // The program may have ended, and its PID be another's.
         Some(pid) => {
@@ -112,7 +114,7 @@ fn supervise(
         Err(error) => error.to_string(),
     };
     // If the engine does not read it, the engine has ended.
-    report.write_all(told.as_bytes()).ok();
+    report.write_all(format!("{told}\n").as_bytes()).ok();
     let change = match started {
         Ok(child) => {
             drop(report);

@@ -1,17 +1,17 @@
 //! A range of bytes in an open file: where a layer, a manifest or a file's content lies.
 //!
 //! Read by position, so that threads share one descriptor. A blob may still be on its way
-//! ([`Arrival`]): then who reads it waits for the bytes. Nothing here is believed: who reads a blob
+//! ([`StreamingBlob`]): then who reads it waits for the bytes. Nothing here is believed: who reads a blob
 //! checks its digest, or who brings it does.
 
-mod arrival;
+mod streaming;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-pub use arrival::Arrival;
+pub use streaming::StreamingBlob;
 
 use crate::error::{Context, Error, Result};
 
@@ -25,8 +25,8 @@ pub struct Blob {
 
 #[derive(Debug, Clone)]
 enum Bytes {
-    Here(Arc<File>),
-    Arriving(Arc<Arrival>),
+    File(Arc<File>),
+    Streaming(Arc<StreamingBlob>),
 }
 
 impl Blob {
@@ -34,37 +34,37 @@ impl Blob {
     ///
     /// # Errors
     /// When the file cannot be examined.
-    pub fn whole(file: File) -> io::Result<Self> {
+    pub fn from_file(file: File) -> io::Result<Self> {
         let length = file.metadata()?.len();
-        Ok(Self { bytes: Bytes::Here(Arc::new(file)), offset: 0, length })
+        Ok(Self { bytes: Bytes::File(Arc::new(file)), offset: 0, length })
     }
 
     /// All of what is on its way.
     #[must_use]
-    pub fn arriving(arrival: &Arc<Arrival>) -> Self {
-        let length = arrival.length();
-        Self { bytes: Bytes::Arriving(Arc::clone(arrival)), offset: 0, length }
+    pub fn streaming(stream: &Arc<StreamingBlob>) -> Self {
+        let length = stream.length();
+        Self { bytes: Bytes::Streaming(Arc::clone(stream)), offset: 0, length }
     }
 
     /// Whether all of it is here: reading will not wait.
     #[must_use]
-    pub fn is_here(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         match &self.bytes {
-            Bytes::Here(_) => true,
-            Bytes::Arriving(arrival) => arrival.is_complete(),
+            Bytes::File(_) => true,
+            Bytes::Streaming(stream) => stream.is_complete(),
         }
     }
 
     /// Waits until all of it is here, or will not be.
     pub fn wait(&self) {
-        if let Bytes::Arriving(arrival) = &self.bytes {
-            arrival.wait();
+        if let Bytes::Streaming(stream) = &self.bytes {
+            stream.wait();
         }
     }
 
     /// The part from `offset`, `length` bytes long, or nothing where this blob is shorter.
     #[must_use]
-    pub fn part(&self, offset: u64, length: u64) -> Option<Self> {
+    pub fn slice(&self, offset: u64, length: u64) -> Option<Self> {
         let end = offset.checked_add(length)?;
         (end <= self.length).then(|| Self {
             bytes: self.bytes.clone(),
@@ -89,9 +89,9 @@ impl Blob {
         let buffer = buffer.get_mut(..wanted).unwrap_or_default();
         let position = self.offset + position;
         match &self.bytes {
-            Bytes::Here(file) => read_at(file, buffer, position),
+            Bytes::File(file) => read_at(file, buffer, position),
             // At the end too: it is reached only when all has proved right.
-            Bytes::Arriving(arrival) => arrival.read_at(buffer, position),
+            Bytes::Streaming(stream) => stream.read_at(buffer, position),
         }
     }
 
@@ -167,10 +167,10 @@ impl BlobReader {
 #[cfg(test)]
 impl Blob {
     /// A blob of these bytes, for tests.
-    pub(crate) fn of(bytes: &[u8]) -> Self {
-        let space = crate::import::temp::Space::new(&std::env::temp_dir()).unwrap();
-        let mut spool = space.file().unwrap();
-        spool.append(bytes).unwrap();
-        spool.into_blob().unwrap()
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let temp_dir = crate::import::temp::TempDir::new(&std::env::temp_dir()).unwrap();
+        let mut temp_file = temp_dir.create_file().unwrap();
+        temp_file.append(bytes).unwrap();
+        temp_file.into_blob().unwrap()
     }
 }

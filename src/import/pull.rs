@@ -10,11 +10,11 @@ use crate::cli::progress::{Progress, Row};
 use crate::error::{Context, ErrorKind, Result};
 use crate::image::platform::TargetPlatform;
 use crate::image::reference::Reference;
-use crate::import::blob::{Arrival, Blob};
-use crate::import::layer::{self, Expected, Source};
-use crate::import::source::remote::{self, Part, Remote};
+use crate::import::blob::{Blob, StreamingBlob};
+use crate::import::layer::{self, LayerBlob, LayerDigest};
+use crate::import::source::remote::{self, BlobDescriptor, RemoteImage};
 use crate::import::squashfs::Compression;
-use crate::import::temp::Space;
+use crate::import::temp::TempDir;
 use crate::import::{self, Merged};
 use crate::registry::Registry;
 use crate::store::{Cache, Image, Repository};
@@ -22,7 +22,7 @@ use download::{Download, Downloads};
 
 /// What to pull, and how.
 #[derive(Debug)]
-pub struct Order<'a> {
+pub struct PullRequest<'a> {
     /// The name of the image, there and here.
     pub reference: &'a Reference,
     /// For which nodes.
@@ -30,7 +30,7 @@ pub struct Order<'a> {
     /// Where it goes to.
     pub repository: &'a Repository,
     /// Where layers are inflated.
-    pub space: &'a Space,
+    pub temp_dir: &'a TempDir,
     /// Of the image.
     pub compression: Compression,
     /// How many layers are transferred at the same time.
@@ -39,19 +39,19 @@ pub struct Order<'a> {
     pub cache_limit: Option<u64>,
 }
 
-/// Pulls what `order` says from `registry`; tells by `progress`. An image that is here and current
+/// Pulls what `request` says from `registry`; tells by `progress`. An image that is here and current
 /// is not pulled again.
 ///
 /// # Errors
-/// When the registry does not give it, it is damaged or no image, or there is no space. Nothing is
-/// left behind then but blobs, or parts of them, which the next pull uses.
-pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Result<Image> {
-    let Order { reference, repository, .. } = order;
+/// When the registry does not give it, it is damaged or no image, or there is no temp_dir. Nothing is
+/// left behind then but blobs, or blobs of them, which the next pull uses.
+pub fn pull(registry: &Registry, request: &PullRequest<'_>, progress: Progress) -> Result<Image> {
+    let PullRequest { reference, repository, .. } = request;
     let cache = repository.cache();
     let key = reference.unique_key();
     progress.say(&format!("# image            : {key}"));
     progress.say(&format!("# cache directory  : {:?}", cache.directory()));
-    progress.say(&format!("# temp directory   : {:?}", order.space.path()));
+    progress.say(&format!("# temp directory   : {:?}", request.temp_dir.path()));
     progress.say(&format!("# images directory : {:?}", repository.images_dir()));
 
     // What is named by its digest cannot have changed.
@@ -61,7 +61,7 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
         return Ok(up_to_date(image, progress));
     }
     let remote = progress.meanwhile(&format!("> asking {} ...", reference.server), || {
-        remote::resolve(registry, reference, &order.platform)
+        remote::resolve(registry, reference, &request.platform)
     })?;
     if let Some(image) = current(repository, reference, &remote)? {
         return Ok(up_to_date(image, progress));
@@ -72,15 +72,15 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
         return Ok(up_to_date(image, progress));
     }
     cache.create()?;
-    let merged = fetch(registry, order, &cache, &remote, progress)?;
+    let merged = fetch(registry, request, &cache, &remote, progress)?;
 
-    let about = || format!("cannot import into {}", repository.path().display());
+    let context = || format!("cannot import into {}", repository.path().display());
     let pending = repository.begin(reference)?;
     let path = repository.images_dir().join(format!("{key}.squashfs"));
     progress.say(&format!("> make squashfs image: {path:?}"));
-    let imported = merged.write(order.compression, pending.file(), progress).context(about)?;
+    let imported = merged.write(request.compression, pending.file(), progress).context(context)?;
     let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
-    if let Some(limit) = order.cache_limit {
+    if let Some(limit) = request.cache_limit {
         cache.trim(limit);
     }
     Ok(image)
@@ -90,7 +90,7 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
 fn current(
     repository: &Repository,
     reference: &Reference,
-    remote: &Remote,
+    remote: &RemoteImage,
 ) -> Result<Option<Image>> {
     let here = repository.find(reference)?;
     Ok(here.filter(|image| image.digest == remote.digest.hex()))
@@ -112,50 +112,50 @@ fn notice(progress: Progress, text: &'static str) -> impl FnMut(Duration) -> Res
     }
 }
 
-/// Brings all parts of the image here, and merges its layers meanwhile.
+/// Brings all blobs of the image here, and merges its layers meanwhile.
 fn fetch(
     registry: &Registry,
-    order: &Order<'_>,
+    request: &PullRequest<'_>,
     cache: &Cache,
-    remote: &Remote,
+    remote: &RemoteImage,
     progress: Progress,
 ) -> Result<Merged> {
-    let Order { space, .. } = order;
+    let PullRequest { temp_dir, .. } = request;
     // The same layer may be there several times.
-    let mut parts: Vec<Part> = Vec::new();
+    let mut blobs: Vec<BlobDescriptor> = Vec::new();
     for layer in &remote.layers {
-        if !parts.iter().any(|part| part.digest == layer.digest) {
-            parts.push(*layer);
+        if !blobs.iter().any(|blob| blob.digest == layer.digest) {
+            blobs.push(*layer);
         }
     }
-    check_space(order, cache, &parts)?;
+    check_space(request, cache, &blobs)?;
     progress.say("> save image layers ...");
     let config = fetch_config(registry, cache, remote)?;
 
-    let arrivals: Vec<_> = parts.iter().map(|part| Arrival::new(part.size)).collect();
-    let arrival_of = |layer: &Part| {
-        let at = parts.iter().position(|part| part.digest == layer.digest).unwrap_or_default();
-        arrivals.get(at).map_or_else(|| Arrival::new(layer.size), std::sync::Arc::clone)
+    let streams: Vec<_> = blobs.iter().map(|blob| StreamingBlob::new(blob.size)).collect();
+    let stream_of = |layer: &BlobDescriptor| {
+        let at = blobs.iter().position(|blob| blob.digest == layer.digest).unwrap_or_default();
+        streams.get(at).map_or_else(|| StreamingBlob::new(layer.size), std::sync::Arc::clone)
     };
-    let image = remote.image(&config, &order.platform, |layer| Source {
+    let image = remote.image(&config, &request.platform, |layer| LayerBlob {
         name: cache.path(&layer.digest).display().to_string(),
-        blob: Blob::arriving(&arrival_of(layer)),
-        expected: Expected::Arriving,
+        blob: Blob::streaming(&stream_of(layer)),
+        expected: LayerDigest::CheckedByStream,
     })?;
 
-    let rows: Vec<_> = parts.iter().map(row).collect();
+    let rows: Vec<_> = blobs.iter().map(row).collect();
     let total = remote.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
-    let workers = layer::cores().max(order.downloads);
+    let workers = layer::cores().max(request.downloads);
     progress.board(&rows, total, |board| {
         let tell = &|line: &str, live: bool| match live {
             true => board.say_unless_live(line),
             false => board.say(line),
         };
-        let all = parts.iter().zip(&arrivals).zip(&rows);
-        let all = all.map(|((part, arrival), row)| Download { part: *part, arrival, row });
+        let all = blobs.iter().zip(&streams).zip(&rows);
+        let all = all.map(|((blob, stream), row)| Download { blob: *blob, stream, row });
         let downloads = Downloads::new(registry, cache, all.collect(), tell);
         let merged = std::thread::scope(|scope| {
-            for _ in 0..order.downloads.min(parts.len()) {
+            for _ in 0..request.downloads.min(blobs.len()) {
                 scope.spawn(|| downloads.work());
             }
             // Told apart from the downloads, as the manual shows it.
@@ -168,7 +168,7 @@ fn fetch(
                 }
             });
             let stop = || downloads.stop();
-            import::merge(image, space, workers, board.meter(), &stop).inspect_err(|_| stop())
+            import::merge(image, temp_dir, workers, board.meter(), &stop).inspect_err(|_| stop())
         });
         // What kept a layer from arriving explains more than that it did not; and nothing may be
         // made of an image whose layers did not all arrive.
@@ -182,36 +182,36 @@ fn fetch(
     })
 }
 
-fn row(part: &Part) -> Row {
-    let digest: String = part.digest.hex().chars().take(12).collect();
-    Row::new(format!("  {digest}"), part.size)
+fn row(blob: &BlobDescriptor) -> Row {
+    let digest: String = blob.digest.hex().chars().take(12).collect();
+    Row::new(format!("  {digest}"), blob.size)
 }
 
-fn fetch_config(registry: &Registry, cache: &Cache, remote: &Remote) -> Result<Vec<u8>> {
-    let about = || "cannot get its configuration".to_owned();
-    let part = remote.config;
-    let arrival = Arrival::new(part.size);
-    let row = row(&part);
-    let download = Download { part, arrival: &arrival, row: &row };
+fn fetch_config(registry: &Registry, cache: &Cache, remote: &RemoteImage) -> Result<Vec<u8>> {
+    let context = || "cannot get its configuration".to_owned();
+    let blob = remote.config;
+    let stream = StreamingBlob::new(blob.size);
+    let row = row(&blob);
+    let download = Download { blob, stream: &stream, row: &row };
     let downloads = Downloads::new(registry, cache, vec![download], &|_, _| {});
     downloads.work();
     if let Some(error) = downloads.take_failure() {
         return Err(error);
     }
-    Blob::arriving(&arrival).bytes(part.size).context(about)
+    Blob::streaming(&stream).bytes(blob.size).context(context)
 }
 
 /// Looks whether there is room, before any time is spent.
-fn check_space(order: &Order<'_>, cache: &Cache, parts: &[Part]) -> Result<()> {
+fn check_space(request: &PullRequest<'_>, cache: &Cache, blobs: &[BlobDescriptor]) -> Result<()> {
     let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0, u64::saturating_add);
-    let missing = sum(&mut parts.iter().map(|part| cache.missing(&part.digest, part.size)));
-    if let Some(limit) = order.cache_limit
+    let missing = sum(&mut blobs.iter().map(|blob| cache.missing(&blob.digest, blob.size)));
+    if let Some(limit) = request.cache_limit
         && cache.check_space(missing).is_err()
     {
         cache.trim(limit);
     }
-    cache.check_space(sum(&mut parts.iter().map(|part| cache.missing(&part.digest, part.size))))?;
+    cache.check_space(sum(&mut blobs.iter().map(|blob| cache.missing(&blob.digest, blob.size))))?;
     // What is compressed becomes larger, if anything.
-    let compressed = parts.iter().filter(|part| !part.plain);
-    order.space.check(sum(&mut compressed.map(|part| part.size)))
+    let compressed = blobs.iter().filter(|blob| !blob.plain);
+    request.temp_dir.check_free_space(sum(&mut compressed.map(|blob| blob.size)))
 }

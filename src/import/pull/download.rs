@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use crate::cli::progress::Row;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::digest::Hasher;
-use crate::import::blob::{Arrival, Blob};
-use crate::import::source::remote::Part;
+use crate::import::blob::{Blob, StreamingBlob};
+use crate::import::source::remote::BlobDescriptor;
 use crate::registry::{Backoff, Registry, Transfer};
 use crate::store::{Cache, Partial, Slot};
 
@@ -24,9 +24,9 @@ const HEADWAY: u64 = 64 << 10;
 #[derive(Debug)]
 pub struct Download<'a> {
     /// Which one.
-    pub part: Part,
+    pub blob: BlobDescriptor,
     /// Who waits for it.
-    pub arrival: &'a Arc<Arrival>,
+    pub stream: &'a Arc<StreamingBlob>,
     /// Where it is shown.
     pub row: &'a Row,
 }
@@ -61,7 +61,7 @@ impl<'a> Downloads<'a> {
     /// Brings one blob after the other, until there are no more or one fails; for several threads.
     pub fn work(&self) {
         while let Some(download) = self.all.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let Download { part, row, .. } = download;
+            let Download { blob, row, .. } = download;
             if self.stopped.load(Ordering::Relaxed) {
                 return;
             }
@@ -70,13 +70,13 @@ impl<'a> Downloads<'a> {
             row.end();
             match brought {
                 Ok(line) => {
-                    (self.tell)(&format!("> {line}: {}", part.digest), false);
+                    (self.tell)(&format!("> {line}: {}", blob.digest), false);
                     self.lock().0 += 1;
                     self.changed.notify_all();
                 }
                 Err(error) => {
-                    let about = format!("cannot get blob {}", part.digest);
-                    self.fail(Error::caused_by(about, error));
+                    let context = format!("cannot get blob {}", blob.digest);
+                    self.fail(Error::caused_by(context, error));
                 }
             }
         }
@@ -118,13 +118,13 @@ impl<'a> Downloads<'a> {
         self.changed.notify_all();
         self.registry.stop();
         for download in &self.all {
-            download.arrival.fail("the transfer was stopped");
+            download.stream.fail("the transfer was stopped");
         }
     }
 
     /// Brings one blob, and says how, in the manual's words.
     fn bring(&self, download: &Download<'_>) -> Result<&'static str> {
-        let Download { part: Part { digest, size, .. }, arrival, row } = download;
+        let Download { blob: BlobDescriptor { digest, size, .. }, stream, row } = download;
         loop {
             let mut waits = false;
             let slot = self.cache.slot(digest, |_| {
@@ -136,7 +136,7 @@ impl<'a> Downloads<'a> {
             match slot {
                 Slot::Complete(file) => {
                     if let Some(file) = self.verified(file, download)? {
-                        arrival.complete(&file);
+                        stream.complete(&file);
                         return Ok("found in cache ");
                     }
                     self.cache.discard(digest)?;
@@ -147,7 +147,7 @@ impl<'a> Downloads<'a> {
                     let file = Arc::new(clone(partial.file())?);
                     self.receive(download, &partial, &file, *size)?;
                     partial.publish()?;
-                    arrival.complete(&file);
+                    stream.complete(&file);
                     return Ok("completed      ");
                 }
             }
@@ -156,19 +156,19 @@ impl<'a> Downloads<'a> {
 
     /// A blob of the cache, if it is still what its name says.
     fn verified(&self, file: File, download: &Download<'_>) -> Result<Option<Arc<File>>> {
-        let Download { part: Part { digest, size, .. }, row, .. } = download;
-        let about = || format!("cannot read {}", self.cache.path(digest).display());
-        if file.metadata().context(about)?.len() != *size {
+        let Download { blob: BlobDescriptor { digest, size, .. }, row, .. } = download;
+        let context = || format!("cannot read {}", self.cache.path(digest).display());
+        if file.metadata().context(context)?.len() != *size {
             return Ok(None);
         }
         let mut hasher = Hasher::default();
-        self.hash(&file, *size, &mut hasher, row).context(about)?;
+        self.hash(&file, *size, &mut hasher, row).context(context)?;
         Ok((hasher.finish() == *digest).then(|| Arc::new(file)))
     }
 
     /// Takes the first `length` bytes of `file`.
     fn hash(&self, file: &File, length: u64, hasher: &mut Hasher, row: &Row) -> Result<()> {
-        let blob = Blob::whole(clone(file)?).context(|| "cannot examine it".into())?;
+        let blob = Blob::from_file(clone(file)?).context(|| "cannot examine it".into())?;
         let mut buffer = vec![0; CHUNK];
         let mut position = 0;
         while position < length {
@@ -202,7 +202,7 @@ impl<'a> Downloads<'a> {
         file: &Arc<File>,
         size: u64,
     ) -> Result<()> {
-        let Download { part: Part { digest, .. }, arrival, row } = download;
+        let Download { blob: BlobDescriptor { digest, .. }, stream, row } = download;
         let mut left = file.metadata().context(|| "cannot examine it".into())?.len();
         if left > size {
             partial.truncate(0)?;
@@ -214,9 +214,9 @@ impl<'a> Downloads<'a> {
             self.hash(file, left, &mut hasher, row)?;
             // Readers cannot be told to begin anew, so they wait until it is sure that they need
             // not.
-            let reader = (left == 0).then_some(*arrival);
+            let reader = (left == 0).then_some(*stream);
             if let Some(reader) = reader {
-                reader.opened(file);
+                reader.attach(file);
             }
             self.transfer(download, partial, left, size, &mut hasher, reader)?;
             match hasher.check(*digest) {
@@ -240,9 +240,9 @@ impl<'a> Downloads<'a> {
         mut position: u64,
         size: u64,
         hasher: &mut Hasher,
-        reader: Option<&Arc<Arrival>>,
+        reader: Option<&Arc<StreamingBlob>>,
     ) -> Result<()> {
-        let Download { part: Part { digest, .. }, row, .. } = download;
+        let Download { blob: BlobDescriptor { digest, .. }, row, .. } = download;
         let mut backoff = Backoff::default();
         let mut buffer = vec![0; CHUNK];
         while position < size {
@@ -265,7 +265,7 @@ impl<'a> Downloads<'a> {
                     position += count as u64;
                     row.meter.add(count as u64);
                     if let Some(reader) = reader {
-                        reader.grown(position);
+                        reader.advance(position);
                     }
                 }
                 Ok(())

@@ -70,18 +70,18 @@ impl Tables<'_> {
         if position == ABSENT {
             return Ok(end);
         }
-        let about = || "xattr table".into();
+        let context = || "xattr table".into();
         // A header of 16 bytes: start of the attributes' chain, number of ids.
         let index = position.checked_add(16).filter(|index| *index <= end);
-        let index = index.ok_or_else(|| outside(position)).context(about)?;
-        let header: [u8; 16] = self.file.bytes(position).context(about)?;
+        let index = index.ok_or_else(|| outside(position)).context(context)?;
+        let header: [u8; 16] = self.file.bytes(position).context(context)?;
         let (start, entries) = (u64_at(&header, 0), u64_at(&header, 8) & 0xffff_ffff);
         let table = Indexed { entries, entry: 16, blocks_end: position, index };
-        let first = self.indexed(&table, end).context(about)?;
+        let first = self.indexed(&table, end).context(context)?;
         if start >= first {
-            return Err(outside(start)).context(about);
+            return Err(outside(start)).context(context);
         }
-        self.chain(start, first, |_| Ok(())).context(about)?;
+        self.chain(start, first, |_| Ok(())).context(context)?;
         Ok(start)
     }
 

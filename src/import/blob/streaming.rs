@@ -1,6 +1,6 @@
 //! A blob that is on its way: what has arrived can be read while the rest is still coming.
 //!
-//! One thread brings the bytes ([`Arrival::opened`], [`Arrival::grown`], [`Arrival::complete`]),
+//! One thread brings the bytes ([`StreamingBlob::attach`], [`StreamingBlob::advance`], [`StreamingBlob::complete`]),
 //! others read them as a [`Blob`](super::Blob) and wait where they are ahead. The last bytes are
 //! given out only when the whole has proved to be what its digest says, so whoever has read to the
 //! end has read the right bytes.
@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// A file that others fill, of a length that is known.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct StreamingBlob {
     length: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -26,7 +26,7 @@ struct State {
     failure: Option<String>,
 }
 
-impl Arrival {
+impl StreamingBlob {
     /// Nothing has arrived yet of `length` bytes.
     #[must_use]
     pub fn new(length: u64) -> Arc<Self> {
@@ -47,12 +47,12 @@ impl Arrival {
     }
 
     /// The bytes will be in `file`, from its beginning.
-    pub fn opened(&self, file: &Arc<File>) {
+    pub fn attach(&self, file: &Arc<File>) {
         self.lock().file = Some(Arc::clone(file));
     }
 
     /// The first `available` bytes are there. All but the last can be read from now on.
-    pub fn grown(&self, available: u64) {
+    pub fn advance(&self, available: u64) {
         self.lock().available = available.min(self.length.saturating_sub(1));
         self.changed.notify_all();
     }
@@ -125,7 +125,7 @@ mod tests {
     use std::io::{Read, Write};
 
     fn file(bytes: &[u8]) -> Arc<File> {
-        let name = format!("sarus-arrival-{}-{}", std::process::id(), bytes.len());
+        let name = format!("sarus-stream-{}-{}", std::process::id(), bytes.len());
         let path = std::env::temp_dir().join(name);
         let mut how = std::fs::OpenOptions::new();
         let mut file = how.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
@@ -136,47 +136,47 @@ mod tests {
 
     #[test]
     fn a_reader_waits_for_what_is_on_its_way() {
-        let arrival = Arrival::new(9);
-        let blob = Blob::arriving(&arrival);
+        let stream = StreamingBlob::new(9);
+        let blob = Blob::streaming(&stream);
         let file = file(b"something");
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| blob.bytes(9).unwrap());
-            arrival.opened(&file);
+            stream.attach(&file);
             for count in 1..=9 {
-                arrival.grown(count);
+                stream.advance(count);
             }
-            assert!(!blob.is_here());
-            arrival.complete(&file);
+            assert!(!blob.is_complete());
+            stream.complete(&file);
             assert_eq!(reader.join().unwrap(), b"something");
         });
-        assert!(blob.is_here());
-        assert_eq!(blob.part(4, 5).unwrap().bytes(9).unwrap(), b"thing");
+        assert!(blob.is_complete());
+        assert_eq!(blob.slice(4, 5).unwrap().bytes(9).unwrap(), b"thing");
     }
 
     #[test]
     fn what_is_taken_away_is_no_end() {
-        let arrival = Arrival::new(9);
-        let blob = Blob::arriving(&arrival);
+        let stream = StreamingBlob::new(9);
+        let blob = Blob::streaming(&stream);
         let file = file(b"some");
-        arrival.opened(&file);
-        arrival.grown(4);
+        stream.attach(&file);
+        stream.advance(4);
         file.set_len(0).unwrap();
         let mut buffer = [0; 3];
         assert!(blob.read_at(&mut buffer, 0).is_err());
-        arrival.fail("wrong");
+        stream.fail("wrong");
         blob.wait();
     }
 
     #[test]
     fn the_last_byte_is_kept_back_until_all_is_proved() {
-        let arrival = Arrival::new(4);
-        let blob = Blob::arriving(&arrival);
-        arrival.opened(&file(b"evil"));
-        arrival.grown(4);
+        let stream = StreamingBlob::new(4);
+        let blob = Blob::streaming(&stream);
+        stream.attach(&file(b"evil"));
+        stream.advance(4);
         let mut reader = blob.reader();
         let mut buffer = [0; 3];
         reader.read_exact(&mut buffer).unwrap();
-        arrival.fail("it is not what it should be");
+        stream.fail("it is not what it should be");
         let error = reader.read(&mut buffer).unwrap_err();
         assert_eq!(error.to_string(), "it is not what it should be");
     }

@@ -136,7 +136,7 @@ fn no_table_is_at_home_anywhere_else() {
 }
 
 fn u64_of(image: &[u8], at: usize) -> u64 {
-    superblock::u64_at(image, at)
+    crate::bytes::u64_at(image, at).unwrap()
 }
 
 #[test]

@@ -11,6 +11,7 @@ pub mod squashfs;
 pub mod tar;
 pub mod temp;
 pub mod tree;
+pub mod workers;
 
 use std::fs::File;
 
@@ -107,9 +108,9 @@ impl Merged {
             std::thread::scope(|scope| {
                 // The tars that were read in place are hashed while their files are compressed: the
                 // image is worth nothing until both have come to a good end.
-                let workers = layer::cores();
+                let workers = workers::cores();
                 let checks = scope.spawn(move || {
-                    layer::in_parallel(&deferred, workers, &|| {}, DeferredDigest::check)
+                    workers::in_parallel(&deferred, workers, &|| {}, DeferredDigest::check)
                 });
                 let owner = Owner::caller();
                 let size = squashfs::write(tree, &data, owner, compression, out, meter)

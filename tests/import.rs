@@ -14,11 +14,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sarus::cli::progress::{Meter, Progress};
 use sarus::image::digest::Hasher;
 use sarus::image::platform::TargetPlatform;
-use sarus::import::layer::cores;
 use sarus::import::merge;
 use sarus::import::source::{self, ImageSelector};
 use sarus::import::squashfs::Compression;
 use sarus::import::temp::TempDir;
+use sarus::import::workers::cores;
 use tar::{Builder, EntryType, Header};
 
 const ALL: [Compression; 4] =

@@ -7,10 +7,9 @@ use sarus::cli::progress::Progress;
 use sarus::error::{Context, Result};
 use sarus::image::platform::TargetPlatform;
 use sarus::image::reference::Reference;
-use sarus::import;
-use sarus::import::layer;
 use sarus::import::source::{self, ImageSelector};
 use sarus::import::temp::TempDir;
+use sarus::import::{self, workers};
 use sarus::log;
 use std::path::PathBuf;
 
@@ -64,7 +63,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let stored = image.layers.iter().map(|layer| layer.blob.length()).sum();
     let context = || format!("cannot import into {}", repository.path().display());
     let merged = progress
-        .during(stored, |meter| import::merge(image, &temp_dir, layer::cores(), meter, &|| {}))
+        .during(stored, |meter| import::merge(image, &temp_dir, workers::cores(), meter, &|| {}))
         .context(context)?;
     progress.say("> make squashfs ...");
     let imported = merged.write(compression, pending.file(), progress).context(context)?;

@@ -9,26 +9,22 @@ mod memory;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 pub use entry::{EntryKind, LayerEntry};
 
+use crate::bytes;
 use crate::cli::progress::Meter;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::digest::{Digest, Hasher, HashingReader};
-use crate::import::blob::Blob;
-use crate::import::tar::{self, TarEntries, TarInput};
+use crate::import::blob::{Blob, CHUNK};
+use crate::import::tar::{TarEntries, TarInput};
 use crate::import::temp::{TempDir, TempFile};
+use crate::import::workers::in_parallel;
 use decoder::{Codec, Decoder};
 use entry::Budget;
 use memory::MemoryLimiter;
 
 /// Most layers of an image: overlay file systems, and so Docker, stop at 128.
 pub const MAX_LAYERS: usize = 1024;
-
-/// What is read and written at a time.
-const CHUNK: usize = 256 << 10;
 
 /// Longest inflated layer: stops a bomb before it fills a large file system.
 const MAX_DECOMPRESSED: u64 = 1 << 40;
@@ -94,21 +90,7 @@ impl DeferredDigest {
     pub fn check(&self) -> Result<()> {
         let context = || format!("cannot verify layer {}", self.name);
         let mut hasher = Hasher::default();
-        let mut reader = self.blob.reader();
-        let mut buffer = vec![0; CHUNK];
-        let mut total = 0;
-        loop {
-            match tar::read_all(&mut reader, &mut buffer).context(context)? {
-                0 => break,
-                count => {
-                    total += count as u64;
-                    hasher.update(buffer.get(..count).unwrap_or_default());
-                }
-            }
-        }
-        if total != self.blob.length() {
-            return Err(Error::new("the file ends early")).context(context);
-        }
+        self.blob.hash(&mut hasher, |_| Ok(())).context(context)?;
         hasher.check(self.expected).context(context)
     }
 }
@@ -149,52 +131,6 @@ pub fn expand_all(
         }
         expanded.context(|| format!("cannot read layer {}", source.name))
     })
-}
-
-/// Does `work` on every item, by `workers` threads; the results are in the items' order. After a
-/// failure nothing more is begun, and `failed` is called, while others may still work.
-///
-/// # Errors
-/// Of the item that failed first: others may only fail because that one did.
-pub fn in_parallel<I: Sync, O: Send>(
-    items: &[I],
-    workers: usize,
-    failed: &(dyn Fn() + Sync),
-    work: impl Fn(&I) -> Result<O> + Sync,
-) -> Result<Vec<O>> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(items.len()));
-    let worker = || {
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { break };
-            let result = work(item);
-            let is_failure = result.is_err();
-            // Before others are made to fail for it.
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
-            if is_failure {
-                next.store(items.len(), Ordering::Relaxed);
-                failed();
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..workers.min(items.len()) {
-            scope.spawn(worker);
-        }
-        worker();
-    });
-    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let done = done.into_iter().map(|(at, result)| result.map(|result| (at, result)));
-    let mut done = done.collect::<Result<Vec<_>>>()?;
-    done.sort_by_key(|(at, _)| *at);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
-}
-
-/// How many threads make sense: the cores that this process may use.
-#[must_use]
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 fn expand(
@@ -284,7 +220,7 @@ impl<'a> DecompressingInput<'a> {
 
     /// Inflates the next chunk; false at the end.
     fn refill(&mut self) -> Result<bool> {
-        let count = tar::read_all(&mut self.reader, &mut self.chunk)?;
+        let count = bytes::fill(&mut self.reader, &mut self.chunk)?;
         self.ready = 0..count;
         let bytes = self.chunk.get(..count).unwrap_or_default();
         if let Some(hasher) = &mut self.hasher {

@@ -11,7 +11,8 @@ mod tests;
 
 use tar::{EntryType, Header};
 
-use crate::error::{Context, Error, Result};
+use crate::bytes;
+use crate::error::{Error, Result};
 use crate::import::blob::{Blob, BlobReader};
 use pax::Pax;
 pub use sparse::{Extent, Sparse};
@@ -41,29 +42,12 @@ pub trait TarInput {
 /// A tar that lies plain in a file.
 impl TarInput for BlobReader {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        read_all(self, buffer)
+        bytes::fill(self, buffer)
     }
 
     fn skip(&mut self, count: u64) -> Result<()> {
         self.skip(count).map_err(|_| truncated())
     }
-}
-
-/// Reads until `buffer` is full or `reader` ends.
-///
-/// # Errors
-/// What `reader` says.
-pub fn read_all(reader: &mut impl std::io::Read, buffer: &mut [u8]) -> Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match reader.read(rest) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context(|| "cannot read it".into()),
-        }
-    }
-    Ok(filled)
 }
 
 /// One file, directory or link of a tar.

@@ -24,7 +24,7 @@ impl Codec {
     /// Looks at the first bytes of `blob`.
     pub fn detect(blob: &Blob) -> Result<Self> {
         let mut magic = [0; 6];
-        crate::import::tar::read_all(&mut blob.reader(), &mut magic)?;
+        crate::bytes::fill(&mut blob.reader(), &mut magic)?;
         match magic {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Self::Zstd),
@@ -60,7 +60,7 @@ enum Format {
 impl Decoder {
     /// zstd frames may refer back as far as 2 to the power of `window_log`.
     pub fn new(reader: HashingReader<BlobReader>, codec: Codec, window_log: u32) -> Result<Self> {
-        let input = BufReader::with_capacity(super::CHUNK, reader);
+        let input = BufReader::with_capacity(crate::import::blob::CHUNK, reader);
         let input = match codec {
             Codec::None => Format::Plain(input),
             Codec::Gzip => Format::Gzip(Gzip::Member(Box::new(GzDecoder::new(input)))),

@@ -34,7 +34,7 @@ impl MemoryLimiter {
     /// may not ask for more than the first, or than all usually do.
     pub fn acquire(&self, blob: &Blob) -> Result<MemoryPermit<'_>> {
         let mut header = [0; 14];
-        crate::import::tar::read_all(&mut blob.reader(), &mut header)?;
+        crate::bytes::fill(&mut blob.reader(), &mut header)?;
         let size = size(&header);
         let full = |taken: &mut u64| *taken > 0 && taken.saturating_add(size) > ALL;
         let taken = self.freed.wait_while(self.lock(), full);

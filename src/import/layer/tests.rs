@@ -153,19 +153,3 @@ fn damaged_layers_neither_panic_nor_hang() {
         }
     }
 }
-
-#[test]
-fn work_is_done_in_order_and_stops_at_an_error() {
-    let items: Vec<u32> = (0..100).collect();
-    assert_eq!(in_parallel(&items, 3, &|| {}, |item| Ok(item * 2)).unwrap()[99], 198);
-    let fail = |workers| {
-        let failed = in_parallel(&items, workers, &|| {}, |item| match item {
-            50.. => Err(Error::new(item.to_string())),
-            item => Ok(*item),
-        });
-        failed.unwrap_err().to_string()
-    };
-    assert_eq!(fail(1), "50");
-    assert!(["50", "51", "52"].contains(&fail(3).as_str()));
-    assert!(in_parallel(&[0u8; 0], 3, &|| {}, |_| Ok(())).unwrap().is_empty());
-}

@@ -28,13 +28,14 @@ pub struct BlobDescriptor {
     /// In bytes.
     pub size: u64,
     /// Whether it says that it is a tar as it is.
-    pub plain: bool,
+    pub is_plain_tar: bool,
 }
 
 impl BlobDescriptor {
     fn parse(descriptor: &Descriptor) -> Result<Self> {
-        let plain = descriptor.media_type.as_deref().is_some_and(|kind| kind.ends_with("tar"));
-        Ok(Self { digest: descriptor.digest()?, size: descriptor.size, plain })
+        let is_plain_tar =
+            descriptor.media_type.as_deref().is_some_and(|kind| kind.ends_with("tar"));
+        Ok(Self { digest: descriptor.digest()?, size: descriptor.size, is_plain_tar })
     }
 }
 
@@ -89,7 +90,7 @@ impl RemoteImage {
         &self,
         config: &[u8],
         platform: &TargetPlatform,
-        layer: impl Fn(&BlobDescriptor) -> LayerBlob,
+        layer: impl Fn(&BlobDescriptor) -> Result<LayerBlob>,
     ) -> Result<SourceImage> {
         let offered: manifest::Config =
             manifest::parse(config).context(|| "cannot read its configuration".into())?;
@@ -103,7 +104,7 @@ impl RemoteImage {
         }
         let selector = ImageSelector { name: String::new(), platform: platform.clone() };
         let image = assemble(config, &selector, self.layers.len(), |at, _| {
-            self.layers.get(at).map(&layer).ok_or_else(|| Error::new("it is missing"))
+            layer(self.layers.get(at).ok_or_else(|| Error::new("it is missing"))?)
         })?;
         Ok(SourceImage { digest: self.digest, ..image })
     }

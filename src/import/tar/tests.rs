@@ -139,7 +139,7 @@ struct Bytes<'a>(&'a [u8]);
 
 impl TarInput for Bytes<'_> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        read_all(&mut self.0, buffer)
+        bytes::fill(&mut self.0, buffer)
     }
 
     fn skip(&mut self, count: u64) -> Result<()> {

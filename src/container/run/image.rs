@@ -21,6 +21,8 @@ pub struct Image {
     pub file: OwnedFd,
     /// Its name for messages.
     pub name: String,
+    /// Name of its compressor, which the kernel needs.
+    pub compressor: &'static str,
 }
 
 impl Image {
@@ -34,12 +36,14 @@ impl Image {
     /// or if it is not a valid image.
     pub fn open(path: &Path, name: String, user: &User, accepted: &[&str]) -> Result<Self> {
         let file = File::from(resolve::regular_file(path)?);
-        check(&file, user, accepted).context(|| format!("cannot use the image {name}"))?;
-        Ok(Self { file: file.into(), name })
+        let compressor =
+            check(&file, user, accepted).context(|| format!("cannot use the image {name}"))?;
+        Ok(Self { file: file.into(), name, compressor })
     }
 }
 
-fn check(file: &File, user: &User, accepted: &[&str]) -> Result<()> {
+/// Returns the name of the compressor.
+fn check(file: &File, user: &User, accepted: &[&str]) -> Result<&'static str> {
     let metadata = file.metadata().context(|| "cannot stat it".into())?;
     let owner = metadata.uid();
     if owner != 0 && owner != user.uid.as_raw() {
@@ -61,5 +65,5 @@ fn check(file: &File, user: &User, accepted: &[&str]) -> Result<()> {
         return Err(Error::new(format!("this site does not accept {compressor} compression"))
             .with_hint(format!("{IMPORT_AGAIN}; the site accepts {}", accepted.join(", "))));
     }
-    Ok(())
+    Ok(compressor)
 }

@@ -1,5 +1,5 @@
-//! One binary, many names: the name that it is called by, or its first argument, picks the applet,
-//! and the applet's row in the table decides over its rights before its first line runs.
+//! One binary, many names: the name that it is called by, or its first argument, selects the applet.
+//! The applet's row in the table decides over its rights before its first line runs.
 
 mod confine_hook;
 mod glibc_hook;
@@ -25,67 +25,70 @@ const APPLETS: &[Applet] = &[
     Applet {
         name: "sarus",
         about: "Run OCI containers on HPC systems",
-        rights: sarus::rights,
-        main: sarus::main,
+        entry: Entry::ByCommand(sarus::parse),
     },
     Applet {
         name: "init",
         about: "Run a program as the first process of a container",
-        rights: |_| Rights::Drop,
-        main: init::main,
+        entry: Entry::AsUser(init::main),
     },
     Applet {
         name: "launch",
         about: "Run a program in a directory, as sarus run does",
-        rights: |_| Rights::Drop,
-        main: launch::main,
+        entry: Entry::AsUser(launch::main),
     },
     Applet {
         name: "confine_hook",
         about: "Keep an OCI runtime from lifting the restrictions of a root file system",
-        rights: |_| Rights::Drop,
-        main: confine_hook::main,
+        entry: Entry::AsUser(confine_hook::main),
     },
     Applet {
         name: "glibc_hook",
         about: "Put the host's glibc in place of a container's older one",
-        rights: |_| Rights::Drop,
-        main: glibc_hook::main,
+        entry: Entry::AsUser(glibc_hook::main),
     },
     Applet {
         name: "mpi_hook",
         about: "Put the host's MPI in place of a container's",
-        rights: |_| Rights::Drop,
-        main: mpi_hook::main,
+        entry: Entry::AsUser(mpi_hook::main),
     },
     Applet {
         name: "slurm_global_sync_hook",
         about: "Start the containers of a Slurm job step together",
-        rights: |_| Rights::Drop,
-        main: slurm_global_sync_hook::main,
+        entry: Entry::AsUser(slurm_global_sync_hook::main),
     },
     Applet {
         name: "ssh_hook",
         about: "Let the containers of a user reach each other by SSH",
-        rights: |_| Rights::Drop,
-        main: ssh_hook::main,
+        entry: Entry::AsUser(ssh_hook::main),
     },
     Applet {
         name: "timestamp_hook",
         about: "Log the time between other OCI hooks",
-        rights: |_| Rights::Drop,
-        main: timestamp_hook::main,
+        entry: Entry::AsUser(timestamp_hook::main),
     },
 ];
 
 struct Applet {
-    /// What a link to the binary is called.
+    /// Name of a link to the binary.
     name: &'static str,
     about: &'static str,
-    /// From the arguments, to the rights that the applet runs with.
-    rights: fn(&[OsString]) -> Rights,
-    /// From the arguments, to the exit status.
-    main: fn(&[OsString]) -> Result<u8>,
+    entry: Entry,
+}
+
+/// Entry point of an applet, by its rights.
+enum Entry {
+    /// Privileges are dropped. The function takes the arguments and returns the exit status.
+    AsUser(fn(&[OsString]) -> Result<u8>),
+    /// The command among the arguments decides, in the same parse that is then executed.
+    ByCommand(fn(&[OsString]) -> Invocation),
+}
+
+/// A parsed command line.
+struct Invocation {
+    rights: Rights,
+    /// Returns the exit status.
+    main: Box<dyn FnOnce() -> Result<u8>>,
 }
 
 fn find(word: &OsStr) -> Option<&'static Applet> {
@@ -105,8 +108,17 @@ fn run() -> Result<u8> {
         },
         (None, None) => return nothing_to_run(None),
     };
-    rights::settle((applet.rights)(args))?;
-    (applet.main)(args)
+    match applet.entry {
+        Entry::AsUser(main) => {
+            rights::settle(Rights::Drop)?;
+            main(args)
+        }
+        Entry::ByCommand(parse) => {
+            let invocation = parse(args);
+            rights::settle(invocation.rights)?;
+            (invocation.main)()
+        }
+    }
 }
 
 /// Lists the applets, after giving up what set-user-id gave.

@@ -5,7 +5,7 @@ use argh::{ArgsInfo, FromArgs};
 use sarus::cli::args::Words;
 use sarus::error::{Error, Result};
 use sarus::hook::home;
-use sarus::hook::ssh::keys::Keys;
+use sarus::hook::ssh::keys::UserKeys;
 use sarus::site::config::{Config, Installation};
 use sarus::user::User;
 use std::path::PathBuf;
@@ -37,8 +37,8 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     crate::ssh_hook::keygen(&keys(&config, &User::caller()?)?, given.overwrite)
 }
 
-/// Where `ssh_hook` looks for the keys of `user`, as this site configured it.
-pub fn keys(config: &Config, user: &User) -> Result<Keys> {
+/// The keys of `user` in the directory that this site configured for `ssh_hook`.
+pub fn keys(config: &Config, user: &User) -> Result<UserKeys> {
     let Some(hook) = config.hooks.list.iter().find(|hook| hook.is("ssh_hook")) else {
         return Err(Error::new("cannot use SSH: this site configured no ssh_hook")
             .with_hint("the administrator names it in OCIHooks of sarus.json"));
@@ -46,5 +46,5 @@ pub fn keys(config: &Config, user: &User) -> Result<Keys> {
     let path = |name: &str, usual: PathBuf| hook.setting(name).map_or(usual, PathBuf::from);
     let base = path("HOOK_BASE_DIR", config.local_repository_base_dir.clone());
     let passwd = path("PASSWD_FILE", config.prefix_dir.join("etc/passwd"));
-    Ok(Keys::of(&home::below(&base, &passwd, user)?))
+    Ok(UserKeys::in_home(&home::directory_below(&base, &passwd, user)?))
 }

@@ -6,10 +6,11 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::log;
+use crate::sync::ignore_poison;
 
 /// How often the live lines change.
 const TICK: Duration = Duration::from_millis(200);
@@ -200,7 +201,7 @@ impl Board<'_> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Screen> {
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.screen.lock())
     }
 
     /// Rewrites the live lines until the work has ended, then removes them.
@@ -209,7 +210,7 @@ impl Board<'_> {
         while !screen.ended {
             self.paint(&mut screen, None);
             let waited = self.ended.wait_timeout_while(screen, TICK, |screen| !screen.ended);
-            screen = waited.unwrap_or_else(PoisonError::into_inner).0;
+            screen = ignore_poison(waited).0;
         }
         self.paint(&mut screen, None);
     }

@@ -78,7 +78,7 @@ impl<'a> Hidden<'a> {
     fn begin(prompt: &'a str, secret: bool) -> Result<Self> {
         let about = || "cannot turn off the echo of the terminal".to_owned();
         // Before the echo is off, or a signal between the two would leave it so.
-        let signals = Signals::take_over(&[])?;
+        let signals = Signals::block(&[])?;
         let before = match secret {
             true => Some(tcgetattr(std::io::stdin()).context(about)?),
             false => None,
@@ -111,14 +111,14 @@ impl<'a> Hidden<'a> {
     fn attend(&self) -> Result<()> {
         let Some(signal) = self.signals.next(Some(Duration::ZERO))? else { return Ok(()) };
         self.restore();
-        self.signals.mask_before().restore();
+        self.signals.previous_mask().restore();
         crate::sys::process::raise(signal.number);
-        Signals::take_over(&[])?;
+        Signals::block(&[])?;
         self.show().context(|| "cannot turn off the echo of the terminal".into())
     }
 
     fn end(self) {
         self.restore();
-        self.signals.mask_before().restore();
+        self.signals.previous_mask().restore();
     }
 }

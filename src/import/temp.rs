@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Cause, Context, Error, Result};
 use crate::import::blob::Blob;
+use crate::sys::fs::space;
 
 /// A directory for decompressed data.
 #[derive(Debug, Clone)]
@@ -43,15 +44,10 @@ impl TempDir {
     /// # Errors
     /// There is less free space, or the directory cannot be examined.
     pub fn check_free_space(&self, needed: u64) -> Result<()> {
-        let state = rustix::fs::statvfs(&self.directory)
-            .context(|| format!("cannot examine {}", self.directory.display()))?;
-        let free = state.f_bavail.saturating_mul(state.f_frsize);
-        if needed <= free {
-            return Ok(());
+        match space::shortage(&self.directory, needed)? {
+            Some(shortage) => Err(self.full(format!("at least {shortage}"))),
+            None => Ok(()),
         }
-        let mebi = |bytes: u64| bytes.div_ceil(1 << 20);
-        let (needed, free) = (mebi(needed), mebi(free));
-        Err(self.full(format!("at least {needed} MiB are needed, {free} MiB are free")))
     }
 
     /// Creates an empty file without a name.

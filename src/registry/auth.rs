@@ -3,7 +3,7 @@
 //! Several threads share one login. Each request tells which generation of it was used, so that the
 //! first that is refused renews it and the others use what it got.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -17,6 +17,7 @@ use super::http::{Client, Request, Response};
 use super::url::Url;
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::sync::ignore_poison;
 
 /// Longest answer of a token server: tokens with many scopes take a few KiB.
 const MAX_TOKEN: u64 = 1 << 20;
@@ -98,7 +99,7 @@ impl Auth {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.state.lock())
     }
 
     /// Whether credentials were used.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ureq::Agent;
@@ -18,6 +18,7 @@ use super::{Complaints, failure, is_loopback, proxy, tls};
 use crate::error::ErrorKind;
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::sync::ignore_poison;
 
 /// Redirects from one request: registries make one, storage behind them seldom another.
 const MAX_REDIRECTS: usize = 5;
@@ -220,7 +221,7 @@ impl fmt::Debug for Client {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    ignore_poison(mutex.lock())
 }
 
 impl Client {
@@ -256,7 +257,7 @@ impl Client {
     /// Waits; false if all has been stopped.
     pub fn pause(&self, time: Duration) -> bool {
         let waited = self.wake.wait_timeout_while(lock(&self.stopped), time, |stopped| !*stopped);
-        !*waited.unwrap_or_else(PoisonError::into_inner).0
+        !*ignore_poison(waited).0
     }
 
     /// Asks for what `request` says, again and again while that may help, and follows redirects.

@@ -1,4 +1,4 @@
-//! The list of a repository's images, `metadata.json`, in the format of the engines of before:
+//! The list of a repository's images, `metadata.json`, in the format of the C++ engine (1.x):
 //! `{"images": [{"uniqueKey": "server/namespace/image/tag", ...}]}`, all values strings.
 //!
 //! What is not known here survives a rewrite.

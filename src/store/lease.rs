@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::sleep;
@@ -17,9 +17,10 @@ use rustix::fs::{AtFlags, FlockOperation, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::lock::{remove_own, take_away_abandoned};
-use super::lockfile::{self, LockFile};
 use super::process_id::Owner;
 use crate::error::{Context, Result};
+use crate::sys::fs::FileId;
+use crate::sys::fs::lockfile::{self, LockFile};
 
 /// How often who waits looks again: rarely after a while, since thousands may wait.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -123,9 +124,8 @@ impl Drop for Claim {
 
 /// Whether `path` still leads to `file`.
 fn is_at(file: &File, path: &Path) -> bool {
-    let here = file.metadata().map(|status| (status.dev(), status.ino()));
-    let there = fs::symlink_metadata(path).map(|status| (status.dev(), status.ino()));
-    matches!((here, there), (Ok(here), Ok(there)) if here == there)
+    let there = rustix::fs::lstat(path).map(|status| FileId::from_status(&status));
+    matches!((FileId::from_fd(file), there), (Ok(here), Ok(there)) if here == there)
 }
 
 /// In a repository that several users write: what another one makes is waited for, and what another

@@ -238,7 +238,7 @@ fn the_lock_of_a_killed_pull_is_removed_and_that_of_a_living_one_is_not() {
     let repository = scratch.repository();
     let claim = repository.claim(&reference("living"), |_| Ok(())).unwrap();
     fs::write(repository.partial().join("dead.lock"), "").unwrap();
-    // As engines of before lock the index: not ours to remove.
+    // As the C++ engine (1.x) locks the index: not ours to remove.
     fs::write(repository.path().join("metadata.json.lock"), "").unwrap();
     drop(repository.begin(&reference("other")).unwrap());
     let left = files(repository.path());

@@ -4,10 +4,11 @@
 //! Layers with large windows take turns, so that an image of many such layers takes no more memory
 //! than one.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::error::Result;
 use crate::import::blob::Blob;
+use crate::sync::ignore_poison;
 
 /// Memory in bytes for all windows: one of the largest size, or many of the usual size.
 const MAX_TOTAL: u64 = 160 << 20;
@@ -39,12 +40,12 @@ impl MemoryLimiter {
         let size = window_size(&header);
         let full = |used: &mut u64| *used > 0 && used.saturating_add(size) > MAX_TOTAL;
         let used = self.released.wait_while(self.lock(), full);
-        *used.unwrap_or_else(PoisonError::into_inner) += size;
+        *ignore_poison(used) += size;
         Ok(MemoryPermit { limiter: self, size })
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.used.lock())
     }
 }
 

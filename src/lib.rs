@@ -64,6 +64,7 @@
 //! | `O_TMPFILE` of open(2) | 3.11 | create and unlink | `import/temp.rs` |
 //! | flock(2) on Lustre and NFS | - | symbolic links that name their owner | `store/lock.rs` |
 
+pub mod bytes;
 pub mod error;
 pub mod log;
 pub mod sync;

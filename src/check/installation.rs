@@ -5,7 +5,7 @@ use crate::container::plan::oci_runtime::{OciRuntime, RuntimeKind};
 use crate::container::run::external;
 use crate::error::Result;
 use crate::image::reference::Reference;
-use crate::import::temp::Space;
+use crate::import::temp::TempDir;
 use crate::log::Level;
 use crate::registry::{Login, Registry, Settings};
 use crate::site::config::{Config, Installation};
@@ -185,7 +185,7 @@ pub(super) fn storage(report: &mut Report<'_>, config: &Config) {
         Err(error) => report.failure("images", &error),
     }
     // A repository is made where there is none; this is not.
-    match Space::new(&config.temp_dir) {
+    match TempDir::new(&config.temp_dir) {
         Ok(space) => place(report, "tempDir", space.path()),
         Err(error) => report.failure("tempDir", &error),
     }

@@ -1,6 +1,6 @@
-//! Temporary space that nobody has to clean up: files without a name.
+//! Temporary files without a name, so that none is left behind.
 //!
-//! [`Space`] is the directory that `--temp-dir` or sarus.json names. A file of it lives until its
+//! [`TempDir`] is the directory that `--temp-dir` or sarus.json names. A file in it lives until its
 //! last descriptor is closed, also when the process is killed.
 
 use std::fs::File;
@@ -10,62 +10,64 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::import::blob::Blob;
 use crate::sys::fs::space;
 
-/// Where inflated data goes.
+/// A directory for decompressed data.
 #[derive(Debug, Clone)]
-pub struct Space {
+pub struct TempDir {
     directory: PathBuf,
 }
 
-impl Space {
+impl TempDir {
     /// Uses `directory`, which must exist.
     ///
     /// # Errors
-    /// When it is not a directory.
+    /// `directory` cannot be examined, or is not a directory.
     pub fn new(directory: &Path) -> Result<Self> {
-        let wrong = || format!("cannot use the temporary directory {}", directory.display());
-        if !std::fs::metadata(directory).context(wrong)?.is_dir() {
-            return Err(Error::new(format!("{}: not a directory", wrong())));
+        let context = || format!("cannot use the temporary directory {}", directory.display());
+        if !std::fs::metadata(directory).context(context)?.is_dir() {
+            return Err(Error::new(format!("{}: not a directory", context())));
         }
         Ok(Self { directory: directory.to_owned() })
     }
 
-    /// The directory's path, for messages.
+    /// Path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.directory
     }
 
-    /// Fails if less than `needed` bytes are free now, before any time is spent.
+    /// Checks that the file system has `needed` bytes of free space, before any time is spent.
     ///
     /// # Errors
-    /// Names the directory, and the option that chooses another.
-    pub fn check(&self, needed: u64) -> Result<()> {
-        let shortage = space::shortage(&self.directory, needed)?;
-        shortage.map_or(Ok(()), |shortage| Err(self.full(&format!("at least {shortage}"))))
+    /// There is less free space, or the directory cannot be examined.
+    pub fn check_free_space(&self, needed: u64) -> Result<()> {
+        match space::shortage(&self.directory, needed)? {
+            Some(shortage) => Err(self.full(format!("at least {shortage}"))),
+            None => Ok(()),
+        }
     }
 
-    /// An empty file without a name.
+    /// Creates an empty file without a name.
     ///
     /// # Errors
-    /// When the directory does not let the caller create files.
-    pub fn file(&self) -> Result<Spool<'_>> {
+    /// The caller may not create files in the directory, or its file system is full.
+    pub fn create_file(&self) -> Result<TempFile<'_>> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = match rustix::fs::open(&self.directory, flags | OFlags::TMPFILE, mode) {
             Ok(file) => file.into(),
-            // Lustre and NFS lack O_TMPFILE; kernels before 3.11 take it for O_DIRECTORY.
+            // Lustre and NFS lack O_TMPFILE; to kernels before 3.11 it means O_DIRECTORY.
             Err(_) => self
-                .created_and_removed(flags, mode)
+                .create_and_unlink(flags, mode)
                 .context(|| format!("cannot create a file in {}", self.directory.display()))?,
         };
-        Ok(Spool { space: self, file, length: 0 })
+        Ok(TempFile { temp_dir: self, file, length: 0 })
     }
 
-    fn created_and_removed(&self, flags: OFlags, mode: Mode) -> rustix::io::Result<File> {
+    fn create_and_unlink(&self, flags: OFlags, mode: Mode) -> rustix::io::Result<File> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         loop {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -83,51 +85,53 @@ impl Space {
     }
 
     #[cold]
-    fn full(&self, cause: &str) -> Error {
+    fn full(&self, cause: impl Cause) -> Error {
         let directory = self.directory.display();
-        Error::new(format!("not enough space in the temporary directory {directory}: {cause}"))
-            .with_hint("name a directory with more space by --temp-dir")
+        let context = format!("not enough space in the temporary directory {directory}");
+        Error::caused_by(context, cause)
+            .with_hint("use a directory with more free space, by --temp-dir=DIRECTORY")
     }
 }
 
-/// A file without a name that is being filled.
+/// A temporary file without a name.
 #[derive(Debug)]
-pub struct Spool<'a> {
-    space: &'a Space,
+pub struct TempFile<'a> {
+    temp_dir: &'a TempDir,
     file: File,
     length: u64,
 }
 
-impl Spool<'_> {
+impl TempFile<'_> {
     /// Appends `bytes`.
     ///
     /// # Errors
-    /// When the directory's file system is full or fails.
+    /// The file system is full, a quota is exceeded, or the error of write(2).
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.length += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                self.space.full("it is full")
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.temp_dir.full(error),
+            _ => {
+                let directory = self.temp_dir.path().display();
+                Error::caused_by(
+                    format!("cannot write to the temporary directory {directory}"),
+                    error,
+                )
             }
-            _ => Error::new(format!(
-                "cannot write to the temporary directory {}: {error}",
-                self.space.path().display()
-            )),
         })
     }
 
-    /// How many bytes were appended.
+    /// Number of bytes appended.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// What was appended, for reading.
+    /// Returns the appended bytes for reading.
     ///
     /// # Errors
-    /// When the file cannot be examined.
+    /// The error of fstat(2).
     pub fn into_blob(self) -> Result<Blob> {
-        Blob::whole(self.file).context(|| "cannot examine a temporary file".into())
+        Blob::from_file(self.file).context(|| "cannot examine a temporary file".into())
     }
 }
 
@@ -139,19 +143,19 @@ mod tests {
     fn leaves_no_name_behind() {
         let directory = std::env::temp_dir().join(format!("sarus-temp-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let space = Space::new(&directory).unwrap();
+        let temp_dir = TempDir::new(&directory).unwrap();
         let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
-        let named = space.created_and_removed(flags, mode).unwrap();
-        let mut spool = space.file().unwrap();
-        spool.append(b"some").unwrap();
-        spool.append(b"thing").unwrap();
+        let named = temp_dir.create_and_unlink(flags, mode).unwrap();
+        let mut temp_file = temp_dir.create_file().unwrap();
+        temp_file.append(b"some").unwrap();
+        temp_file.append(b"thing").unwrap();
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
-        assert_eq!(spool.into_blob().unwrap().bytes(9).unwrap(), b"something");
+        assert_eq!(temp_file.into_blob().unwrap().bytes(9).unwrap(), b"something");
         drop(named);
-        let error = space.check(u64::MAX).unwrap_err();
+        let error = temp_dir.check_free_space(u64::MAX).unwrap_err();
         assert!(error.to_string().contains(directory.to_str().unwrap()), "{error}");
         assert!(error.hint().unwrap().contains("--temp-dir"));
         std::fs::remove_dir(&directory).unwrap();
-        assert!(Space::new(&directory).is_err());
+        assert!(TempDir::new(&directory).is_err());
     }
 }

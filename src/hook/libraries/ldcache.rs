@@ -12,6 +12,7 @@ pub use write::{Listing, RootLayout, add};
 use std::path::Path;
 
 use super::elf::ReadAt;
+use crate::bytes::u32_at;
 use crate::error::{Context, Error, Result};
 use crate::rootfs::root_dir::RootDir;
 use crate::sys::fs::resolve;
@@ -183,10 +184,6 @@ fn count_at(bytes: &[u8], at: usize) -> Result<usize> {
         return Err(Error::new(format!("more than {MAX_ENTRIES} libraries")));
     }
     Ok(count)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 #[cfg(test)]

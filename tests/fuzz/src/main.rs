@@ -11,7 +11,7 @@ use sarus::hook::libraries::ldcache::{self, CacheEntry, Listing, RootLayout};
 use sarus::hook::state::{Spec, State};
 use sarus::image::reference::Reference;
 use sarus::import::blob::Blob;
-use sarus::import::tar::Members;
+use sarus::import::tar::TarEntries;
 use sarus::site::config::Config;
 use sarus::squashfs::validate;
 use std::fs::File;
@@ -90,8 +90,8 @@ fn archive(bytes: &[u8]) -> Option<()> {
     let mut file =
         File::options().read(true).write(true).create(true).truncate(true).open(name).ok()?;
     file.write_all(bytes).ok()?;
-    let mut members = Members::of(&Blob::whole(file).ok()?);
-    while members.next().ok()?.is_some() {}
+    let mut entries = TarEntries::from_blob(&Blob::from_file(file).ok()?);
+    while entries.next().ok()?.is_some() {}
     Some(())
 }
 

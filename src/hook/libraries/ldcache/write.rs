@@ -9,7 +9,8 @@
 use std::cmp::Ordering;
 use std::ffi::c_char;
 
-use super::{FLAGS, HEADER, NEW, Record, Table, WIDTH, damaged, u32_at};
+use super::{FLAGS, HEADER, NEW, Record, Table, WIDTH, damaged};
+use crate::bytes::u32_at;
 use crate::error::{Error, Result};
 
 /// A library to add, under one name, for this machine and all of its processors.

@@ -152,7 +152,7 @@ fn no_value_of_a_configuration_is_told_to_who_may_not_read_it() {
 fn the_runtime_is_the_one_that_was_judged_below_any_root_directory() {
     const IN_ROOT: &str = "mount --rbind / $0 && mount -t tmpfs -o mode=755 tools $0$1 && \
         cp $2 $0$1/runtime && shift 2 && exec chroot $0 \"$@\"";
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let installation = Installation::with_busybox(runtime);
         let (root, tools) = (installation.path("root"), installation.path("tools"));
         let (outside, escaped) = (tools.join("runtime"), installation.path("tmp/escaped"));

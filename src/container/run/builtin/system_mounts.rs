@@ -13,9 +13,10 @@ use crate::log;
 use crate::sys::fs::FileId;
 use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::fs::resolve;
-use rustix::fd::OwnedFd;
-use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use std::path::{Path, PathBuf};
 
 /// Character devices by name, major and minor number.
 const DEVICES: [(&str, u32, u32); 6] = [
@@ -118,7 +119,9 @@ pub struct Tree {
     /// Its devpts.
     pub pts: OwnedFd,
     /// The mounts that root relies on, by path, with their identity.
-    marks: Vec<(&'static str, Mark)>,
+    marks: Vec<(&'static str, Option<Mark>)>,
+    /// Path of the root in the bundle.
+    path: PathBuf,
 }
 
 /// The identity of a mount.
@@ -155,50 +158,57 @@ impl Tree {
     /// # Errors
     /// Those of open(2) and mount(2).
     pub fn complete(plan: &Plan) -> Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let path = plan.site.bundle_dir.join(&plan.site.rootfs_folder);
-        let root = rustix::fs::open(&path, flags, Mode::empty())
-            .context(|| "cannot open the container's root".into())?;
+        let root = directory_at(&path)?;
         let mut proc = plan.system_mounts.iter().filter(|mount| mount.destination == PROC);
         proc.try_for_each(|proc| attach(&root, proc))?;
         let dev = directory(&root, "dev")?;
         plan.masked_paths.iter().try_for_each(|path| mask(&root, &dev, path))?;
         plan.readonly_paths.iter().try_for_each(|path| protect(&root, path))?;
         let pts = directory(&dev, "pts")?;
-        let mut tree = Self { root, dev, pts, marks: Vec::new() };
+        let mut tree = Self { root, dev, pts, marks: Vec::new(), path };
         tree.marks = tree.look()?;
         Ok(tree)
     }
 
-    fn look(&self) -> Result<Vec<(&'static str, Mark)>> {
+    /// Marks of the mounts, `None` for a path that does not exist.
+    fn look(&self) -> Result<Vec<(&'static str, Option<Mark>)>> {
         let mark = |path: &&'static str| {
             let file = open(&self.root, path)?;
-            let file = file.ok_or_else(|| Error::new(format!("/{path} is missing")))?;
-            Ok((*path, Mark::new(&file)?))
+            Ok((*path, file.as_ref().map(Mark::new).transpose()?))
         };
         RELIED_ON.iter().map(mark).collect()
     }
 
-    /// Compares the mounts that root relies on with those from before the hooks: the kernel detaches
-    /// a mount with all below it when somebody removes its mount point elsewhere.
+    /// Restricts the root once more, and compares the mounts that root relies on with those from before
+    /// the hooks: the kernel detaches a mount with all below it when somebody removes its mount point in
+    /// another mount namespace.
     ///
     /// # Errors
-    /// When one is another, or the root is not mounted nosuid and nodev.
+    /// If one is another, or the root cannot be mounted nosuid and nodev.
     pub fn verify(&self) -> Result<()> {
         let context = || "cannot start in this container".to_owned();
+        mount::confine(Path::new(&mount::proc_path(self.root.as_fd()))).context(context)?;
         let found = self.look().context(context)?;
         let changed = self.marks.iter().zip(&found).find(|(before, now)| before != now);
-        let confined = StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV;
-        let flags = mount::flags(&self.root).context(context)?;
+        let changed = changed.map(|((path, _), _)| *path);
         let path = match changed {
-            Some(((path, _), _)) => path,
-            None if flags.contains(confined) => return Ok(()),
-            None => "",
+            None if Mark::new(&directory_at(&self.path)?)? == Mark::new(&self.root)? => {
+                return Ok(());
+            }
+            path => path.unwrap_or_default(),
         };
         let text = format!("the mount on /{path} is not the one that was made");
         Err(Error::caused_by(context(), text)
             .with_hint("a hook of sarus.json lets users into the container, or changes its mounts"))
     }
+}
+
+/// Opens the directory of the engine's at `path`.
+fn directory_at(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .context(|| "cannot open the container's root".into())
 }
 
 /// Opens `path`, relative and without links, below `root`; `None` if it does not exist.

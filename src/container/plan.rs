@@ -243,8 +243,7 @@ impl Plan {
     /// paths to descriptors of the process `holder`.
     #[must_use]
     pub fn annotations(&self, holder: ProcessId) -> BTreeMap<&'static str, String> {
-        // An OCI runtime has other streams, and the caller's as copies.
-        let first = self.runtime.as_ref().map_or(0, |_| self.descriptors.first_stream());
+        let first = self.descriptors.first_stream();
         let stream = |number| format!("/proc/{holder}/fd/{}", first + number);
         let requests = self.requests.iter().map(|name| (*name, "true".to_owned()));
         let log = [

@@ -56,7 +56,9 @@ impl HookProgram<'_> {
         }
         let status = child.wait().context(|| "cannot wait for it".into())?;
         match self.timeout.filter(|_| !in_time) {
-            Some(timeout) => Err(Error::new(format!("did not end in {} s", timeout.as_secs()))),
+            Some(timeout) => {
+                Err(Error::new(format!("no end within its time of {} s", timeout.as_secs())))
+            }
             None if status.success() => Ok(()),
             None => Err(Error::new(status.to_string())),
         }

@@ -58,9 +58,18 @@ impl<'a> HookRunner<'a> {
         let mut state = None;
         for hook in hooks {
             let state = state.get_or_insert_with(|| self.state(stage, pid));
-            self.run(hook, state)?;
+            self.run(hook, state).map_err(|error| self.explain(stage, error))?;
         }
         Ok(())
+    }
+
+    /// Says of a hook before the start what it has prevented.
+    fn explain(&self, stage: &str, error: Error) -> Error {
+        if matches!(stage, "poststart" | "poststop") {
+            return error;
+        }
+        let program = self.execution.plan.process.args.first().map_or("", String::as_str);
+        Error::caused_by(format!("cannot start '{program}' in the container"), error)
     }
 
     fn state(&self, stage: &str, pid: Option<ProcessId>) -> String {
@@ -81,7 +90,7 @@ impl<'a> HookRunner<'a> {
     }
 
     fn run(&self, hook: &Hook, state: &str) -> Result<()> {
-        let context = || format!("cannot run the {} hook {}", hook.stage, hook.path.display());
+        let context = || format!("the {} hook {} failed", hook.stage, hook.path.display());
         log::debug("runtime", || format!("{} hook {}", hook.stage, hook.path.display()));
         // Programs of the image get the user's streams and nothing of root's.
         let output = (hook.stage != "startContainer").then_some(&self.output);
@@ -98,7 +107,9 @@ impl<'a> HookRunner<'a> {
         program.run().context(context).map_err(|error| {
             let printed = output.map_or(String::new(), |file| printed_since(file, start));
             let error = error.with_exit_code(FAILED);
-            if printed.is_empty() {
+            if hook.stage == "startContainer" {
+                error.with_hint(format!("the image must have a working {}", hook.path.display()))
+            } else if printed.is_empty() {
                 error
             } else {
                 error.with_hint(format!("the hook printed: {printed}"))

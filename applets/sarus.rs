@@ -12,7 +12,7 @@ mod ssh_keygen;
 
 use crate::rights::Rights;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
-use sarus::cli::args::{self, Grammar, Words};
+use sarus::cli::args::{self, Grammar, ParsedArgs};
 use sarus::error::{Error, Result};
 use sarus::import::squashfs::Compression;
 use sarus::log::{self, Level};
@@ -65,7 +65,7 @@ struct Command {
     /// The exit status of errors: a container's program has statuses of its own.
     failure: u8,
     /// From itself and the words behind the name, to the exit status.
-    main: fn(&Command, Words) -> Result<u8>,
+    main: fn(&Command, ParsedArgs) -> Result<u8>,
 }
 
 /// The options that stand before the command.
@@ -86,7 +86,7 @@ struct Global {
 #[derive(FromArgs, ArgsInfo)]
 struct NoOptions {}
 
-fn split_global(words: &[OsString]) -> Result<Words> {
+fn split_global(words: &[OsString]) -> Result<ParsedArgs> {
     args::split(words, Grammar { flags: Global::get_args_info().flags, optional_value: &[] })
 }
 
@@ -129,7 +129,7 @@ fn find(name: &OsString) -> Result<&'static Command> {
 }
 
 impl Command {
-    fn split(&self, words: &[OsString]) -> Result<Words> {
+    fn split(&self, words: &[OsString]) -> Result<ParsedArgs> {
         let flags = (self.options)().flags;
         args::split(words, Grammar { flags, optional_value: self.optional_value })
     }
@@ -144,7 +144,7 @@ impl Command {
     }
 
     /// The options of this command.
-    fn options<T: FromArgs>(&self, words: &Words) -> Result<T> {
+    fn options<T: FromArgs>(&self, words: &ParsedArgs) -> Result<T> {
         parse(self.name, words).map_err(|error| self.see(error))
     }
 
@@ -165,7 +165,7 @@ impl Command {
 
     /// # Errors
     /// When there are more or fewer than `count`, or an option stands behind them.
-    fn expect_words(&self, words: &Words, count: usize) -> Result<()> {
+    fn expect_words(&self, words: &ParsedArgs, count: usize) -> Result<()> {
         let is_option =
             |word: &&OsString| word.as_encoded_bytes().starts_with(b"-") && *word != "-";
         if let Some(late) = words.rest.iter().skip(1).find(is_option) {
@@ -200,7 +200,7 @@ fn compression(config: &Config, option: Option<&str>) -> Result<Compression> {
 }
 
 /// Options into `T`.
-fn parse<T: FromArgs>(name: &str, words: &Words) -> Result<T> {
+fn parse<T: FromArgs>(name: &str, words: &ParsedArgs) -> Result<T> {
     let options: Vec<&str> = words.options.iter().map(String::as_str).collect();
     T::from_args(&["sarus", name], &options)
         .map_err(|early| Error::new(early.output.trim().replace('\n', " ")))

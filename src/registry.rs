@@ -10,12 +10,13 @@ mod backoff;
 mod challenge;
 mod credential_helper;
 mod credentials;
-mod failure;
+
 mod http;
 mod proxy;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transport_error;
 mod url;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +27,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::digest::Digest;
 use crate::image::manifest;
 use crate::image::reference::Reference;
-use auth::{Answer, Auth};
+use auth::{Auth, Outcome};
 pub use backoff::Backoff;
 pub use credentials::{Credentials, Login};
 pub use http::Settings;
@@ -126,7 +127,7 @@ impl Registry {
         if response.header("content-type").is_some_and(|kind| kind.contains(SCHEMA_1)) {
             return Err(manifest::schema_1()).context(about);
         }
-        let digest = Digest::of(&bytes);
+        let digest = Digest::sha256(&bytes);
         let claimed = response.header("docker-content-digest").map(str::to_owned);
         // Other algorithms than sha256 cannot be compared.
         let claimed = claimed.and_then(|text| Digest::parse(&text).ok());
@@ -240,12 +241,12 @@ impl Registry {
                     403 | 404 | 429 => self.auth.escalate(&self.client, generation)?,
                     _ => {
                         self.auth.worked(generation);
-                        Answer::Refused
+                        Outcome::Refused
                     }
                 };
                 match (answer, response.status) {
-                    (Answer::Retry, _) => continue,
-                    (Answer::Refused, 401) => {
+                    (Outcome::Retry, _) => continue,
+                    (Outcome::Refused, 401) => {
                         return Err(self.refusal(&mut response, Some(self.auth.has_login())));
                     }
                     _ => {}
@@ -328,7 +329,7 @@ impl Transfer {
     pub fn ended_early(&self, received: u64, size: u64) -> Error {
         let host = &self.response.host;
         let text = format!("{host} sent {received} bytes instead of {size}");
-        failure::transient(text, "try again; what has arrived is kept")
+        transport_error::transient(text, "try again; what has arrived is kept")
     }
 }
 

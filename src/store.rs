@@ -32,9 +32,9 @@ use crate::user::User;
 use index::Index;
 use lock::Lock;
 
-pub use blob_cache::{Cache, Partial, Slot};
-pub use image_writer::Pending;
-pub use lease::Claim;
+pub use blob_cache::{BlobCache, CacheEntry, PartialBlob};
+pub use image_writer::ImageWriter;
+pub use lease::Lease;
 pub use listing::{json, names, size, table};
 
 /// An image in a repository.
@@ -130,8 +130,8 @@ impl Repository {
 
     /// The blobs that were received from registries.
     #[must_use]
-    pub fn cache(&self) -> Cache {
-        Cache::of(self)
+    pub fn cache(&self) -> BlobCache {
+        BlobCache::of(self)
     }
 
     /// Waits for the right to make the image `reference`; `waiting` is told how long it has been.
@@ -139,17 +139,17 @@ impl Repository {
     ///
     /// # Errors
     /// When nothing can be written here.
-    pub fn claim(
+    pub fn lease(
         &self,
         reference: &Reference,
         waiting: impl FnMut(Duration) -> Result<()>,
-    ) -> Result<Claim> {
+    ) -> Result<Lease> {
         let partial = self.partial();
         std::fs::create_dir_all(&partial)
             .context(|| format!("cannot create {}", partial.display()))?;
         // Names of images may be longer than names of files.
-        let name = Digest::of(reference.unique_key().as_bytes()).hex();
-        Claim::take(&partial.join(name).with_extension(image_writer::LOCK), waiting)
+        let name = Digest::sha256(reference.unique_key().as_bytes()).hex();
+        Lease::acquire(&partial.join(name).with_extension(image_writer::LOCK), waiting)
     }
 
     fn partial(&self) -> PathBuf {
@@ -191,8 +191,8 @@ impl Repository {
     ///
     /// # Errors
     /// When nothing can be written here.
-    pub fn begin(&self, reference: &Reference) -> Result<Pending> {
-        Pending::begin(self, reference).context(|| format!("cannot add {reference}"))
+    pub fn image_writer(&self, reference: &Reference) -> Result<ImageWriter> {
+        ImageWriter::create(self, reference).context(|| format!("cannot add {reference}"))
     }
 
     /// Removes the image that `reference` names, and tells which one that was. Containers that

@@ -52,7 +52,7 @@ impl Drop for Writer {
 }
 
 fn add(repository: &Repository, name: &str, letter: u8) {
-    let pending = repository.begin(&name.parse().unwrap()).unwrap();
+    let pending = repository.image_writer(&name.parse().unwrap()).unwrap();
     for _ in 0..10 {
         pending.file().write_all(&vec![letter; SIZE / 10]).unwrap();
     }

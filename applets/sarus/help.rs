@@ -3,7 +3,7 @@
 
 use super::{COMMANDS, Command, Global, NoOptions, find};
 use argh::{ArgsInfo, FlagInfo, FlagInfoKind};
-use sarus::cli::args::Words;
+use sarus::cli::args::ParsedArgs;
 use sarus::error::Result;
 use sarus::log;
 
@@ -18,9 +18,9 @@ pub const COMMAND: Command = Command {
     main,
 };
 
-fn main(command: &Command, words: Words) -> Result<u8> {
-    let NoOptions {} = command.options(&words)?;
-    match words.rest.as_slice() {
+fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
+    let NoOptions {} = command.options(&parsed)?;
+    match parsed.rest.as_slice() {
         [] => print_general(),
         [name] => print_command(find(name)?),
         _ => Err(command.wrong_number()),

@@ -2,7 +2,7 @@
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::cli::args::Words;
+use sarus::cli::args::ParsedArgs;
 use sarus::cli::progress::Progress;
 use sarus::error::{Context, Result};
 use sarus::image::platform::TargetPlatform;
@@ -21,15 +21,15 @@ pub const COMMAND: Command = Command {
     note: "FILE is what docker save, podman save or skopeo wrote, an OCI archive or the\n\
            directory of an OCI layout; - is stdin. The image is then called\n\
            load/<namespace>/<image>, as \"sarus images\" shows.",
-    options: Given::get_args_info,
+    options: Args::get_args_info,
     optional_value: &[],
     failure: 1,
     main,
 };
 
-/// The options, as words.
+/// Options of the command, as argh parses them.
 #[derive(FromArgs, ArgsInfo)]
-struct Given {
+struct Args {
     /// use centralized repository instead of the local one
     #[argh(switch)]
     centralized_repository: bool,
@@ -41,22 +41,22 @@ struct Given {
     temp_dir: Option<PathBuf>,
 }
 
-fn main(command: &Command, words: Words) -> Result<u8> {
-    let given: Given = command.options(&words)?;
-    command.expect_words(&words, 2)?;
-    let [file, name] = words.rest.as_slice() else { return Err(command.wrong_number()) };
+fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
+    let args: Args = command.options(&parsed)?;
+    command.expect_words(&parsed, 2)?;
+    let [file, name] = parsed.rest.as_slice() else { return Err(command.wrong_number()) };
     let name = name.to_string_lossy();
     let reference = name.parse::<Reference>()?.for_load();
-    let (config, repository) = super::open(given.centralized_repository)?;
-    let compression = super::compression(&config, given.compression.as_deref())?;
-    let space = Space::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
+    let (config, repository) = super::open(args.centralized_repository)?;
+    let compression = super::compression(&config, args.compression.as_deref())?;
+    let space = Space::new(args.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
 
     let progress = Progress::new();
     let choice = Choice { name: name.into_owned(), platform: TargetPlatform::host() };
     // Help tells what FILE can be.
     let image = source::open(file, &choice, &space, progress)
         .map_err(|error| error.or_hint(command.see_help()))?;
-    let pending = repository.begin(&reference)?;
+    let pending = repository.image_writer(&reference)?;
     progress.say("> expand image layers ...");
     for layer in &image.layers {
         progress.say(&format!("> extracting     : {}", layer.name));

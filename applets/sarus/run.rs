@@ -3,7 +3,7 @@
 use super::Command;
 use crate::rights::Rights;
 use argh::{ArgsInfo, FromArgs};
-use sarus::cli::args::Words;
+use sarus::cli::args::ParsedArgs;
 use sarus::container::plan::handoff;
 use sarus::container::plan::mounts::MountRequest;
 use sarus::container::plan::namespaces::PidNamespace;
@@ -83,7 +83,7 @@ struct Given {
     workdir: Option<String>,
 }
 
-fn main(command: &Command, words: Words) -> Result<u8> {
+fn main(command: &Command, words: ParsedArgs) -> Result<u8> {
     let start = Instant::now();
     let limits = Limits::take()?;
     let (environment, pmi, listener) = take_from_caller()?;

@@ -2,7 +2,7 @@
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::cli::args::Words;
+use sarus::cli::args::ParsedArgs;
 use sarus::error::{Error, Result};
 use sarus::hook::home;
 use sarus::hook::ssh::keys::Keys;
@@ -16,25 +16,25 @@ pub const COMMAND: Command = Command {
     about: "Generate the SSH keys in the local repository",
     note: "Containers that run with \"sarus run --ssh\" use them, on all nodes.\n\
            They need to be generated once only.",
-    options: Given::get_args_info,
+    options: Args::get_args_info,
     optional_value: &[],
     failure: 1,
     main,
 };
 
-/// The options, as words.
+/// Options of the command, as argh parses them.
 #[derive(FromArgs, ArgsInfo)]
-struct Given {
+struct Args {
     /// replace the keys that are there
     #[argh(switch)]
     overwrite: bool,
 }
 
-fn main(command: &Command, words: Words) -> Result<u8> {
-    let given: Given = command.options(&words)?;
-    command.expect_words(&words, 0)?;
+fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
+    let args: Args = command.options(&parsed)?;
+    command.expect_words(&parsed, 0)?;
     let config = Config::load(&Installation::find()?)?;
-    crate::ssh_hook::keygen(&keys(&config, &User::caller()?)?, given.overwrite)
+    crate::ssh_hook::keygen(&keys(&config, &User::caller()?)?, args.overwrite)
 }
 
 /// Where `ssh_hook` looks for the keys of `user`, as this site configured it.

@@ -215,7 +215,7 @@ pub(super) fn registry(report: &mut Report<'_>, server: &str, insecure: &[String
     // Any image will do: none is asked for.
     let ping = format!("{server}/check/check").parse::<Reference>().and_then(|reference| {
         let settings = Settings::from_environment(insecure);
-        Registry::new(&reference, settings, Login::Kept).ping()
+        Registry::new(&reference, settings, Login::Stored).ping()
     });
     report.result("registry", ping.map(|()| format!("{server} answers")));
 }

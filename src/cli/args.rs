@@ -8,7 +8,7 @@ use std::ffi::{OsStr, OsString};
 
 /// A command line, taken apart.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Words {
+pub struct ParsedArgs {
     /// The options, in the only spelling that argh takes: a word for each name, one for each value.
     pub options: Vec<String>,
     /// From the first word that is no option: verbatim, in any encoding.
@@ -45,7 +45,7 @@ impl Grammar<'_> {
 /// # Errors
 /// An option that `grammar` does not know, a value where none belongs or none where one does, or an
 /// option that is not UTF-8.
-pub fn split(words: &[OsString], grammar: Grammar<'_>) -> Result<Words> {
+pub fn split(words: &[OsString], grammar: Grammar<'_>) -> Result<ParsedArgs> {
     let mut options = Vec::new();
     let mut help = false;
     let mut rest = words.iter();
@@ -66,7 +66,7 @@ pub fn split(words: &[OsString], grammar: Grammar<'_>) -> Result<Words> {
             short(word, &mut rest, grammar, &mut options)?;
         }
     }
-    Ok(Words { options, rest: rest.cloned().collect(), help })
+    Ok(ParsedArgs { options, rest: rest.cloned().collect(), help })
 }
 
 fn utf8(word: &OsStr) -> Result<&str> {

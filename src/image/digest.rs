@@ -46,7 +46,7 @@ impl Digest {
 
     /// The digest of `bytes`.
     #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn sha256(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::default();
         hasher.update(bytes);
         hasher.finish()
@@ -153,8 +153,8 @@ mod tests {
 
     #[test]
     fn only_the_exact_form_is_a_digest() {
-        assert_eq!(Digest::parse(EMPTY).unwrap(), Digest::of(b""));
-        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        assert_eq!(Digest::parse(EMPTY).unwrap(), Digest::sha256(b""));
+        assert_eq!(Digest::sha256(b"").to_string(), EMPTY);
         let long = format!("{EMPTY}0");
         let upper = EMPTY.to_uppercase();
         let bad =
@@ -170,7 +170,7 @@ mod tests {
         let mut reader = HashingReader::new(&b"abc"[..]);
         io::copy(&mut reader, &mut io::sink()).unwrap();
         let hasher = reader.take_hasher().unwrap();
-        assert!(hasher.clone().check(Digest::of(b"abc")).is_ok());
-        assert!(hasher.check(Digest::of(b"abd")).is_err());
+        assert!(hasher.clone().check(Digest::sha256(b"abc")).is_ok());
+        assert!(hasher.check(Digest::sha256(b"abd")).is_err());
     }
 }

@@ -17,7 +17,7 @@ use crate::import::squashfs::Compression;
 use crate::import::temp::Space;
 use crate::import::{self, Merged};
 use crate::registry::Registry;
-use crate::store::{Cache, Image, Repository};
+use crate::store::{BlobCache, Image, Repository};
 use download::{Download, Downloads};
 
 /// What to pull, and how.
@@ -67,7 +67,7 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
         return Ok(up_to_date(image, progress));
     }
     let waiting = notice(progress, "> waiting        : another process pulls this image");
-    let _claim = repository.claim(reference, waiting)?;
+    let _lease = repository.lease(reference, waiting)?;
     if let Some(image) = current(repository, reference, &remote)? {
         return Ok(up_to_date(image, progress));
     }
@@ -75,7 +75,7 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
     let merged = fetch(registry, order, &cache, &remote, progress)?;
 
     let about = || format!("cannot import into {}", repository.path().display());
-    let pending = repository.begin(reference)?;
+    let pending = repository.image_writer(reference)?;
     let path = repository.images_dir().join(format!("{key}.squashfs"));
     progress.say(&format!("> make squashfs image: {path:?}"));
     let imported = merged.write(order.compression, pending.file(), progress).context(about)?;
@@ -116,7 +116,7 @@ fn notice(progress: Progress, text: &'static str) -> impl FnMut(Duration) -> Res
 fn fetch(
     registry: &Registry,
     order: &Order<'_>,
-    cache: &Cache,
+    cache: &BlobCache,
     remote: &Remote,
     progress: Progress,
 ) -> Result<Merged> {
@@ -187,7 +187,7 @@ fn row(part: &Part) -> Row {
     Row::new(format!("  {digest}"), part.size)
 }
 
-fn fetch_config(registry: &Registry, cache: &Cache, remote: &Remote) -> Result<Vec<u8>> {
+fn fetch_config(registry: &Registry, cache: &BlobCache, remote: &Remote) -> Result<Vec<u8>> {
     let about = || "cannot get its configuration".to_owned();
     let part = remote.config;
     let arrival = Arrival::new(part.size);
@@ -202,7 +202,7 @@ fn fetch_config(registry: &Registry, cache: &Cache, remote: &Remote) -> Result<V
 }
 
 /// Looks whether there is room, before any time is spent.
-fn check_space(order: &Order<'_>, cache: &Cache, parts: &[Part]) -> Result<()> {
+fn check_space(order: &Order<'_>, cache: &BlobCache, parts: &[Part]) -> Result<()> {
     let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0, u64::saturating_add);
     let missing = sum(&mut parts.iter().map(|part| cache.missing(&part.digest, part.size)));
     if let Some(limit) = order.cache_limit

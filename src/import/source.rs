@@ -79,7 +79,7 @@ fn assemble(
     count: usize,
     layer: impl Fn(usize, Digest) -> Result<Source>,
 ) -> Result<Image> {
-    let digest = Digest::of(config);
+    let digest = Digest::sha256(config);
     let config: Config =
         manifest::parse(config).context(|| "cannot read its configuration".into())?;
     config.warn_of_foreign(&choice.platform);

@@ -28,7 +28,7 @@ const MAX_LIFETIME: u64 = 86_400;
 
 /// What to do after a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum Outcome {
     /// Ask again: there is another authorization now.
     Retry,
     /// There is no better one.
@@ -136,10 +136,10 @@ impl Auth {
         challenges: &[Challenge],
         generation: u64,
         plain: bool,
-    ) -> Result<Answer> {
+    ) -> Result<Outcome> {
         let mut state = self.lock();
         if state.generation != generation {
-            return Ok(Answer::Retry);
+            return Ok(Outcome::Retry);
         }
         let find = |scheme| challenges.iter().find(|challenge| challenge.scheme == scheme);
         let bearer = find("bearer").filter(|challenge| challenge.get("realm").is_some());
@@ -166,7 +166,7 @@ impl Auth {
         state: &mut State,
         challenge: &Challenge,
         plain: bool,
-    ) -> Result<Answer> {
+    ) -> Result<Outcome> {
         match &state.scheme {
             // It was good once, so it has run out, or the blob needs another scope.
             Scheme::Bearer { .. } if state.worked => {}
@@ -176,51 +176,51 @@ impl Auth {
             _ => {}
         }
         self.fetch_token(client, state, challenge.clone(), plain)?;
-        Ok(Answer::Retry)
+        Ok(Outcome::Retry)
     }
 
-    fn answer_basic(&self, state: &mut State) -> Result<Answer> {
+    fn answer_basic(&self, state: &mut State) -> Result<Outcome> {
         if state.known {
-            return Ok(Answer::Refused);
+            return Ok(Outcome::Refused);
         }
         let Some(Credentials { username, secret, .. }) = self.credentials(state)? else {
-            return Ok(Answer::Refused);
+            return Ok(Outcome::Refused);
         };
         state.known = true;
         let login = STANDARD.encode(format!("{username}:{}", secret.0));
         state.change(Scheme::Basic(login));
-        Ok(Answer::Retry)
+        Ok(Outcome::Retry)
     }
 
     /// Uses the user's credentials, if there are any and they were not used, where nobody's token
     /// of `generation` did not suffice.
-    pub fn escalate(&self, client: &Client, generation: u64) -> Result<Answer> {
+    pub fn escalate(&self, client: &Client, generation: u64) -> Result<Outcome> {
         let mut state = self.lock();
         match &state.scheme {
-            _ if state.generation != generation => Ok(Answer::Retry),
+            _ if state.generation != generation => Ok(Outcome::Retry),
             Scheme::Bearer { .. } => {
                 // What the registry said matters more than that a login could not be had.
                 let answer = self.use_credentials(client, &mut state);
                 answer.or_else(|error| {
                     log::warn("pull", &error.to_string());
-                    Ok(Answer::Refused)
+                    Ok(Outcome::Refused)
                 })
             }
-            _ => Ok(Answer::Refused),
+            _ => Ok(Outcome::Refused),
         }
     }
 
-    fn use_credentials(&self, client: &Client, state: &mut State) -> Result<Answer> {
+    fn use_credentials(&self, client: &Client, state: &mut State) -> Result<Outcome> {
         let Scheme::Bearer { challenge, plain, .. } = &state.scheme else {
-            return Ok(Answer::Refused);
+            return Ok(Outcome::Refused);
         };
         let (challenge, plain) = (challenge.clone(), *plain);
         if state.known || self.credentials(state)?.is_none() {
-            return Ok(Answer::Refused);
+            return Ok(Outcome::Refused);
         }
         state.known = true;
         self.fetch_token(client, state, challenge, plain)?;
-        Ok(Answer::Retry)
+        Ok(Outcome::Retry)
     }
 
     fn credentials(&self, state: &mut State) -> Result<Option<Credentials>> {

@@ -21,35 +21,35 @@ impl Challenge {
 /// its end may still have said what matters.
 pub fn parse(header: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
-    let mut rest = Rest(header);
+    let mut cursor = Cursor(header);
     loop {
-        rest.skip(|c| c == ',' || c == ' ' || c == '\t');
-        let word = rest.token();
+        cursor.skip(|c| c == ',' || c == ' ' || c == '\t');
+        let word = cursor.token();
         if word.is_empty() {
             return challenges;
         }
-        rest.skip(|c| c == ' ' || c == '\t');
+        cursor.skip(|c| c == ' ' || c == '\t');
         // A word and `=` are a parameter, else the word begins another challenge.
         match challenges.last_mut() {
-            Some(challenge) if rest.0.starts_with('=') => {
-                rest.skip_one();
-                rest.skip(|c| c == ' ' || c == '\t');
-                let Some(value) = rest.value() else { return challenges };
+            Some(challenge) if cursor.0.starts_with('=') => {
+                cursor.skip_one();
+                cursor.skip(|c| c == ' ' || c == '\t');
+                let Some(value) = cursor.value() else { return challenges };
                 challenge.parameters.push((word.to_ascii_lowercase(), value));
             }
             _ => {
                 let scheme = word.to_ascii_lowercase();
                 challenges.push(Challenge { scheme, parameters: Vec::new() });
-                rest.token68();
+                cursor.token68();
             }
         }
     }
 }
 
 /// What is still to be read.
-struct Rest<'a>(&'a str);
+struct Cursor<'a>(&'a str);
 
-impl<'a> Rest<'a> {
+impl<'a> Cursor<'a> {
     fn skip(&mut self, unwanted: impl Fn(char) -> bool) {
         self.0 = self.0.trim_start_matches(unwanted);
     }
@@ -63,8 +63,8 @@ impl<'a> Rest<'a> {
     fn token(&mut self) -> &'a str {
         let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         let end = self.0.find(|c| !is_token(c)).unwrap_or(self.0.len());
-        let (token, rest) = self.0.split_at(end);
-        self.0 = rest;
+        let (token, behind) = self.0.split_at(end);
+        self.0 = behind;
         token
     }
 

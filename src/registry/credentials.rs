@@ -54,16 +54,16 @@ impl Credentials {
 #[derive(Debug, Clone)]
 pub enum Login {
     /// With what was given by hand.
-    Given(Credentials),
+    Explicit(Credentials),
     /// With what is kept, if anything is, and only where it is needed.
-    Kept,
+    Stored,
 }
 
 impl Login {
     /// Whether the user asked for it.
     #[must_use]
     pub fn is_explicit(&self) -> bool {
-        matches!(self, Self::Given(_))
+        matches!(self, Self::Explicit(_))
     }
 
     /// The credentials for a repository of `server`.
@@ -71,12 +71,12 @@ impl Login {
     /// # Errors
     /// When the program that keeps them fails. Files that cannot be understood are warned of.
     pub fn find(&self, server: &str, repository: &str) -> Result<Option<Credentials>> {
-        if let Self::Given(credentials) = self {
+        if let Self::Explicit(credentials) = self {
             return Ok(Some(credentials.clone()));
         }
         for path in paths(|name| std::env::var_os(name).filter(|value| !value.is_empty())) {
             let Some(text) = read(&path) else { continue };
-            let Ok(kept) = json::from_str::<Kept>(&text) else {
+            let Ok(kept) = json::from_str::<AuthFile>(&text) else {
                 let text = format!("{}: not the JSON that it should be, ignored", path.display());
                 log::warn("pull", &text);
                 continue;
@@ -118,8 +118,8 @@ fn read(path: &std::path::Path) -> Option<String> {
 
 /// The content of a `config.json` or `auth.json`.
 #[derive(Deserialize)]
-struct Kept {
-    auths: Option<BTreeMap<String, Entry>>,
+struct AuthFile {
+    auths: Option<BTreeMap<String, AuthEntry>>,
     #[serde(rename = "credHelpers")]
     helpers: Option<BTreeMap<String, String>>,
     #[serde(rename = "credsStore")]
@@ -127,7 +127,7 @@ struct Kept {
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct AuthEntry {
     /// `name:password` in base64.
     auth: Option<String>,
     #[serde(rename = "identitytoken")]
@@ -136,14 +136,14 @@ struct Entry {
 
 /// What a helper answers.
 #[derive(Deserialize)]
-struct Answer {
+struct HelperResponse {
     #[serde(rename = "Username")]
     username: String,
     #[serde(rename = "Secret")]
     secret: String,
 }
 
-impl Kept {
+impl AuthFile {
     /// `ask` runs a helper program with the name of a server.
     fn find(
         &self,
@@ -164,11 +164,11 @@ impl Kept {
                 return answer(&text).map(Some).context(|| format!("docker-credential-{name}"));
             }
         }
-        Ok(self.entry(&names, repository).and_then(Entry::credentials))
+        Ok(self.entry(&names, repository).and_then(AuthEntry::credentials))
     }
 
     /// The entry of the repository, of the nearest namespace above it, or of the server.
-    fn entry(&self, names: &[String], repository: &str) -> Option<&Entry> {
+    fn entry(&self, names: &[String], repository: &str) -> Option<&AuthEntry> {
         let auths = self.auths.as_ref()?;
         let mut path = repository;
         loop {
@@ -186,7 +186,7 @@ impl Kept {
     }
 }
 
-impl Entry {
+impl AuthEntry {
     fn credentials(&self) -> Option<Credentials> {
         let text = self.auth.as_deref().and_then(|auth| STANDARD.decode(auth.trim()).ok());
         let text = text.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
@@ -202,9 +202,9 @@ impl Entry {
 }
 
 fn answer(text: &str) -> Result<Credentials> {
-    let answer: Answer = json::from_str(text)
+    let answer: HelperResponse = json::from_str(text)
         .map_err(|_| Error::new("its answer is not the JSON that it should be"))?;
-    let Answer { username, secret } = answer;
+    let HelperResponse { username, secret } = answer;
     let is_token = username == TOKEN;
     Ok(Credentials { username, secret: Secret(secret), is_token })
 }
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn find(config: &str, server: &str, repository: &str) -> Option<Credentials> {
-        let kept: Kept = json::from_str(config).unwrap();
+        let kept: AuthFile = json::from_str(config).unwrap();
         let ask = |name: &str, server: &str| {
             Ok(match (name, server) {
                 ("own", "reg.example") => {
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let shown = format!("{:?}", Login::Given(Credentials::new("alice", "hush")));
+        let shown = format!("{:?}", Login::Explicit(Credentials::new("alice", "hush")));
         assert!(shown.contains("alice") && !shown.contains("hush"), "{shown}");
     }
 

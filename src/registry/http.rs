@@ -14,7 +14,7 @@ use ureq::tls::{Certificate, TlsConfig};
 use super::backoff::Backoff;
 use super::challenge::{self, Challenge};
 use super::url::{Url, parse_date};
-use super::{Complaints, failure, is_loopback, proxy, tls};
+use super::{Complaints, is_loopback, proxy, tls, transport_error};
 use crate::error::ErrorKind;
 use crate::error::{Context, Error, Result};
 use crate::log;
@@ -181,12 +181,13 @@ impl Response {
     /// The next bytes of the body; none at the end.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let Self { body, host, stall, pace, .. } = self;
-        let count = body.read(buffer).map_err(|error| failure::of_io(host, &error, *stall))?;
+        let count =
+            body.read(buffer).map_err(|error| transport_error::from_io(host, &error, *stall))?;
         if count == 0 || pace.keeps(count) {
             return Ok(count);
         }
         let text = format!("{host} sends less than {MIN_RATE} bytes a second");
-        Err(failure::transient(text, "try again; what has arrived is kept"))
+        Err(transport_error::transient(text, "try again; what has arrived is kept"))
     }
 
     /// When the server wants to be asked again (RFC 9110, section 10.2.3).
@@ -366,12 +367,13 @@ impl Client {
     }
 
     fn failure(&self, url: &Url, error: ureq::Error) -> Error {
-        let failure = match proxy::of(url.is_plain(), url.host()) {
-            Ok(Some(proxy)) if failure::is_about_connecting(&error) => {
+        let failure = match proxy::for_server(url.is_plain(), url.host()) {
+            Ok(Some(proxy)) if transport_error::is_about_connecting(&error) => {
                 let proxy = format!("the proxy {}:{}", proxy.host(), proxy.port());
-                failure::of(&proxy, error, self.settings.stall).with_hint(failure::PROXY)
+                transport_error::from_ureq(&proxy, error, self.settings.stall)
+                    .with_hint(transport_error::PROXY)
             }
-            _ => failure::of(url.host(), error, self.settings.stall),
+            _ => transport_error::from_ureq(url.host(), error, self.settings.stall),
         };
         let kind = match failure.kind() {
             // Who has spoken TLS, or plain HTTP by permission, goes on with that.
@@ -401,7 +403,7 @@ impl Client {
         let connect = if may_wait { connect } else { connect.min(PROBE) };
         let tls = match url.is_plain() {
             true => TlsConfig::default(),
-            false => tls::config(host, self.authorities.get_or_init(tls::of_system).as_deref())?,
+            false => tls::config(host, self.authorities.get_or_init(tls::system_roots).as_deref())?,
         };
         let config = Agent::config_builder()
             .user_agent(concat!("sarus/", env!("CARGO_PKG_VERSION")))
@@ -409,7 +411,7 @@ impl Client {
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
-            .proxy(proxy::of(url.is_plain(), host)?)
+            .proxy(proxy::for_server(url.is_plain(), host)?)
             .timeout_resolve(seconds(connect))
             .timeout_connect(seconds(connect))
             .timeout_per_read(seconds(stall))

@@ -6,7 +6,7 @@ use ureq::{Proxy, ProxyProtocol};
 use crate::error::{Context, Error, Result};
 
 /// The proxy for `server` (`host[:port]`), if there is one.
-pub fn of(plain: bool, server: &str) -> Result<Option<Proxy>> {
+pub fn for_server(plain: bool, server: &str) -> Result<Option<Proxy>> {
     choose(plain, server, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 

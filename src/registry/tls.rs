@@ -20,16 +20,16 @@ const FILES: [&str; 5] = [
 const DIRECTORIES: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 
 /// Where Docker and Podman look for `<host[:port]>/*.crt`.
-const OF_REGISTRIES: [&str; 2] = ["/etc/docker/certs.d", "/etc/containers/certs.d"];
+const REGISTRY_DIRECTORIES: [&str; 2] = ["/etc/docker/certs.d", "/etc/containers/certs.d"];
 
 /// Far more than all authorities of a distribution take.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// How to speak TLS with `server` (`host[:port]`), on a system that trusts [`of_system`].
-pub fn config(server: &str, of_system: Option<&[Certificate<'static>]>) -> Result<TlsConfig> {
-    let mut roots = of_system.unwrap_or_default().to_owned();
+/// How to speak TLS with `server` (`host[:port]`), on a system that trusts [`system_roots`].
+pub fn config(server: &str, system_roots: Option<&[Certificate<'static>]>) -> Result<TlsConfig> {
+    let mut roots = system_roots.unwrap_or_default().to_owned();
     let mut identity = None;
-    for directory in OF_REGISTRIES.map(|base| Path::new(base).join(server)) {
+    for directory in REGISTRY_DIRECTORIES.map(|base| Path::new(base).join(server)) {
         for file in files(&directory, "crt") {
             roots.extend(certificates(&file));
         }
@@ -38,7 +38,7 @@ pub fn config(server: &str, of_system: Option<&[Certificate<'static>]>) -> Resul
         }
     }
     let builder = TlsConfig::builder().client_cert(identity);
-    Ok(match of_system.is_none() && roots.is_empty() {
+    Ok(match system_roots.is_none() && roots.is_empty() {
         // The last resort: those that were built in, as old as this program.
         true => builder.root_certs(RootCerts::WebPki),
         false => builder.root_certs(roots.into()),
@@ -48,7 +48,7 @@ pub fn config(server: &str, of_system: Option<&[Certificate<'static>]>) -> Resul
 
 /// What the user names by SSL_CERT_FILE and SSL_CERT_DIR and nothing else, or what the system has, if
 /// it has any.
-pub fn of_system() -> Option<Vec<Certificate<'static>>> {
+pub fn system_roots() -> Option<Vec<Certificate<'static>>> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let (file, directory) = (variable("SSL_CERT_FILE"), variable("SSL_CERT_DIR"));
     let all_in =

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::Repository;
-use super::lease::Claim;
+use super::lease::Lease;
 use super::lockfile;
 use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
@@ -18,27 +18,27 @@ use crate::log;
 
 /// The folder of the blobs.
 #[derive(Debug, Clone)]
-pub struct Cache {
+pub struct BlobCache {
     directory: PathBuf,
 }
 
 /// What there is of a blob.
 #[derive(Debug)]
-pub enum Slot {
+pub enum CacheEntry {
     /// All of it, as it seems.
     Complete(File),
     /// Something or nothing, and the right to add the rest.
-    Partial(Partial),
+    Partial(PartialBlob),
 }
 
 /// A blob that is being received by this process alone.
 #[derive(Debug)]
-pub struct Partial {
-    claim: Claim,
+pub struct PartialBlob {
+    lease: Lease,
     to: PathBuf,
 }
 
-impl Cache {
+impl BlobCache {
     pub(super) fn of(repository: &Repository) -> Self {
         Self { directory: repository.root.join("cache") }
     }
@@ -80,20 +80,20 @@ impl Cache {
     ///
     /// # Errors
     /// When the folder cannot be used.
-    pub fn slot(
+    pub fn entry(
         &self,
         digest: &Digest,
         waiting: impl FnMut(Duration) -> Result<()>,
-    ) -> Result<Slot> {
+    ) -> Result<CacheEntry> {
         let path = self.path(digest);
         if let Some(file) = open(&path)? {
-            return Ok(Slot::Complete(file));
+            return Ok(CacheEntry::Complete(file));
         }
-        let claim = Claim::take(&partial(&path), waiting)?;
+        let lease = Lease::acquire(&partial(&path), waiting)?;
         // It may have been completed since we looked.
         match open(&path)? {
-            Some(file) => Ok(Slot::Complete(file)),
-            None => Ok(Slot::Partial(Partial { claim, to: path })),
+            Some(file) => Ok(CacheEntry::Complete(file)),
+            None => Ok(CacheEntry::Partial(PartialBlob { lease, to: path })),
         }
     }
 
@@ -137,7 +137,7 @@ impl Cache {
     ///
     /// # Errors
     /// When the disk is full or the like.
-    pub fn write(&self, partial: &Partial, bytes: &[u8], position: u64) -> Result<()> {
+    pub fn write(&self, partial: &PartialBlob, bytes: &[u8], position: u64) -> Result<()> {
         partial.file().write_all_at(bytes, position).map_err(|error| match error.kind() {
             ErrorKind::StorageFull => self.full("it is full"),
             ErrorKind::QuotaExceeded => self.full("your quota is used up"),
@@ -166,7 +166,7 @@ impl Cache {
             }
             let removed = match path.extension().is_some_and(|suffix| suffix == "part") {
                 false => fs::remove_file(&path).is_ok(),
-                true => Claim::try_take(&path).ok().flatten().map(Claim::remove).is_some(),
+                true => Lease::try_acquire(&path).ok().flatten().map(Lease::remove).is_some(),
             };
             if removed {
                 log::info("pull", || format!("removed {} from the cache", path.display()));
@@ -199,11 +199,11 @@ fn open(path: &Path) -> Result<Option<File>> {
     }
 }
 
-impl Partial {
-    /// To read from, and to append to by [`Cache::write`].
+impl PartialBlob {
+    /// To read from, and to append to by [`BlobCache::write`].
     #[must_use]
     pub fn file(&self) -> &File {
-        self.claim.file()
+        self.lease.file()
     }
 
     /// Forgets what has arrived from `length` on.
@@ -220,9 +220,9 @@ impl Partial {
     /// When it cannot be renamed.
     pub fn publish(self) -> Result<()> {
         let about = || format!("cannot rename a blob to {}", self.to.display());
-        let from = self.claim.path();
+        let from = self.lease.path();
         // Nobody can lock it before it is renamed: it is locked until then, and no lock afterwards.
-        lockfile::publish(self.claim.file(), self.to.parent().unwrap_or(Path::new(".")));
+        lockfile::publish(self.lease.file(), self.to.parent().unwrap_or(Path::new(".")));
         fs::rename(from, &self.to).context(about)
     }
 }
@@ -232,15 +232,17 @@ mod tests {
     use super::*;
     use crate::store::tests::Scratch;
 
-    fn cache(scratch: &Scratch) -> Cache {
-        let cache = Cache { directory: scratch.path().join("cache") };
+    fn cache(scratch: &Scratch) -> BlobCache {
+        let cache = BlobCache { directory: scratch.path().join("cache") };
         cache.create().unwrap();
         cache
     }
 
-    fn put(cache: &Cache, bytes: &[u8]) -> Digest {
-        let digest = Digest::of(bytes);
-        let Slot::Partial(partial) = cache.slot(&digest, |_| Ok(())).unwrap() else { panic!() };
+    fn put(cache: &BlobCache, bytes: &[u8]) -> Digest {
+        let digest = Digest::sha256(bytes);
+        let CacheEntry::Partial(partial) = cache.entry(&digest, |_| Ok(())).unwrap() else {
+            panic!()
+        };
         cache.write(&partial, bytes, 0).unwrap();
         partial.publish().unwrap();
         digest
@@ -252,9 +254,11 @@ mod tests {
         let cache = cache(&scratch);
         let digest = put(&cache, b"blob");
         assert_eq!((cache.missing(&digest, 4), cache.missing(&digest, 5)), (0, 5));
-        assert!(matches!(cache.slot(&digest, |_| Ok(())).unwrap(), Slot::Complete(_)));
+        assert!(matches!(cache.entry(&digest, |_| Ok(())).unwrap(), CacheEntry::Complete(_)));
         cache.discard(&digest).unwrap();
-        let Slot::Partial(partial) = cache.slot(&digest, |_| Ok(())).unwrap() else { panic!() };
+        let CacheEntry::Partial(partial) = cache.entry(&digest, |_| Ok(())).unwrap() else {
+            panic!()
+        };
         assert_eq!(partial.file().metadata().unwrap().len(), 0);
         cache.write(&partial, b"bl", 0).unwrap();
         assert_eq!(cache.missing(&digest, 4), 2);
@@ -271,8 +275,9 @@ mod tests {
             File::open(cache.path(digest)).unwrap().set_modified(past(age)).unwrap();
         }
         // Using the oldest makes it the newest.
-        assert!(matches!(cache.slot(&digests[0], |_| Ok(())).unwrap(), Slot::Complete(_)));
-        let Slot::Partial(_held) = cache.slot(&Digest::of(b"held"), |_| Ok(())).unwrap() else {
+        assert!(matches!(cache.entry(&digests[0], |_| Ok(())).unwrap(), CacheEntry::Complete(_)));
+        let CacheEntry::Partial(_held) = cache.entry(&Digest::sha256(b"held"), |_| Ok(())).unwrap()
+        else {
             panic!()
         };
         cache.trim(9);

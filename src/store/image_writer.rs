@@ -1,7 +1,7 @@
 //! An image on its way into a repository.
 //!
 //! It is written beside the images, in `images/.partial`, and shows only when it is complete.
-//! Whatever ends the import before leaves nothing: an error drops the [`Pending`], and what a
+//! Whatever ends the import before leaves nothing: an error drops the [`ImageWriter`], and what a
 //! killed process left is removed by the next import.
 
 use std::fs::{self, File};
@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::index::Index;
-use super::lease::Claim;
+use super::lease::Lease;
 use super::lock::Lock;
-use super::process_id::{Owner, is_abandoned};
+use super::process_id::{ProcessId, is_abandoned};
 use super::{Image, Repository, listing};
 use crate::error::{Context, Result};
 use crate::image::metadata::Metadata;
@@ -40,7 +40,7 @@ impl Temporary {
     fn new(directory: &Path, name: &str) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = directory.join(format!("{name}-{count}~{}", Owner::me()));
+        let path = directory.join(format!("{name}-{count}~{}", ProcessId::current()));
         let mut how = fs::OpenOptions::new();
         let file = how.read(true).write(true).create_new(true).mode(0o644).open(&path);
         let file = file.context(|| format!("cannot create {}", path.display()))?;
@@ -73,16 +73,16 @@ impl Drop for Temporary {
     }
 }
 
-/// An image that is being written; nobody sees it before [`Pending::commit`].
+/// An image that is being written; nobody sees it before [`ImageWriter::commit`].
 #[derive(Debug)]
-pub struct Pending {
+pub struct ImageWriter {
     repository: Repository,
     reference: Reference,
     image: Temporary,
 }
 
-impl Pending {
-    pub(super) fn begin(repository: &Repository, reference: &Reference) -> Result<Self> {
+impl ImageWriter {
+    pub(super) fn create(repository: &Repository, reference: &Reference) -> Result<Self> {
         let partial = repository.partial();
         fs::create_dir_all(&partial).context(|| format!("cannot create {}", partial.display()))?;
         sweep(&partial);
@@ -172,7 +172,7 @@ fn sweep(directory: &Path) {
         let Some((_, owner)) = name.to_str().and_then(|name| name.split_once('~')) else {
             continue;
         };
-        let Some(owner) = Owner::parse(owner) else { continue };
+        let Some(owner) = ProcessId::parse(owner) else { continue };
         if is_abandoned(&entry.path(), Some(&owner), PATIENCE) {
             fs::remove_file(entry.path()).ok();
         }
@@ -184,7 +184,7 @@ fn sweep_locks(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         if entry.path().extension().is_some_and(|suffix| suffix == LOCK) {
-            Claim::try_take(&entry.path()).ok();
+            Lease::try_acquire(&entry.path()).ok();
         }
     }
 }

@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::lock::{remove_own, take_away_abandoned};
 use super::lockfile::{self, LockFile};
-use super::process_id::Owner;
+use super::process_id::ProcessId;
 use crate::error::{Context, Result};
 
 /// How often who waits looks again: rarely after a while, since thousands may wait.
@@ -27,24 +27,24 @@ const MAX_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The right to make the file at a path, until dropped.
 #[derive(Debug)]
-pub struct Claim {
+pub struct Lease {
     path: PathBuf,
     file: File,
     /// Only where flock is not supported.
     _link: Option<Link>,
 }
 
-impl Claim {
+impl Lease {
     /// Waits for the right to make `path`, which is created empty if it is not there. `waiting` is
     /// told how long it has been, again and again, and may end it.
     ///
     /// # Errors
     /// When the file cannot be created or locked; what `waiting` says.
-    pub fn take(path: &Path, mut waiting: impl FnMut(Duration) -> Result<()>) -> Result<Self> {
+    pub fn acquire(path: &Path, mut waiting: impl FnMut(Duration) -> Result<()>) -> Result<Self> {
         let since = Instant::now();
         loop {
-            if let Some(claim) = Self::try_take(path)? {
-                return Ok(claim);
+            if let Some(lease) = Self::try_acquire(path)? {
+                return Ok(lease);
             }
             let waited = since.elapsed();
             waiting(waited)?;
@@ -55,8 +55,8 @@ impl Claim {
     /// The right to make `path`, if nobody has it now.
     ///
     /// # Errors
-    /// As of [`Claim::take`].
-    pub fn try_take(path: &Path) -> Result<Option<Self>> {
+    /// As of [`Lease::acquire`].
+    pub fn try_acquire(path: &Path) -> Result<Option<Self>> {
         let about = || format!("cannot lock {}", path.display());
         let LockFile { file, exposed } = match lockfile::open(path) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
@@ -81,9 +81,9 @@ impl Claim {
             }
             Err(errno) => return Err(errno).context(about),
         };
-        let claim = Self { path: path.to_owned(), file, _link: link };
+        let lease = Self { path: path.to_owned(), file, _link: link };
         // Who had it before may have renamed or removed the file that we have locked.
-        Ok(claim.is_current().then_some(claim))
+        Ok(lease.is_current().then_some(lease))
     }
 
     fn is_current(&self) -> bool {
@@ -112,7 +112,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for Lease {
     fn drop(&mut self) {
         // A file that was only there to be locked. Nobody else touches it while we have it.
         if self.is_empty() && self.is_current() {
@@ -130,7 +130,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 /// In a repository that several users write: what another one makes is waited for, and what another
 /// one left is removed.
-fn wait_for_other_user(path: &Path) -> Result<Option<Claim>> {
+fn wait_for_other_user(path: &Path) -> Result<Option<Lease>> {
     let Ok(file) = lockfile::open_foreign(path) else {
         return Err(Errno::ACCESS).context(|| "open".into());
     };
@@ -168,7 +168,7 @@ impl Link {
     fn make(path: &Path) -> std::io::Result<Option<Self>> {
         let mut link = path.as_os_str().to_owned();
         link.push(".lock");
-        let (path, me) = (PathBuf::from(link), Owner::me().to_string());
+        let (path, me) = (PathBuf::from(link), ProcessId::current().to_string());
         match symlink(&me, &path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -209,10 +209,10 @@ mod tests {
 
     #[test]
     fn one_has_it_and_the_next_gets_it() {
-        let scratch = Scratch::new("claim");
+        let scratch = Scratch::new("lease");
         let path = scratch.path().join("blob");
-        let first = Claim::take(&path, |_| panic!("nobody has it")).unwrap();
-        assert!(Claim::try_take(&path).unwrap().is_none());
+        let first = Lease::acquire(&path, |_| panic!("nobody has it")).unwrap();
+        assert!(Lease::try_acquire(&path).unwrap().is_none());
         std::thread::scope(|scope| {
             let mut waited = 0;
             let second = scope.spawn(move || {
@@ -220,9 +220,9 @@ mod tests {
                     waited += 1;
                     Ok(())
                 };
-                let claim = Claim::take(&path, count).unwrap();
+                let lease = Lease::acquire(&path, count).unwrap();
                 assert!(waited > 0);
-                claim
+                lease
             });
             sleep(3 * INTERVAL);
             // What was made took another name: the second makes another.
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_another_user_left_is_removed_but_not_what_took_its_place() {
-        let scratch = Scratch::new("claim-foreign");
+        let scratch = Scratch::new("lease-foreign");
         let path = scratch.path().join("blob");
         let left = File::create(&path).unwrap();
         let opened = lockfile::open_foreign(&path).unwrap();
@@ -246,7 +246,7 @@ mod tests {
         assert!(path.exists());
         drop(left);
         fs::rename(&path, scratch.path().join("made")).unwrap();
-        let next = Claim::try_take(&path).unwrap().unwrap();
+        let next = Lease::try_acquire(&path).unwrap().unwrap();
         remove_abandoned(&opened, &path).unwrap();
         assert!(next.is_current());
         drop(next);
@@ -256,13 +256,13 @@ mod tests {
 
     #[test]
     fn a_link_serves_where_there_is_no_flock() {
-        let scratch = Scratch::new("claim-link");
+        let scratch = Scratch::new("lease-link");
         let path = scratch.path().join("blob");
         let link = scratch.path().join("blob.lock");
         let held = Link::make(&path).unwrap().unwrap();
         assert!(Link::make(&path).unwrap().is_none());
         drop(held);
-        let dead = Owner::me().to_string() + "0"; // another start time
+        let dead = ProcessId::current().to_string() + "0"; // another start time
         symlink(&dead, &link).unwrap();
         assert!(Link::make(&path).unwrap().is_none());
         let held = Link::make(&path).unwrap().unwrap();
@@ -275,14 +275,14 @@ mod tests {
 
     #[test]
     fn the_time_of_a_link_tells_that_its_owner_lives() {
-        let scratch = Scratch::new("claim-time");
+        let scratch = Scratch::new("lease-time");
         let link = scratch.path().join("link");
         symlink("elsewhere~1~2~3", &link).unwrap();
         let past = Timespec { tv_sec: 1, tv_nsec: 0 };
         let times = Timestamps { last_access: past, last_modification: past };
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::utimensat(rustix::fs::CWD, &link, &times, flags).unwrap();
-        let me = Owner::me().to_string();
+        let me = ProcessId::current().to_string();
         renew(&link);
         assert!(!take_away_abandoned(&link, &me, Link::PATIENCE));
         rustix::fs::utimensat(rustix::fs::CWD, &link, &times, flags).unwrap();

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 /// A process, told from all others of a cluster and of all times.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
+pub struct ProcessId {
     host: String,
     /// The random id of this boot of the host's kernel, if it is known.
     boot: Option<String>,
@@ -22,10 +22,10 @@ pub struct Owner {
     start: u64,
 }
 
-impl Owner {
+impl ProcessId {
     /// The process that asks.
     #[must_use]
-    pub fn me() -> Self {
+    pub fn current() -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().replace(['~', '/'], "_");
         let pid = std::process::id();
         let start = start(pid).unwrap_or_default();
@@ -54,14 +54,14 @@ impl Owner {
     /// this host cannot be told from one of another host of this name.
     #[must_use]
     pub fn is_gone(&self) -> Option<bool> {
-        let me = Self::me();
+        let me = Self::current();
         let visible = (&me.host, me.namespace) == (&self.host, self.namespace)
             && (self.boot.is_none() || self.boot == me.boot);
         visible.then(|| start(self.pid) != Some(self.start))
     }
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for ProcessId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, boot, namespace, pid, start } = self;
         write!(f, "{host}~")?;
@@ -75,8 +75,8 @@ impl fmt::Display for Owner {
 /// Whether what lies at `path` and belongs to `owner` may be taken away: its process has ended,
 /// or, where that cannot be told, it was not touched for `patience`.
 #[must_use]
-pub fn is_abandoned(path: &Path, owner: Option<&Owner>, patience: Duration) -> bool {
-    owner.and_then(Owner::is_gone).unwrap_or_else(|| {
+pub fn is_abandoned(path: &Path, owner: Option<&ProcessId>, patience: Duration) -> bool {
+    owner.and_then(ProcessId::is_gone).unwrap_or_else(|| {
         let touched = std::fs::symlink_metadata(path).and_then(|status| status.modified());
         let age = touched.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
         age.is_some_and(|age| age > patience)
@@ -111,23 +111,23 @@ mod tests {
 
     #[test]
     fn a_living_process_is_told_from_a_dead_and_from_a_strange_one() {
-        let me = Owner::me();
-        assert_eq!(Owner::parse(&me.to_string()), Some(me.clone()));
+        let me = ProcessId::current();
+        assert_eq!(ProcessId::parse(&me.to_string()), Some(me.clone()));
         assert_eq!(me.is_gone(), Some(false));
-        assert_eq!(Owner { start: me.start + 1, ..me.clone() }.is_gone(), Some(true));
-        assert_eq!(Owner { pid: u32::MAX, ..me.clone() }.is_gone(), Some(true));
-        assert_eq!(Owner { host: "elsewhere".into(), ..me.clone() }.is_gone(), None);
-        let elsewhere = Owner { boot: Some("of another node".into()), ..me.clone() };
-        assert_eq!(Owner { start: me.start + 1, ..elsewhere }.is_gone(), None);
+        assert_eq!(ProcessId { start: me.start + 1, ..me.clone() }.is_gone(), Some(true));
+        assert_eq!(ProcessId { pid: u32::MAX, ..me.clone() }.is_gone(), Some(true));
+        assert_eq!(ProcessId { host: "elsewhere".into(), ..me.clone() }.is_gone(), None);
+        let elsewhere = ProcessId { boot: Some("of another node".into()), ..me.clone() };
+        assert_eq!(ProcessId { start: me.start + 1, ..elsewhere }.is_gone(), None);
         // As earlier releases wrote it.
-        let old = Owner { boot: None, ..me.clone() };
+        let old = ProcessId { boot: None, ..me.clone() };
         assert_eq!(old.to_string().matches('~').count(), 3);
-        assert_eq!(Owner::parse(&old.to_string()), Some(old.clone()));
+        assert_eq!(ProcessId::parse(&old.to_string()), Some(old.clone()));
         assert_eq!(old.is_gone(), Some(false));
-        assert_eq!(Owner { start: me.start + 1, ..old }.is_gone(), Some(true));
-        assert_eq!(Owner { namespace: 1, ..me }.is_gone(), None);
+        assert_eq!(ProcessId { start: me.start + 1, ..old }.is_gone(), Some(true));
+        assert_eq!(ProcessId { namespace: 1, ..me }.is_gone(), None);
         for text in ["", "a~1~2", "a~b~1~2~3~4", "a~b~1~-2~3", "a~1~-2~3"] {
-            assert_eq!(Owner::parse(text), None);
+            assert_eq!(ProcessId::parse(text), None);
         }
     }
 }

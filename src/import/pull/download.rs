@@ -12,7 +12,7 @@ use crate::image::digest::Hasher;
 use crate::import::blob::{Arrival, Blob};
 use crate::import::source::remote::Part;
 use crate::registry::{Backoff, Registry, Transfer};
-use crate::store::{Cache, Partial, Slot};
+use crate::store::{BlobCache, CacheEntry, PartialBlob};
 
 /// What is read and written at a time.
 const CHUNK: usize = 256 << 10;
@@ -37,7 +37,7 @@ type Tell<'a> = dyn Fn(&str, bool) + Sync + 'a;
 /// All blobs of an image, and the threads that bring them.
 pub struct Downloads<'a> {
     registry: &'a Registry,
-    cache: &'a Cache,
+    cache: &'a BlobCache,
     all: Vec<Download<'a>>,
     tell: &'a Tell<'a>,
     next: AtomicUsize,
@@ -50,7 +50,7 @@ pub struct Downloads<'a> {
 impl<'a> Downloads<'a> {
     pub fn new(
         registry: &'a Registry,
-        cache: &'a Cache,
+        cache: &'a BlobCache,
         all: Vec<Download<'a>>,
         tell: &'a Tell<'a>,
     ) -> Self {
@@ -127,14 +127,14 @@ impl<'a> Downloads<'a> {
         let Download { part: Part { digest, size, .. }, arrival, row } = download;
         loop {
             let mut waits = false;
-            let slot = self.cache.slot(digest, |_| {
+            let slot = self.cache.entry(digest, |_| {
                 if !std::mem::replace(&mut waits, true) {
                     (self.tell)(&format!("> waiting        : {digest}"), false);
                 }
                 self.check_stopped()
             })?;
             match slot {
-                Slot::Complete(file) => {
+                CacheEntry::Complete(file) => {
                     if let Some(file) = self.verified(file, download)? {
                         arrival.complete(&file);
                         return Ok("found in cache ");
@@ -142,7 +142,7 @@ impl<'a> Downloads<'a> {
                     self.cache.discard(digest)?;
                     row.meter.reset();
                 }
-                Slot::Partial(partial) => {
+                CacheEntry::Partial(partial) => {
                     (self.tell)(&format!("> pulling        : {digest}"), true);
                     let file = Arc::new(clone(partial.file())?);
                     self.receive(download, &partial, &file, *size)?;
@@ -198,7 +198,7 @@ impl<'a> Downloads<'a> {
     fn receive(
         &self,
         download: &Download<'_>,
-        partial: &Partial,
+        partial: &PartialBlob,
         file: &Arc<File>,
         size: u64,
     ) -> Result<()> {
@@ -236,7 +236,7 @@ impl<'a> Downloads<'a> {
     fn transfer(
         &self,
         download: &Download<'_>,
-        partial: &Partial,
+        partial: &PartialBlob,
         mut position: u64,
         size: u64,
         hasher: &mut Hasher,

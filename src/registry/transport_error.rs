@@ -34,7 +34,7 @@ pub(super) fn transient(text: String, hint: &str) -> Error {
 }
 
 /// What `ureq` says of a request to `host`; `stall` is how many seconds nothing came.
-pub(super) fn of(host: &str, error: ureq::Error, stall: u64) -> Error {
+pub(super) fn from_ureq(host: &str, error: ureq::Error, stall: u64) -> Error {
     let reach = |kind, cause: &str, hint: &str| {
         Error::new(format!("cannot reach {host}: {cause}")).with_kind(kind).with_hint(hint)
     };
@@ -63,7 +63,7 @@ pub(super) fn of(host: &str, error: ureq::Error, stall: u64) -> Error {
             "see HTTPS_PROXY, HTTP_PROXY, ALL_PROXY",
         ),
         ureq::Error::Rustls(error) => tls(host, &error),
-        ureq::Error::Io(error) => of_io(host, &error, stall),
+        ureq::Error::Io(error) => from_io(host, &error, stall),
         ureq::Error::Protocol(error) => transient(
             format!("{host} does not speak proper HTTP: {error:.200}"),
             "try again; a proxy or firewall may be in between",
@@ -73,7 +73,7 @@ pub(super) fn of(host: &str, error: ureq::Error, stall: u64) -> Error {
 }
 
 /// What the operating system, or the TLS below `std::io`, says.
-pub(super) fn of_io(host: &str, error: &io::Error, stall: u64) -> Error {
+pub(super) fn from_io(host: &str, error: &io::Error, stall: u64) -> Error {
     let inner = error.get_ref();
     if let Some(error) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         return tls(host, error);

@@ -88,12 +88,11 @@ impl Registry {
     /// The repository that `reference` names. Nothing is sent yet.
     #[must_use]
     pub fn new(reference: &Reference, settings: Settings, login: Login) -> Self {
-        let Reference { server, namespace, image, .. } = reference;
-        let slash = if namespace.is_empty() { "" } else { "/" };
-        let repository = format!("{namespace}{slash}{image}");
+        let repository = reference.repository();
+        let server = reference.server.clone();
         Self {
-            auth: Auth::new(server, &repository, login),
-            server: server.clone(),
+            auth: Auth::new(&server, &repository, login),
+            server,
             repository,
             client: Client::new(settings),
             plain: AtomicBool::new(false),

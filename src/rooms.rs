@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// The rooms from bottom to top: a room may use those above it in this table, and no other. Rooms of
 /// one row do not use each other.
 const ROOMS: &[&[&str]] = &[
-    &["error", "log"],
+    &["byte_size", "error", "log"],
     &["user"],
     &["sys"],
     &["image", "cli", "squashfs"],

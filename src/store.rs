@@ -11,6 +11,7 @@
 //! readers need no lock. All of this is done with the user's rights.
 
 mod blob_cache;
+mod image_paths;
 mod image_writer;
 mod index;
 mod lease;
@@ -33,38 +34,40 @@ use index::Index;
 use lock::Lock;
 
 pub use blob_cache::{BlobCache, CacheEntry, PartialBlob};
+pub use image_paths::ImagePaths;
 pub use image_writer::ImageWriter;
 pub use lease::Lease;
-pub use listing::{json, names, size, table};
+pub use listing::{json, names, table};
 
 /// An image in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
-    /// `server/namespace/image/tag`: what tells it from the others.
-    pub key: String,
-    /// Where it came from; `load` if from a file.
-    pub server: String,
-    /// May be empty.
-    pub namespace: String,
-    /// The last part of the name.
-    pub image: String,
-    /// `sha256-<hex>` if it was asked for by digest.
-    pub tag: String,
-    /// In hexadecimal, without `sha256:`.
-    pub digest: String,
-    /// For people: `2.61MB`.
+    /// Name of the image; the server is `load` if it came from a file.
+    pub reference: Reference,
+    /// Digest of the image, if the index records a whole one.
+    pub digest: Option<Digest>,
+    /// Identifier for users: the digest without `sha256:`, or what another engine recorded in place of
+    /// it.
+    pub id: String,
+    /// Size of the squashfs file for users, as the index records it: `2.61MB`.
     pub size: String,
     /// Local time of the import, `YYYY-MM-DDTHH:MM:SS`.
     pub created: String,
-    /// The squashfs.
-    pub image_path: PathBuf,
-    /// What the image says of itself, [`crate::image::metadata::Metadata`] as JSON.
-    pub metadata_path: PathBuf,
+    /// Names of its files.
+    pub paths: ImagePaths,
 }
 
 impl Image {
-    fn is_there(&self) -> bool {
-        self.image_path.is_file() && self.metadata_path.is_file()
+    /// Whether it is known to be the image `digest`. False for an image without a digest.
+    #[must_use]
+    pub fn has_digest(&self, digest: &Digest) -> bool {
+        self.digest.as_ref() == Some(digest)
+    }
+
+    /// Unique name in the repository, `server/namespace/image/tag`.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.paths.key
     }
 }
 
@@ -125,7 +128,13 @@ impl Repository {
     /// The directory of the images.
     #[must_use]
     pub fn images_dir(&self) -> PathBuf {
-        self.root.join("images")
+        self.root.join(image_paths::IMAGES)
+    }
+
+    /// Paths of the files of the image `reference`, whether they exist or not.
+    #[must_use]
+    pub fn paths(&self, reference: &Reference) -> ImagePaths {
+        ImagePaths::new(&self.root, reference.unique_key())
     }
 
     /// The blobs that were received from registries.
@@ -162,7 +171,7 @@ impl Repository {
     /// When the list cannot be read.
     pub fn images(&self) -> Result<Vec<Image>> {
         let index = Index::read(&self.root)?;
-        Ok(index.images(&self.root).filter(Image::is_there).collect())
+        Ok(index.images(&self.root).filter(|image| image.paths.exist()).collect())
     }
 
     /// The image that `reference` names, if it is here.
@@ -171,7 +180,7 @@ impl Repository {
     /// When the list cannot be read.
     pub fn find(&self, reference: &Reference) -> Result<Option<Image>> {
         let index = Index::read(&self.root)?;
-        Ok(select(&index, &self.root, reference).filter(Image::is_there))
+        Ok(select(&index, &self.root, reference).filter(|image| image.paths.exist()))
     }
 
     /// What `image` says of itself.
@@ -179,11 +188,11 @@ impl Repository {
     /// # Errors
     /// When that cannot be read, or is damaged.
     pub fn metadata(&self, image: &Image) -> Result<Metadata> {
-        let path = image.metadata_path.display();
-        let text = read(&image.metadata_path, MAX_METADATA);
+        let path = image.paths.metadata.display();
+        let text = read(&image.paths.metadata, MAX_METADATA);
         let text = text.context(|| format!("cannot read {path}"))?;
         parse_metadata(&text)
-            .map_err(|error| error.with_hint(format!("remove {} and import it again", image.key)))
+            .map_err(|error| error.with_hint(format!("remove {} and import it again", image.key())))
             .context(|| format!("cannot read {path}"))
     }
 
@@ -212,13 +221,13 @@ impl Repository {
         let mut index = Index::read(&self.root).context(what)?;
         let image = select(&index, &self.root, reference);
         let image = image.ok_or_else(|| no_such_image(self)).context(what)?;
-        index.retain(&self.root, |other| other.key != image.key && other.is_there());
+        index.retain(&self.root, |other| other.paths.key != image.paths.key && other.paths.exist());
         image_writer::replace(self, &index).context(what)?;
-        for file in [&image.image_path, &image.metadata_path] {
+        for file in [&image.paths.squashfs, &image.paths.metadata] {
             remove_file(file).context(what)?;
         }
         // Folders that became empty; the others stay, and that is no error.
-        let folders = image.image_path.ancestors().skip(1);
+        let folders = image.paths.squashfs.ancestors().skip(1);
         for folder in folders.take_while(|folder| *folder != self.images_dir()) {
             std::fs::remove_dir(folder).ok();
         }
@@ -271,7 +280,7 @@ fn remove_file(path: &Path) -> Result<()> {
 fn select(index: &Index, root: &Path, reference: &Reference) -> Option<Image> {
     let key = reference.unique_key();
     let alias = key.strip_prefix(DEFAULT_SERVER).map(|rest| format!("{HUB_ALIAS}{rest}"));
-    let named = |wanted: &str| index.images(root).find(|image| image.key == wanted);
+    let named = |wanted: &str| index.images(root).find(|image| image.key() == wanted);
     named(&key).or_else(|| alias.as_deref().and_then(named))
 }
 

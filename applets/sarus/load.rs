@@ -69,8 +69,8 @@ fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
     progress.say("> make squashfs ...");
     let imported = merged.write(compression, pending.file(), progress).context(about)?;
     progress.say("> create metadata ...");
-    let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
-    log::print(&format!("# created: {}", image.image_path.display()));
-    log::print(&format!("# created: {}", image.metadata_path.display()));
+    let image = pending.commit(imported.metadata(), imported.digest())?;
+    log::print(&format!("# created: {}", image.paths.squashfs.display()));
+    log::print(&format!("# created: {}", image.paths.metadata.display()));
     Ok(0)
 }

@@ -34,6 +34,6 @@ fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
     let reference: Reference = name.to_string_lossy().parse()?;
     let (_, repository) = super::open(args.centralized_repository)?;
     let image = repository.remove(&reference)?;
-    log::print(&format!("removed {}", image.key));
+    log::print(&format!("removed {}", image.key()));
     Ok(0)
 }

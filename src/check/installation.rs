@@ -1,6 +1,7 @@
 //! The program, its configuration, all that it names, and the places for images.
 
 use super::{Report, Status};
+use crate::byte_size;
 use crate::container::run::OciRuntime;
 use crate::container::run::oci_runtime::Kind;
 use crate::error::Result;
@@ -10,7 +11,7 @@ use crate::log::Level;
 use crate::registry::{Login, Registry, Settings};
 use crate::site::config::{Config, Installation};
 use crate::site::trust::{self, Checks};
-use crate::store::{self, Repository};
+use crate::store::Repository;
 use crate::sys::ids;
 use crate::user::User;
 use rustix::fs::{Access, Mode, Stat, StatVfsMountFlags};
@@ -203,7 +204,7 @@ fn place(report: &mut Report<'_>, subject: &'static str, path: &Path) {
         return report.unknown(subject, &format!("what is free at {}", path.display()), "use df");
     };
     let free = system.f_bavail.saturating_mul(system.f_frsize);
-    let text = format!("{} has {} free", path.display(), store::size(free));
+    let text = format!("{} has {} free", path.display(), byte_size::format(free));
     match free < LITTLE_SPACE {
         true => report.warning(subject, text, "make room, or imports of large images will fail"),
         false => report.ok(subject, text),

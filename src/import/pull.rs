@@ -56,7 +56,7 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
 
     // What is named by its digest cannot have changed.
     if let Some(image) = repository.find(reference)?
-        && reference.digest.as_ref().is_some_and(|digest| digest.ends_with(&image.digest))
+        && reference.digest.is_some_and(|digest| image.has_digest(&digest))
     {
         return Ok(up_to_date(image, progress));
     }
@@ -76,10 +76,10 @@ pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Resul
 
     let about = || format!("cannot import into {}", repository.path().display());
     let pending = repository.image_writer(reference)?;
-    let path = repository.images_dir().join(format!("{key}.squashfs"));
+    let path = repository.paths(reference).squashfs;
     progress.say(&format!("> make squashfs image: {path:?}"));
     let imported = merged.write(order.compression, pending.file(), progress).context(about)?;
-    let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
+    let image = pending.commit(imported.metadata(), imported.digest())?;
     if let Some(limit) = order.cache_limit {
         cache.trim(limit);
     }
@@ -93,11 +93,11 @@ fn current(
     remote: &Remote,
 ) -> Result<Option<Image>> {
     let here = repository.find(reference)?;
-    Ok(here.filter(|image| image.digest == remote.digest.hex()))
+    Ok(here.filter(|image| image.has_digest(&remote.digest)))
 }
 
 fn up_to_date(image: Image, progress: Progress) -> Image {
-    progress.say(&format!("> image for {} is already available and up to date", image.key));
+    progress.say(&format!("> image for {} is already available and up to date", image.key()));
     image
 }
 

@@ -15,8 +15,10 @@ use super::index::Index;
 use super::lease::Lease;
 use super::lock::Lock;
 use super::process_id::{ProcessId, is_abandoned};
-use super::{Image, Repository, listing};
+use super::{Image, Repository};
+use crate::byte_size;
 use crate::error::{Context, Result};
+use crate::image::digest::Digest;
 use crate::image::metadata::Metadata;
 use crate::image::reference::Reference;
 use crate::site::json;
@@ -103,10 +105,10 @@ impl ImageWriter {
     ///
     /// # Errors
     /// When the disk is full or the like. The repository is then as before.
-    pub fn commit(self, metadata: &Metadata, digest: &str) -> Result<Image> {
+    pub fn commit(self, metadata: &Metadata, digest: Digest) -> Result<Image> {
         let Self { repository, reference, image: file } = self;
         let what = || format!("cannot add {reference} to {}", repository.root.display());
-        let image = describe(&repository, &reference, &file.file, digest).context(what)?;
+        let image = describe(&repository, reference.clone(), &file.file, digest).context(what)?;
         file.sync().context(what)?;
         let meta = json::write(metadata);
         // What cannot be read again is not written.
@@ -115,16 +117,18 @@ impl ImageWriter {
 
         let lock = Lock::take(&repository.root).context(what)?;
         let mut index = Index::read(&repository.root).context(what)?;
-        index.retain(&repository.root, |other| other.key != image.key && other.is_there());
+        index.retain(&repository.root, |other| {
+            other.paths.key != image.paths.key && other.paths.exist()
+        });
         index.push(&image);
         // All that takes space is on the disk before anything shows: three renames remain.
         let index = write(&repository, &index).context(what)?;
-        if let Some(directory) = image.image_path.parent() {
+        if let Some(directory) = image.paths.squashfs.parent() {
             let made = fs::create_dir_all(directory);
             made.context(|| format!("cannot create {}", directory.display())).context(what)?;
         }
-        file.rename(&image.image_path).context(what)?;
-        meta.rename(&image.metadata_path).context(what)?;
+        file.rename(&image.paths.squashfs).context(what)?;
+        meta.rename(&image.paths.metadata).context(what)?;
         index.rename(&Index::path(&repository.root)).context(what)?;
         drop(lock);
         Ok(image)
@@ -133,24 +137,18 @@ impl ImageWriter {
 
 fn describe(
     repository: &Repository,
-    reference: &Reference,
+    reference: Reference,
     file: &File,
-    digest: &str,
+    digest: Digest,
 ) -> Result<Image> {
-    let key = reference.unique_key();
-    let Reference { server, namespace, image, tag, .. } = reference.clone();
-    let size = file.metadata().context(|| "cannot measure the image".into())?.len();
+    let size = file.metadata().context(|| "cannot stat the image".into())?.len();
     Ok(Image {
-        image_path: repository.images_dir().join(format!("{key}.squashfs")),
-        metadata_path: repository.images_dir().join(format!("{key}.meta")),
-        server,
-        namespace,
-        image,
-        tag,
-        digest: digest.trim_start_matches("sha256:").to_owned(),
-        size: listing::size(size),
+        paths: repository.paths(&reference),
+        reference,
+        digest: Some(digest),
+        id: digest.hex(),
+        size: byte_size::format(size),
         created: clock::local_time(),
-        key,
     })
 }
 

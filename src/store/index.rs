@@ -7,8 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 use miniserde::json::{self, Array, Object, Value};
 
-use super::Image;
+use super::{Image, ImagePaths};
 use crate::error::{Context, Error, Result};
+use crate::image::digest::Digest;
+use crate::image::reference::Reference;
 use crate::site::json::bounds::{self, Limits};
 
 /// Bytes of an index of more than ten thousand images.
@@ -88,18 +90,18 @@ impl Index {
         let mut entry = Object::new();
         let path = |path: &Path| path.to_string_lossy().into_owned();
         for (key, value) in [
-            ("uniqueKey", image.key.clone()),
-            ("server", image.server.clone()),
-            ("namespace", image.namespace.clone()),
-            ("image", image.image.clone()),
-            ("tag", image.tag.clone()),
-            ("digest", image.digest.clone()),
-            ("imagePath", path(&image.image_path)),
-            ("metadataPath", path(&image.metadata_path)),
-            ("datasize", image.size.clone()),
-            ("created", image.created.clone()),
+            ("uniqueKey", image.key()),
+            ("server", &image.reference.server),
+            ("namespace", &image.reference.namespace),
+            ("image", &image.reference.image),
+            ("tag", &image.reference.tag),
+            ("digest", &image.id),
+            ("imagePath", &path(&image.paths.squashfs)),
+            ("metadataPath", &path(&image.paths.metadata)),
+            ("datasize", &image.size),
+            ("created", &image.created),
         ] {
-            entry.insert(key.to_owned(), Value::String(value));
+            entry.insert(key.to_owned(), Value::String(value.to_owned()));
         }
         let images = self.document.entry("images".to_owned());
         let images = images.or_insert_with(|| Value::Array(Array::new()));
@@ -117,25 +119,70 @@ fn image(root: &Path, entry: &Value) -> Option<Image> {
         _ => String::new(),
     };
     let key = text("uniqueKey");
-    let tame = Path::new(&key).components().all(|part| matches!(part, Component::Normal(_)));
-    if key.is_empty() || !tame {
+    let is_below_root =
+        Path::new(&key).components().all(|part| matches!(part, Component::Normal(_)));
+    if key.is_empty() || !is_below_root {
         return None;
     }
-    // Releases 1.5 to 1.7 leave the digest empty and have these instead.
-    let digests = ["digest", "registryDigest", "id"].map(text);
-    let digest = digests.into_iter().find(|digest| !digest.is_empty()).unwrap_or_default();
-    // Not by the recorded paths: a repository may be seen under another path on another node.
-    let file = |suffix: &str| root.join("images").join(format!("{key}{suffix}"));
+    let [server, namespace, image, tag] = ["server", "namespace", "image", "tag"].map(text);
+    // Releases 1.5 to 1.7 leave the digest empty and record these instead. `id` is the digest of the
+    // configuration, which identifies no manifest.
+    let digests = ["digest", "registryDigest"].map(text);
+    let digest = digests.iter().find_map(|digest| parse_digest(digest));
+    let [digest_text, registry_digest] = digests;
+    let ids = [digest_text, registry_digest, text("id")];
+    let id = ids.into_iter().find(|id| !id.is_empty()).unwrap_or_default();
     Some(Image {
-        image_path: file(".squashfs"),
-        metadata_path: file(".meta"),
-        server: text("server"),
-        namespace: text("namespace"),
-        image: text("image"),
-        tag: text("tag"),
-        digest: digest.trim_start_matches("sha256:").to_owned(),
+        reference: Reference::from_parts(server, namespace, image, tag),
+        digest,
+        id: id.trim_start_matches("sha256:").to_owned(),
         size: text("datasize"),
         created: text("created"),
-        key,
+        // Not the recorded paths: a node may see the repository under another path.
+        paths: ImagePaths::new(root, key),
     })
+}
+
+/// Digest in the form of this engine, without `sha256:`, or in that of releases 1.5 to 1.7.
+fn parse_digest(text: &str) -> Option<Digest> {
+    Digest::from_hex(text.strip_prefix("sha256:").unwrap_or(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    fn read(entry: &str) -> Image {
+        let text = format!(r#"{{"images":[{{"uniqueKey":"s/n/i/t"{entry}}}]}}"#);
+        let index = Index::parse(&text).unwrap();
+        index.images(Path::new("/r")).next().unwrap()
+    }
+
+    #[test]
+    fn an_image_without_a_whole_digest_is_the_same_as_no_other() {
+        let digest = Digest::from_hex(HEX).unwrap();
+        let short = &HEX[52..];
+        for entry in [
+            String::new(),
+            r#","digest":"""#.into(),
+            format!(r#","digest":"{short}""#),
+            format!(r#","digest":"","id":"{HEX}""#),
+        ] {
+            let image = read(&entry);
+            assert_eq!(image.digest, None, "{entry}");
+            assert!(!image.has_digest(&digest), "{entry}");
+        }
+        assert_eq!(read(&format!(r#","digest":"{short}""#)).id, short);
+        for entry in [
+            format!(r#","digest":"{HEX}""#),
+            format!(r#","digest":"","registryDigest":"sha256:{HEX}""#),
+        ] {
+            let image = read(&entry);
+            assert!(image.has_digest(&digest), "{entry}");
+            assert!(!image.has_digest(&Digest::sha256(b"")));
+            assert_eq!(image.id, HEX);
+        }
+    }
 }

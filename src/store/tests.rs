@@ -36,11 +36,11 @@ fn add(repository: &Repository, name: &str, content: &str) -> Image {
     let writer = repository.image_writer(&reference(name)).unwrap();
     writer.file().write_all(content.as_bytes()).unwrap();
     let metadata = Metadata { cmd: Some(vec![name.into()]), ..Metadata::default() };
-    writer.commit(&metadata, "sha256:0123456789abcdef").unwrap()
+    writer.commit(&metadata, Digest::sha256(name.as_bytes())).unwrap()
 }
 
 fn keys(repository: &Repository) -> Vec<String> {
-    repository.images().unwrap().into_iter().map(|image| image.key).collect()
+    repository.images().unwrap().into_iter().map(|image| image.paths.key).collect()
 }
 
 /// Every file below, but directories.
@@ -65,17 +65,17 @@ fn an_image_is_added_found_replaced_and_removed() {
     add(&repository, "alpine", "old");
     add(&repository, "quay.io/ns/x:1", "x");
     let old = repository.find(&reference("alpine")).unwrap().unwrap();
-    let running = fs::File::open(&old.image_path).unwrap();
+    let running = fs::File::open(&old.paths.squashfs).unwrap();
     add(&repository, "alpine", "new");
     assert_eq!(keys(&repository), ["quay.io/ns/x/1", "index.docker.io/library/alpine/latest"]);
     assert_eq!(std::io::read_to_string(running).unwrap(), "old");
     let new = repository.find(&reference("docker.io/alpine")).unwrap().unwrap();
-    assert_eq!(fs::read_to_string(&new.image_path).unwrap(), "new");
-    assert_eq!(new.digest, "0123456789abcdef");
+    assert_eq!(fs::read_to_string(&new.paths.squashfs).unwrap(), "new");
+    assert_eq!(new.digest, Some(Digest::sha256(b"alpine")));
     assert_eq!(repository.metadata(&new).unwrap().cmd, Some(vec!["alpine".into()]));
 
     let removed = repository.remove(&reference("alpine")).unwrap();
-    assert_eq!(removed.key, "index.docker.io/library/alpine/latest");
+    assert_eq!(removed.key(), "index.docker.io/library/alpine/latest");
     assert!(!repository.images_dir().join("index.docker.io").exists());
     let error = repository.remove(&reference("alpine")).unwrap_err();
     let root = repository.path().display();
@@ -111,7 +111,7 @@ fn a_failed_commit_is_one_error_and_leaves_the_repository_as_it_was() {
     let text = fs::read_to_string(&index).unwrap();
     fs::remove_file(&index).unwrap();
     fs::create_dir(&index).unwrap();
-    let error = writer.commit(&Metadata::default(), "").unwrap_err();
+    let error = writer.commit(&Metadata::default(), Digest::sha256(b"")).unwrap_err();
     let path = repository.path().display();
     let expected = format!(
         "cannot add index.docker.io/library/alpine:latest to {path}: cannot read {path}/metadata.json: it is no regular file"
@@ -121,7 +121,7 @@ fn a_failed_commit_is_one_error_and_leaves_the_repository_as_it_was() {
     fs::write(&index, text).unwrap();
     assert_eq!(files(repository.path()), before);
     let image = repository.find(&reference("alpine")).unwrap().unwrap();
-    assert_eq!(fs::read_to_string(image.image_path).unwrap(), "old");
+    assert_eq!(fs::read_to_string(image.paths.squashfs).unwrap(), "old");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_damaged_index_is_not_overwritten() {
     let error = repository.images().unwrap_err();
     assert_eq!(error.to_string(), format!("cannot read {}: not a JSON object", index.display()));
     let writer = repository.image_writer(&reference("alpine")).unwrap();
-    assert!(writer.commit(&Metadata::default(), "").is_err());
+    assert!(writer.commit(&Metadata::default(), Digest::sha256(b"")).is_err());
     assert_eq!(fs::read_to_string(&index).unwrap(), r#"{"images":[{"#);
 }
 

@@ -47,7 +47,8 @@ pub fn resolve(
     reference: &Reference,
     platform: &TargetPlatform,
 ) -> Result<Remote> {
-    let mut which = reference.digest.clone().unwrap_or_else(|| reference.tag.clone());
+    let mut which =
+        reference.digest.map_or_else(|| reference.tag.clone(), |digest| digest.to_string());
     for _ in 0..oci::MAX_NESTING {
         let sent = registry.manifest(&which)?;
         let about = || format!("cannot read manifest {}", sent.digest);

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::byte_size;
 use crate::log::Level;
 use crate::site::json::{Object, Value};
 use crate::site::reserved;
@@ -136,9 +137,6 @@ impl Default for Pulling {
 
 /// More connections than any registry takes kindly.
 const MAX_DOWNLOADS: u32 = 64;
-
-/// The units of sizes, as `sarus images` shows them, with their power of two.
-const UNITS: [(&str, u32); 5] = [("B", 0), ("KB", 10), ("MB", 20), ("GB", 30), ("TB", 40)];
 
 /// The compressors, each with its highest level; 0 where there are none to choose from.
 const COMPRESSORS: [(&str, (&str, u32)); 4] =
@@ -327,11 +325,7 @@ fn is_server(text: &str) -> bool {
 
 /// `20GB`: a whole number and a unit.
 fn size(value: &Value<'_>) -> u64 {
-    let parse = |text: &str| {
-        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-        let (_, shift) = UNITS.iter().find(|(name, _)| *name == unit.trim_start_matches(' '))?;
-        (1..=9).contains(&number.len()).then(|| number.parse::<u64>().unwrap_or(0) << shift)
-    };
-    let text = value.text_where("a size such as \"20GB\"", |text| parse(text).is_some());
-    parse(&text).unwrap_or_default()
+    let is_size = |text: &str| byte_size::parse(text).is_some();
+    let text = value.text_where("a size such as \"20GB\"", is_size);
+    byte_size::parse(&text).unwrap_or_default()
 }

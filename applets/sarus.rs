@@ -14,9 +14,9 @@ use crate::rights::Rights;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use sarus::cli::args::{self, Grammar, ParsedArgs};
 use sarus::error::{Error, Result};
-use sarus::import::squashfs::Compression;
 use sarus::log::{self, Level};
 use sarus::site::config::{Config, Installation};
+use sarus::squashfs::compression::Compression;
 use sarus::store::Repository;
 use sarus::user::User;
 use std::ffi::OsString;
@@ -183,20 +183,9 @@ fn open(centralized: bool) -> Result<(Config, Repository)> {
     Ok((config, repository))
 }
 
-/// How an import compresses: `NAME[:LEVEL]` of the command line, else what the site configured.
+/// Compression of an import: from the command line, else from the site's configuration.
 fn compression(config: &Config, option: Option<&str>) -> Result<Compression> {
-    let Some(text) = option else {
-        return Compression::new(config.compression.name, config.compression.level);
-    };
-    match text.split_once(':') {
-        None => Compression::new(text, None),
-        Some((name, level)) => match level.parse() {
-            Ok(level) => Compression::new(name, Some(level)),
-            Err(_) => Err(Error::new(format!(
-                "cannot compress at level '{level}': expected a whole number"
-            ))),
-        },
-    }
+    option.map_or(Ok(config.compression), str::parse)
 }
 
 /// Options into `T`.

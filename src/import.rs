@@ -21,9 +21,10 @@ use crate::image::metadata::Metadata;
 use crate::import::blob::Blob;
 use crate::import::layer::{Layer, Pending};
 use crate::import::source::Image;
-use crate::import::squashfs::{Compression, Owner};
+use crate::import::squashfs::Owner;
 use crate::import::temp::Space;
 use crate::import::tree::Tree;
+use crate::squashfs::compression::Compression;
 
 /// An image that was written, and all of whose parts have the digests that they should have. Only
 /// [`Merged::write`] makes one: what takes it may publish the file.

@@ -17,8 +17,8 @@ use sarus::image::platform::TargetPlatform;
 use sarus::import::layer::cores;
 use sarus::import::merge;
 use sarus::import::source::{self, Choice};
-use sarus::import::squashfs::Compression;
 use sarus::import::temp::Space;
+use sarus::squashfs::compression::Compression;
 use tar::{Builder, EntryType, Header};
 
 const ALL: [Compression; 4] =

@@ -223,7 +223,7 @@ fn find_image(
     };
     let metadata = repository.metadata(&found)?;
     let name = reference.to_string();
-    let image = Image::open(&found.paths.squashfs, name, user, &config.accepted_compressions)?;
+    let image = Image::open(&found.paths.squashfs, name, user, &config.accepted_compressors)?;
     Ok((image, metadata))
 }
 

@@ -4,19 +4,13 @@ use super::Report;
 use crate::container::run::OciRuntime;
 use crate::container::run::oci_runtime::Kind;
 use crate::site::config::{Config, RamFilesystem};
+use crate::squashfs::compression::Compressor;
 use flate2::bufread::GzDecoder;
 use std::io::Read;
 use std::path::Path;
 
 /// More than the configuration of any kernel, or its list of modules.
 const MAX_SIZE: u64 = 16 << 20;
-
-/// The compressors of squashfs, with what kernels call them.
-const COMPRESSORS: [(&str, &str); 3] = [
-    ("zstd", "CONFIG_SQUASHFS_ZSTD=y"),
-    ("gzip", "CONFIG_SQUASHFS_ZLIB=y"),
-    ("lz4", "CONFIG_SQUASHFS_LZ4=y"),
-];
 
 /// What every container needs.
 pub(super) fn always(report: &mut Report<'_>) {
@@ -48,7 +42,7 @@ pub(super) fn configured(report: &mut Report<'_>, config: &Config, runtime: Opti
             RamFilesystem::Ramfs => "ramfs",
         },
     );
-    compression(report, config.compression.name);
+    compressor(report, config.compression.compressor());
     if let Some(runtime) = runtime {
         cgroups(report, runtime);
     }
@@ -99,15 +93,15 @@ fn missing_feature(report: &mut Report<'_>, name: &str) {
     }
 }
 
-fn compression(report: &mut Report<'_>, name: &str) {
-    let Some((_, option)) = COMPRESSORS.iter().find(|(known, _)| *known == name) else { return };
+fn compressor(report: &mut Report<'_>, name: Compressor) {
+    let option = format!("{}=y", name.kernel_option());
     let packed = std::fs::read("/proc/config.gz").ok().and_then(|bytes| {
         let mut text = String::new();
         GzDecoder::new(bytes.as_slice()).take(MAX_SIZE).read_to_string(&mut text).ok()?;
         Some(text)
     });
     let options = packed.or_else(|| read(&format!("/boot/config-{}", release())));
-    match options.map(|text| text.lines().any(|line| line == *option)) {
+    match options.map(|text| text.lines().any(|line| line == option)) {
         Some(true) => report.ok("kernel", format!("squashfs reads images in {name}")),
         Some(false) => report.error(
             "kernel",

@@ -13,10 +13,10 @@ use crate::image::reference::Reference;
 use crate::import::blob::{Arrival, Blob};
 use crate::import::layer::{self, Expected, Source};
 use crate::import::source::remote::{self, Part, Remote};
-use crate::import::squashfs::Compression;
 use crate::import::temp::Space;
 use crate::import::{self, Merged};
 use crate::registry::Registry;
+use crate::squashfs::compression::Compression;
 use crate::store::{BlobCache, Image, Repository};
 use download::{Download, Downloads};
 

@@ -12,10 +12,9 @@ use crate::error::{Context, Error, Result};
 use crate::log::{self, Level};
 use crate::site::json::{self, Object, Value};
 use crate::site::trust::{self, Checks};
+use crate::squashfs::compression::{Compression, Compressor};
 
-pub use sections::{
-    Compression, Environment, Hook, Hooks, Pulling, RamFilesystem, SiteMount, UserMounts,
-};
+pub use sections::{Environment, Hook, Hooks, Pulling, RamFilesystem, SiteMount, UserMounts};
 
 /// Far beyond any real configuration; keeps a mistake from filling the memory of a root process.
 const MAX_SIZE: u64 = 1 << 20;
@@ -92,7 +91,7 @@ pub struct Config {
     /// How images are compressed.
     pub compression: Compression,
     /// Compressors of the images that may be run.
-    pub accepted_compressions: Vec<&'static str>,
+    pub accepted_compressors: Vec<Compressor>,
     /// How images are pulled.
     pub pulling: Pulling,
 }
@@ -179,7 +178,7 @@ impl Config {
             user_mounts: keys.optional("userMounts", sections::user_mounts).unwrap_or_default(),
             hooks: keys.optional("OCIHooks", sections::hooks).unwrap_or_default(),
             compression: sections::compression(keys),
-            accepted_compressions: sections::accepted_compressions(keys),
+            accepted_compressors: sections::accepted_compressors(keys),
             pulling: sections::pulling(keys),
         }
     }

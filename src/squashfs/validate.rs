@@ -15,19 +15,18 @@ mod superblock;
 mod tables;
 
 use crate::error::{Context, Result};
+use crate::squashfs::compression::Compressor;
 
 pub use signatures::RESERVED;
-pub use superblock::COMPRESSORS;
 
 /// Reads a range of the image: fills the buffer from the byte offset on, or fails.
 pub type Read<'a> = dyn Fn(&mut [u8], u64) -> std::io::Result<()> + 'a;
 
-/// Checks an image of `size` bytes, and returns the name of its compressor, one of
-/// [`COMPRESSORS`].
+/// Checks an image of `size` bytes, and returns its compressor.
 ///
 /// # Errors
 /// If the image is invalid, looks like something else too, or cannot be read.
-pub fn check(read: &Read<'_>, size: u64) -> Result<&'static str> {
+pub fn check(read: &Read<'_>, size: u64) -> Result<Compressor> {
     let file = File { read, size };
     let superblock = superblock::read(&file).context(|| "invalid squashfs superblock".into())?;
     tables::check(&file, &superblock).context(|| "invalid squashfs image".into())?;

@@ -65,7 +65,6 @@ fn subdirectory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
 /// The image, through a loop device that all containers of the node share.
 fn mount_image(place: &OwnedFd, image: &Image) -> Result<()> {
     let cannot = || format!("cannot mount the image {}", image.name);
-    let compressor = Compressor::of(image).context(cannot)?;
     let device = loop_device::attach(&image.file).context(cannot)?;
     let restrictions = Restrictions { readonly: true, ..CONFINED };
     let lower = subdirectory(place, LOWER)?;
@@ -73,35 +72,9 @@ fn mount_image(place: &OwnedFd, image: &Image) -> Result<()> {
         Error::caused_by(cannot(), error).with_hint(format!(
             "the image is compressed with {}; if this kernel cannot read that, or the file \
              is damaged, remove it with 'sarus rmi' and import it with --compression=gzip",
-            compressor.0
+            image.compressor
         ))
     })
-}
-
-/// The name of the compressor that an image needs.
-struct Compressor(&'static str);
-
-impl Compressor {
-    /// From the superblock: magic `hsqs`, and the compressor's number at byte 20.
-    fn of(image: &Image) -> Result<Self> {
-        let mut superblock = [0; 22];
-        let read = rustix::io::pread(&image.file, &mut superblock, 0)
-            .context(|| "cannot read its superblock".into())?;
-        match superblock {
-            [b'h', b's', b'q', b's', .., low, high] if read == superblock.len() => {
-                Ok(Self(match u16::from_le_bytes([low, high]) {
-                    1 => "gzip",
-                    3 => "lzo",
-                    4 => "xz",
-                    5 => "lz4",
-                    6 => "zstd",
-                    _ => "something unknown",
-                }))
-            }
-            _ => Err(Error::new("the file is no squashfs image")
-                .with_hint("remove the image with 'sarus rmi' and import it again")),
-        }
-    }
 }
 
 /// Fills the layer in memory: the root directory, which looks as the image's but belongs to the

@@ -7,6 +7,7 @@ use crate::log::Level;
 use crate::site::json::{Object, Value};
 use crate::site::reserved;
 use crate::site::trust::Checks;
+use crate::squashfs::compression::{Compression, Compressor};
 
 /// The file system that a container's bundle lies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,15 +110,6 @@ impl Hook {
     }
 }
 
-/// The compressor of squashfs images, and how hard it tries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compression {
-    /// `zstd`, `gzip`, `lz4` or `none`.
-    pub name: &'static str,
-    /// The compressor's own default where it is not given.
-    pub level: Option<u32>,
-}
-
 /// How images are pulled from registries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulling {
@@ -137,23 +129,6 @@ impl Default for Pulling {
 
 /// More connections than any registry takes kindly.
 const MAX_DOWNLOADS: u32 = 64;
-
-/// The compressors, each with its highest level; 0 where there are none to choose from.
-const COMPRESSORS: [(&str, (&str, u32)); 4] =
-    [("zstd", ("zstd", 22)), ("gzip", ("gzip", 12)), ("lz4", ("lz4", 0)), ("none", ("none", 0))];
-
-/// Names of the compressors of squashfs images that Linux reads.
-const READABLE: [(&str, &str); 5] =
-    [("zstd", "zstd"), ("gzip", "gzip"), ("lz4", "lz4"), ("xz", "xz"), ("lzo", "lzo")];
-
-/// Those that images of ours are written with.
-const ACCEPTED: [&str; 3] = ["zstd", "gzip", "lz4"];
-
-impl Default for Compression {
-    fn default() -> Self {
-        Self { name: "zstd", level: None }
-    }
-}
 
 /// The stages of the OCI runtime specification, in the order in which they are reached.
 const STAGES: [&str; 6] =
@@ -283,23 +258,23 @@ fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
 }
 
 pub(super) fn compression(keys: &mut Object<'_>) -> Compression {
-    let choice = keys.optional("squashfsCompression", |name| name.one_of(&COMPRESSORS));
-    // An unknown name was noted; its level is judged by the default's.
-    let known = choice.filter(|(name, _)| !name.is_empty());
-    let (name, highest) = known.unwrap_or(("zstd", 22));
-    let level = keys.optional("squashfsCompressionLevel", |level| match highest {
-        0 => {
+    let compression = keys.optional("squashfsCompression", |name| name.one_of(&Compression::NAMED));
+    // The level beside an unknown name is checked as one of the default's.
+    let compression = compression.unwrap_or_default();
+    let level = keys.optional("squashfsCompressionLevel", |level| match compression.levels() {
+        Some(levels) => level.number(levels),
+        None => {
             level.fault("this kind of compression has no levels");
             0
         }
-        _ => level.number(1..=highest),
     });
-    Compression { name, level }
+    level.map_or(compression, |level| compression.with_level(level))
 }
 
-pub(super) fn accepted_compressions(keys: &mut Object<'_>) -> Vec<&'static str> {
-    let names = |names: &Value<'_>| names.list(|name| name.one_of(&READABLE));
-    keys.optional("squashfsAcceptedCompressions", names).unwrap_or_else(|| ACCEPTED.into())
+pub(super) fn accepted_compressors(keys: &mut Object<'_>) -> Vec<Compressor> {
+    let names = |names: &Value<'_>| names.list(|name| name.one_of(&Compressor::NAMED));
+    keys.optional("squashfsAcceptedCompressions", names)
+        .unwrap_or_else(|| Compressor::WRITTEN.into())
 }
 
 pub(super) fn pulling(keys: &mut Object<'_>) -> Pulling {

@@ -2,6 +2,7 @@
 
 use super::File;
 use crate::error::{Context, Error, Result};
+use crate::squashfs::compression::Compressor;
 
 /// Bytes of the superblock.
 pub const SIZE: u64 = 96;
@@ -15,15 +16,10 @@ const KNOWN_FLAGS: u16 = 0x0fff;
 /// The bit that says that compressor options follow the superblock.
 const HAS_OPTIONS: u16 = 1 << 10;
 
-/// Names of the compressors that the kernel reads, each with its id in the superblock and the bytes
-/// of its options.
-pub const COMPRESSORS: [(&str, u16, u64); 5] =
-    [("gzip", 1, 8), ("lzo", 3, 8), ("xz", 4, 8), ("lz4", 5, 8), ("zstd", 6, 4)];
-
 /// What the tables are checked against. Positions are bytes from the start of the file.
 #[derive(Debug)]
 pub struct Superblock {
-    pub compressor: &'static str,
+    pub compressor: Compressor,
     pub inodes: u32,
     pub fragments: u32,
     pub ids: u16,
@@ -93,31 +89,31 @@ fn check_block_size(bytes: &[u8]) -> Result<u32> {
     }
 }
 
-/// The name of the compressor, and where data may begin: behind its options, if there are any. They
-/// are a metadata block that is stored uncompressed.
+/// Returns the compressor and the first byte that data may lie at: behind the options of the
+/// compressor, if there are any. They are a metadata block that is stored uncompressed.
 fn compressor(
     file: &File<'_>,
     bytes: &[u8],
     flags: u16,
     block_size: u32,
-) -> Result<(&'static str, u64)> {
+) -> Result<(Compressor, u64)> {
     let id = u16_at(bytes, 20);
-    let known = COMPRESSORS.iter().find(|(_, known, _)| *known == id);
-    let (name, _, length) =
-        *known.ok_or_else(|| Error::new(format!("unknown compressor with id {id}")))?;
+    let compressor = Compressor::from_id(id)
+        .ok_or_else(|| Error::new(format!("unknown compressor with id {id}")))?;
     if flags & HAS_OPTIONS == 0 {
-        return Ok((name, SIZE));
+        return Ok((compressor, SIZE));
     }
-    let options: [u8; 6] = file.bytes(SIZE).context(|| format!("{name} options"))?;
+    let options: [u8; 6] = file.bytes(SIZE).context(|| format!("{compressor} options"))?;
     let header = u16_at(&options, 0);
+    let length = compressor.options_size();
     if u64::from(header) != length | 0x8000 {
-        return Err(Error::new(format!("{name} options with the header {header:#06x}")));
+        return Err(Error::new(format!("{compressor} options with the header {header:#06x}")));
     }
     let dictionary = u32_at(&options, 2);
-    if name == "xz" && !is_dictionary(dictionary, block_size) {
+    if compressor == Compressor::Xz && !is_dictionary(dictionary, block_size) {
         return Err(Error::new(format!("xz dictionary of {dictionary} bytes")));
     }
-    Ok((name, SIZE + 2 + length))
+    Ok((compressor, SIZE + 2 + length))
 }
 
 /// Whether xz may have a dictionary of `size` bytes: 2^n or 3 * 2^n, at least a metadata block, or it

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 /// The rooms from bottom to top: a room may use those above it in this table, and no other. Rooms of
 /// one row do not use each other.
 const ROOMS: &[&[&str]] = &[
-    &["byte_size", "error", "log"],
-    &["user"],
+    &["error", "log"],
+    &["user", "bytes"],
     &["sys"],
     &["image", "cli", "squashfs"],
     &["site", "registry"],

@@ -1,5 +1,4 @@
-//! The squashfs format, as far as writer and mount share it, and the check that an image file is
-//! valid before the kernel reads it.
+//! The squashfs format: validation of an image file before the kernel reads it.
 
 pub mod compression;
 pub mod validate;

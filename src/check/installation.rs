@@ -1,12 +1,12 @@
 //! The program, its configuration, all that it names, and the places for images.
 
 use super::{Report, Status};
-use crate::byte_size;
+use crate::bytes;
 use crate::container::run::OciRuntime;
 use crate::container::run::oci_runtime::Kind;
 use crate::error::Result;
 use crate::image::reference::Reference;
-use crate::import::temp::Space;
+use crate::import::temp::TempDir;
 use crate::log::Level;
 use crate::registry::{Login, Registry, Settings};
 use crate::site::config::{Config, Installation};
@@ -178,7 +178,7 @@ pub(super) fn storage(report: &mut Report<'_>, config: &Config) {
         Err(error) => report.failure("images", &error),
     }
     // A repository is made where there is none; this is not.
-    match Space::new(&config.temp_dir) {
+    match TempDir::new(&config.temp_dir) {
         Ok(space) => place(report, "tempDir", space.path()),
         Err(error) => report.failure("tempDir", &error),
     }
@@ -204,7 +204,7 @@ fn place(report: &mut Report<'_>, subject: &'static str, path: &Path) {
         return report.unknown(subject, &format!("what is free at {}", path.display()), "use df");
     };
     let free = system.f_bavail.saturating_mul(system.f_frsize);
-    let text = format!("{} has {} free", path.display(), byte_size::format(free));
+    let text = format!("{} has {} free", path.display(), bytes::format_size(free));
     match free < LITTLE_SPACE {
         true => report.warning(subject, text, "make room, or imports of large images will fail"),
         false => report.ok(subject, text),

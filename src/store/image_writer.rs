@@ -16,7 +16,7 @@ use super::lease::Lease;
 use super::lock::Lock;
 use super::process_id::{ProcessId, is_abandoned};
 use super::{Image, Repository};
-use crate::byte_size;
+use crate::bytes;
 use crate::error::{Context, Result};
 use crate::image::digest::Digest;
 use crate::image::metadata::Metadata;
@@ -147,7 +147,7 @@ fn describe(
         reference,
         digest: Some(digest),
         id: digest.hex(),
-        size: byte_size::format(size),
+        size: bytes::format_size(size),
         created: clock::local_time(),
     })
 }

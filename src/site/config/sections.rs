@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::byte_size;
+use crate::bytes;
 use crate::log::Level;
 use crate::site::json::{Object, Value};
 use crate::site::reserved;
@@ -300,7 +300,7 @@ fn is_server(text: &str) -> bool {
 
 /// `20GB`: a whole number and a unit.
 fn size(value: &Value<'_>) -> u64 {
-    let is_size = |text: &str| byte_size::parse(text).is_some();
+    let is_size = |text: &str| bytes::parse_size(text).is_some();
     let text = value.text_where("a size such as \"20GB\"", is_size);
-    byte_size::parse(&text).unwrap_or_default()
+    bytes::parse_size(&text).unwrap_or_default()
 }

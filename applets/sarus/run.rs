@@ -11,6 +11,7 @@ use sarus::container::plan::process::Entrypoint;
 use sarus::container::plan::{self, Bundle, Caller, Options};
 use sarus::container::run::{self, Image, OciRuntime};
 use sarus::error::{Context, Error, Result};
+use sarus::hook::ssh::keygen;
 use sarus::image::reference::Reference;
 use sarus::log;
 use sarus::site::config::{Config, Installation};
@@ -98,7 +99,7 @@ fn main(command: &Command, words: ParsedArgs) -> Result<u8> {
     let installation = Installation::find()?;
     let config = Config::load(&installation)?;
     if options.ssh {
-        let keys = super::ssh_keygen::keys(&config, &user)?;
+        let keys = keygen::keys_of_site(&config, &user)?;
         ids::as_user(&user, || keys.check())?;
     }
     let (image, metadata) =

@@ -5,6 +5,7 @@
 
 pub mod blob;
 pub mod layer;
+pub mod load;
 pub mod pull;
 pub mod source;
 pub mod squashfs;
@@ -26,6 +27,7 @@ use crate::import::squashfs::Owner;
 use crate::import::temp::TempDir;
 use crate::import::tree::Tree;
 use crate::squashfs::compression::Compression;
+use crate::store::{Image, ImageWriter};
 
 /// An image that was written, and all of whose parts have the digests that they should have. Only
 /// [`Merged::write`] makes one: what takes it may publish the file.
@@ -123,4 +125,25 @@ impl Merged {
         })?;
         Ok(Imported { metadata, digest, size })
     }
+
+    /// Writes the image with `writer`, and publishes it. `on_written` is called between the two.
+    ///
+    /// # Errors
+    /// As [`Merged::write`], and those of the repository.
+    pub fn publish(
+        self,
+        writer: ImageWriter,
+        compression: Compression,
+        progress: Progress,
+        on_written: impl FnOnce(),
+    ) -> Result<Image> {
+        let imported = self.write(compression, writer.file(), progress);
+        let imported = imported.context(|| cannot_import(&writer))?;
+        on_written();
+        writer.commit(imported.metadata(), imported.digest())
+    }
+}
+
+fn cannot_import(writer: &ImageWriter) -> String {
+    format!("cannot import into {}", writer.repository().path().display())
 }

@@ -4,12 +4,12 @@ use super::Command;
 use argh::{ArgsInfo, FromArgs};
 use sarus::cli::args::ParsedArgs;
 use sarus::cli::progress::Progress;
-use sarus::error::{Context, Result};
+use sarus::error::Result;
 use sarus::image::platform::TargetPlatform;
 use sarus::image::reference::Reference;
-use sarus::import::source::{self, ImageSelector};
+use sarus::import::load::{self, LoadRequest};
+use sarus::import::source::ImageSelector;
 use sarus::import::temp::TempDir;
-use sarus::import::{self, workers};
 use sarus::log;
 use std::path::PathBuf;
 
@@ -47,28 +47,16 @@ fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
     let name = name.to_string_lossy();
     let reference = name.parse::<Reference>()?.for_load();
     let (config, repository) = super::open(args.centralized_repository)?;
-    let compression = super::compression(&config, args.compression.as_deref())?;
     let temp_dir = TempDir::new(args.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
-
-    let progress = Progress::new();
-    let selector = ImageSelector { name: name.into_owned(), platform: TargetPlatform::host() };
-    // Help tells what FILE can be.
-    let image = source::open(file, &selector, &temp_dir, progress)
-        .map_err(|error| error.or_hint(command.see_help()))?;
-    let pending = repository.image_writer(&reference)?;
-    progress.say("> expand image layers ...");
-    for layer in &image.layers {
-        progress.say(&format!("> extracting     : {}", layer.name));
-    }
-    let stored = image.layers.iter().map(|layer| layer.blob.length()).sum();
-    let context = || format!("cannot import into {}", repository.path().display());
-    let merged = progress
-        .during(stored, |meter| import::merge(image, &temp_dir, workers::cores(), meter, &|| {}))
-        .context(context)?;
-    progress.say("> make squashfs ...");
-    let imported = merged.write(compression, pending.file(), progress).context(context)?;
-    progress.say("> create metadata ...");
-    let image = pending.commit(imported.metadata(), imported.digest())?;
+    let request = LoadRequest {
+        file,
+        selector: ImageSelector { name: name.into_owned(), platform: TargetPlatform::host() },
+        reference: &reference,
+        repository: &repository,
+        temp_dir: &temp_dir,
+        compression: super::compression(&config, args.compression.as_deref())?,
+    };
+    let image = load::load(&request, Progress::new())?;
     log::print(&format!("# created: {}", image.paths.squashfs.display()));
     log::print(&format!("# created: {}", image.paths.metadata.display()));
     Ok(0)

@@ -76,12 +76,10 @@ pub fn pull(registry: &Registry, request: &PullRequest<'_>, progress: Progress) 
     cache.create()?;
     let merged = fetch(registry, request, &cache, &remote, progress)?;
 
-    let context = || format!("cannot import into {}", repository.path().display());
-    let pending = repository.image_writer(reference)?;
+    let writer = repository.image_writer(reference)?;
     let path = repository.paths(reference).squashfs;
     progress.say(&format!("> make squashfs image: {path:?}"));
-    let imported = merged.write(request.compression, pending.file(), progress).context(context)?;
-    let image = pending.commit(imported.metadata(), imported.digest())?;
+    let image = merged.publish(writer, request.compression, progress, || {})?;
     if let Some(limit) = request.cache_limit {
         cache.trim(limit);
     }

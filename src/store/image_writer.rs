@@ -94,6 +94,12 @@ impl ImageWriter {
         Ok(Self { repository: repository.clone(), reference: reference.clone(), image })
     }
 
+    /// Repository that the image is added to.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
     /// Where the squashfs goes.
     #[must_use]
     pub fn file(&self) -> &File {

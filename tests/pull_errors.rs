@@ -48,7 +48,7 @@ fn a_server_that_is_not_there_is_named() {
     let resolver = format!("mount --bind {} /etc/resolv.conf", resolver.display());
     let command = installation.pull_command("registry.example/ns/name");
     let unknown = finish(&in_namespace(&resolver, &command), "");
-    installation.failed(&unknown, &["registry.example/ns/name", "there is no host of this name"]);
+    installation.failed(&unknown, &["registry.example/ns/name", "no such host"]);
 
     // A port that was just free.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -8,16 +8,16 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 BINARY  := $(TARGET)/sarusbox
 SHARE    = $(dir $(BINARY))share
 SOURCES := Cargo.toml Cargo.lock scripts/build-static.sh $(shell find src applets -type f)
-PAGES   := scripts/pages.sh scripts/man.awk README.md CHANGELOG.md LICENSE \
-           $(wildcard docs/*.md docs/man/*.md etc/completions/*)
-# Where archives and packages go.
+PAGES   := scripts/pages.sh scripts/man.awk README.md CHANGELOG.md CONTRIBUTING.md LICENSE \
+           SECURITY.md $(wildcard docs/*.md docs/man/*.md etc/completions/*)
+# Directory for archives and packages.
 DIST    ?= dist
-# What is packed does not tell when it was packed, but what it was made from.
+# Timestamps in archives are those of the commit, so that the same commit gives the same bytes.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-# Above this the build fails: what a dependency costs stands in docs/size.md.
+# Maximum size of the binary in bytes; docs/size.md has the size of each dependency.
 BUDGET  := 2965000
 
-# Containers get an OpenSSH of their own with --ssh; ENABLE_SSH=0 leaves it out.
+# OpenSSH for containers that run with --ssh; ENABLE_SSH=0 leaves it out.
 ENABLE_SSH ?= 1
 export OPENSSH := $(if $(filter 1 TRUE true yes,$(ENABLE_SSH)),$(abspath $(TARGET)/openssh))
 
@@ -25,7 +25,7 @@ export OPENSSH := $(if $(filter 1 TRUE true yes,$(ENABLE_SSH)),$(abspath $(TARGE
 
 all: $(BINARY) $(SHARE) ## Build the static binary, documents and completions (the default)
 
-# Only what changed is built, and nothing when `make install` runs as root after `make`.
+# Rebuilds only after a change, so `make install` as root after `make` builds nothing.
 $(BINARY): $(SOURCES)
 	scripts/build-static.sh
 
@@ -42,10 +42,10 @@ install dist deb rpm: $(OPENSSH:%=%/SOURCE)
 install: all ## Install below PREFIX (/opt/sarus), with DESTDIR in front while packaging
 	scripts/install.sh "$(BINARY)" "$(DESTDIR)$(PREFIX)" "$(PREFIX)"
 
-uninstall: ## Remove what install put below PREFIX; images and sarus.json stay
+uninstall: ## Remove the installation below PREFIX; images and sarus.json stay
 	scripts/uninstall.sh "$(DESTDIR)$(PREFIX)"
 
-dist: all ## Pack what is installed into dist/sarus-VERSION-ARCH.tar.gz
+dist: all ## Pack an installation into dist/sarus-VERSION-ARCH.tar.gz
 	scripts/dist.sh "$(BINARY)" "$(VERSION)" "$(DIST)"
 
 deb: all ## Make a Debian package in dist/
@@ -60,27 +60,27 @@ test: ## Run all tests, as root, against the real binary, OCI runtimes and mount
 	SARUSBOX="$(abspath $(BINARY))" cargo test --locked
 	scripts/fuzz.sh 5
 
-test-vm: all ## Test in a virtual machine whose kernel has cgroups of version 2 alone
+test-vm: all ## Test in a virtual machine whose kernel has cgroup v2 alone
 	scripts/install-dependencies.sh vm
 	tests/vm/run.sh "$(BINARY)"
 
-fuzz: ## Fuzz each reader of what strangers write for a minute
+fuzz: ## Fuzz each parser of outside data for a minute
 	scripts/fuzz.sh 60
 
-demo: ## Show it at work: build, install privately, import an image, run it as a user
+demo: ## Demonstrate: build, install privately, import an image, run it as a user
 	scripts/demo.sh
 
 bench: ## Measure import and start-up beside umoci, mksquashfs, podman, charliecloud
 	scripts/bench.sh
 
-lint: ## Check format, clippy without warnings, and the scripts
+lint: ## Check formatting, clippy and shellcheck
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- --deny warnings
 	shellcheck scripts/*.sh tests/vm/* .ci/run
 
-size: $(BINARY) ## Fail if the binary outgrew its budget
+size: $(BINARY) ## Fail if the binary is larger than its budget
 	@size=$$(stat --format=%s "$(BINARY)"); echo "$$size bytes of $(BUDGET)"; [ "$$size" -le $(BUDGET) ]
 
-help: ## Print this
+help: ## Print this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' Makefile | while IFS='|' read -r name text; do \
 	    printf '  make %-10s %s\n' "$$name" "$$text"; done

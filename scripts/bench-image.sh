@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the image that `make bench` imports, once: bench-image.sh DIRECTORY
+# Makes the image for `make bench`, once: bench-image.sh DIRECTORY
 #
 # A Debian root file system with python3, numpy, gcc and mpich in three layers, more than 500 MB, as
 # big.tar (docker-archive, plain layers) and big-oci.tar (OCI archive, gzip layers).
@@ -17,7 +17,7 @@ if [ ! -e root ]; then
         "$codename" root.part >debootstrap.log
     mv root.part root
 fi
-# As a base system, what programs load, and what they read: each layer on top of the other.
+# Three layers, each on top of the last: base system, libraries and programs, data files.
 tar -cf base.tar -C root --exclude='./dev/*' --exclude=./usr/lib --exclude=./usr/share .
 tar -cf lib.tar -C root ./usr/lib
 tar -cf share.tar -C root ./usr/share

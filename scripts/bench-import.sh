@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # Measures imports of one large image, from archives and from a registry on this machine; called by
-# bench.sh, which sets what is exported to here.
+# bench.sh, which exports the variables.
 #
 # Each import runs BENCH_RUNS times (3) in a fresh directory: medians. One more run, on a file system
-# of its own where unlinked files count too, gives the temporary space: the most that was in use,
-# less the image.
+# of its own where unlinked files count too, gives the temporary space: the peak of used space,
+# minus the image.
 # shellcheck disable=SC2016 # snippets are expanded where they run
 set -euo pipefail
 : "${BENCH_IMAGES:?}" "${BENCH_WORK:?}" "${BENCH_PREFIX:?}" "${BENCH_UID:?}"
 runs=${BENCH_RUNS:-3}
 log=$BENCH_WORK.log
 
-# The imports, as snippets for bash: $ARCHIVE is what they read, $TRANSPORT its name for skopeo.
+# Imports as snippets for bash: $ARCHIVE is their input, $TRANSPORT its name for skopeo.
 as_user="setpriv --reuid=$BENCH_UID --regid=$BENCH_UID --clear-groups --"
 sarus="$as_user $BENCH_PREFIX/bin/sarus load --temp-dir $BENCH_WORK/tmp --compression"
 pull="$as_user $BENCH_PREFIX/bin/sarus pull --temp-dir $BENCH_WORK/tmp --compression"
@@ -23,7 +23,7 @@ podman_pull='podman --root store --runroot run pull --quiet --tls-verify=false $
 image_bytes='find . -name "*.squashfs" -printf %s'
 store_bytes='du -sb store | cut -f1'
 
-# Empties the current directory and makes what the imports expect in it.
+# Empties the current directory and makes the directories of the imports.
 prepare() {
     rm -rf -- "${BENCH_WORK:?}"/*
     mkdir -p home/bench
@@ -32,7 +32,7 @@ prepare() {
     sync
 }
 
-# Peak of the space that importing by $1 takes in bytes.
+# Prints the peak of the disk space of the import $1, in bytes.
 peak_space() {
     mount -t tmpfs -o size=90% tmpfs "$BENCH_WORK"
     cd "$BENCH_WORK"
@@ -50,8 +50,8 @@ peak_space() {
     echo "$peak"
 }
 
-# One row: measure NAME BYTES-SNIPPET IMPORT-SNIPPET. The first row after `input` is what the
-# ratios of the following ones refer to.
+# Prints one row: measure NAME BYTES-SNIPPET IMPORT-SNIPPET. Ratios refer to the first row after
+# `input`.
 measure() {
     local name=$1 bytes seconds cpu memory peak
     echo "measuring: $name" >&2
@@ -77,7 +77,7 @@ input() {
     export TMPDIR=$BENCH_WORK/tmp # where podman and skopeo put what they need for a while
 }
 
-# Debian's registry, on a free port of the loopback, with the image in it.
+# Starts Debian's registry on a free port of the loopback, with the image.
 serve() {
     local folder=$BENCH_IMAGES/registry
     mkdir -p "$folder"

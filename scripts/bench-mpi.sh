@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures MPI in containers beside the host's own, between two processes: part of bench.sh, which
-# has prepared the user, and an archive of an image with MPICH.
+# Measures MPI in containers beside the host's own, between two processes; called by bench.sh,
+# which prepares the user and an archive of an image with MPICH.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,7 +15,7 @@ setpriv --reuid="$BENCH_UID" --regid="$BENCH_UID" --clear-groups env USER=bench 
     "$BENCH_PREFIX/bin/sarus" load --temp-dir "$BENCH_WORK/tmp" "$BENCH_IMAGES/big.tar" bench >&2
 mpicc.mpich -O2 -o "$program" "$here/bench-mpi.c"
 
-# The host's library, and what it needs but the C library.
+# The host's library and its dependencies without the C library.
 library=$(realpath "$(ldconfig -p | sed -n 's/^\tlibmpich\.so\.12 .*=> //p' | head -n 1)")
 needed=$(ldd "$library" | awk '$3 ~ "^/" && $3 !~ "/lib[cm]\\.so" { print $3 }' | paste -sd:)
 hooks=$(jq --null-input --compact-output --arg hook "$BENCH_PREFIX/bin/mpi_hook" \
@@ -26,7 +26,7 @@ jq --argjson hooks "$hooks" --arg crun "$(command -v crun)" \
 mv "$config.new" "$config"
 
 # spread COMMAND...: the medians of seven runs by two processes, "latency bandwidth". A run that hangs
-# is told of and left out.
+# is reported and left out.
 spread() {
     local values
     values=$(for _ in 1 2 3 4 5 6 7; do

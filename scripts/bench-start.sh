@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures starts of a container of the large image; called by bench.sh, which sets what is exported.
+# Measures starts of a container of the large image; called by bench.sh, which exports the variables.
 #
-# Two programs: `true`, whose time is the engine's, and Python importing numpy, which reads many files:
+# Programs: `true`, whose time is the engine's, and Python importing numpy, which reads many files:
 # medians of hyperfine with the 10th and the 90th percentile, in milliseconds. Then 128 starts of
-# `true`, 8 at once, in milliseconds for each; and how much memory 16 containers take that read the
-# same 200 MB of the image, all of them alive.
+# `true`, 8 at once, in milliseconds per start; and the memory in use while 16 containers read the
+# same 200 MB of the image.
 set -euo pipefail
 : "${BENCH_IMAGES:?}" "${BENCH_WORK:?}" "${BENCH_PREFIX:?}" "${BENCH_UID:?}"
 
@@ -16,7 +16,7 @@ numpy=(python3 -c "import numpy")
 as_user=(setpriv --reuid="$BENCH_UID" --regid="$BENCH_UID" --clear-groups -- env USER=bench)
 user() { "${as_user[@]}" "$@"; }
 
-# Median, 10th and 90th percentile of starting "${@:2}" in ms, $1 is `user` or `env` (root).
+# Prints median, 10th and 90th percentile of starting "${@:2}" in ms, $1 is `user` or `env` (root).
 # hyperfine itself runs as that user, so that only the start is measured.
 spread() {
     "$1" hyperfine --shell none --warmup 3 --min-runs 20 --style none \
@@ -30,7 +30,7 @@ spread() {
 
 row() { printf '| %-42s | %18s | %18s | %9s | %8s |\n' "$@"; }
 
-# Milliseconds for each of 128 starts of `true` by "${@:2}", 8 at once.
+# Prints the milliseconds per start of 128 starts of `true` by "${@:2}", 8 at once.
 crowd() {
     local start
     start=$(date +%s%N)
@@ -40,8 +40,8 @@ crowd() {
 
 used() { awk '/^MemTotal/ { total = $2 } /^MemFree/ { print int((total - $2) / 1024) }' /proc/meminfo; }
 
-# MB that the memory in use grows by while 16 containers by "${@:2}" have read 200 MB each. They tell
-# by one pipe when they have, and live until the other one is closed.
+# Prints the growth of the memory in use, in MB, while 16 containers by "${@:2}" have read 200 MB each.
+# One pipe tells when they have; they live until the other one is closed.
 crowd_memory() {
     local said=$BENCH_WORK/tmp/said hold=$BENCH_WORK/tmp/hold before after
     mkfifo -m 666 "$said" "$hold"
@@ -62,7 +62,7 @@ crowd_memory() {
     echo $((after - before))
 }
 
-# measure NAME WHO COMMAND...: the command takes the program to run as its last words.
+# measure NAME USER COMMAND...: the program to run is appended to the command.
 measure() {
     echo "measuring: $1" >&2
     local of_true of_numpy of_crowd memory
@@ -73,7 +73,7 @@ measure() {
     row "$1" "$of_true" "$of_numpy" "$of_crowd" "$memory"
 }
 
-# Makes a bundle for `true` and one for numpy from what umoci writes, and measures $1 with both.
+# Makes a bundle for `true` and one for numpy with umoci, and measures $1 with both.
 measure_bundle() {
     echo "measuring: $1 run" >&2
     local program time times=()
@@ -104,7 +104,7 @@ measure_sarus() {
         kill $sleeper
         wait $sleeper || true
     done
-    echo "measuring: our own share" >&2
+    echo "measuring: the share of the engine" >&2
     rustc --edition 2024 -O -C target-feature=+crt-static -o "$BENCH_PREFIX/bin/runtime" "$here/bench-share.rs"
     cp "$BENCH_PREFIX/bin/runtime" "$BENCH_PREFIX/bin/bench-share"
     use_runtime "$BENCH_PREFIX/bin/runtime"
@@ -135,7 +135,7 @@ measure_bundle crun
 measure "charliecloud, from a directory" user ch-run "$BENCH_WORK/bundle/rootfs" --
 measure "podman run" env "${podman[@]}" run --interactive --rm --network=none --cgroups=disabled \
     --ulimit nofile=20000:20000 --ulimit nproc=10000:10000 big:latest
-# Its layers are mounted below there until podman forgets them.
+# Layers stay mounted below that directory until podman removes them.
 "${podman[@]}" rmi --all --force >&2 || true
 cd /
 umount --recursive "$BENCH_WORK/store/overlay" 2>/dev/null || true

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Measures imports and starts beside the tools that others use, on this machine, in one run.
+# Measures imports and starts beside other tools, on this machine, in one run.
 #
 # BENCH_DIR (/var/tmp/sarus-bench) keeps the image that is imported, and the result, results.md.
-# BENCH_RUNS (3) is how often each import runs. BENCH_PEERS_ONLY=1 leaves ourselves out.
+# BENCH_RUNS (3) is the number of runs of an import. BENCH_PEERS_ONLY=1 leaves Sarus out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,8 +10,8 @@ if [ "$(id -u)" != 0 ]; then
     echo "bench: runc and mounts need root: sudo make bench" >&2
     exit 1
 fi
-# A mount namespace of its own: what is left mounted by whatever fails goes with it. crun up to 1.8
-# refuses machines that have cgroup v1 with the v2 tree beside it, so it gets to see only the former.
+# A mount namespace for this script: mounts that a failure leaves end with it. crun up to 1.8
+# refuses a hybrid hierarchy (cgroup v1 with the v2 tree beside it), so the v2 tree is hidden.
 if [ -z "${BENCH_ISOLATED-}" ]; then
     BENCH_ISOLATED=1 exec unshare --mount --propagation private "$0"
 fi

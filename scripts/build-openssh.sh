@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds ssh, sshd and ssh-keygen of OpenSSH as static programs for containers: build-openssh.sh
-# DIRECTORY. What they were built from, and its checksums, stands in DIRECTORY/SOURCE.
+# DIRECTORY. DIRECTORY/SOURCE lists the sources with checksums.
 #
 # The source is that of the Debian or Ubuntu release that this machine runs, with all its security
-# updates; or what lies in the directory OPENSSH_SOURCE: the files of a Debian source package, or
-# openssh-VERSION.tar.gz as its authors publish it.
+# updates; or the contents of the directory OPENSSH_SOURCE: a Debian source package, or
+# openssh-VERSION.tar.gz of the OpenSSH project.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -13,7 +13,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 fi
 mkdir -p "$1"
 output=$(realpath "$1")
-# Where a container has it, whatever the prefix of the installation is on the host.
+# Path in the container, independent of the prefix of the installation on the host.
 home=/opt/sarus/openssh
 
 work=$(mktemp -d)
@@ -24,7 +24,7 @@ fail() {
     exit 1
 }
 
-# Runs a quiet program: what it prints is shown when it fails.
+# Runs a program and shows its output only if it fails.
 quietly() {
     "$@" >"$work/log" 2>&1 || {
         tail -n 50 "$work/log" >&2
@@ -79,27 +79,27 @@ else
     quietly tar --extract --file "${tarballs[0]}" --strip-components=1 --directory "$work/tree"
 fi
 
-# musl here has no crypt(3), which only passwords need: nobody logs in with one.
+# This musl has no crypt(3), which only passwords need: no login uses one.
 mkdir "$work/stub"
 echo 'char *crypt(const char *key, const char *salt) { (void)key; (void)salt; return 0; }' |
     "$compiler" -Os -fPIE -x c -c - -o "$work/stub/crypt.o"
 ar rc "$work/stub/libcrypt.a" "$work/stub/crypt.o"
 
 cd "$work/tree"
-# Debian's patches leave it older than what it is made from, and it minds.
+# Debian's patches leave configure older than its sources, which the Makefile refuses.
 touch configure
 note "building $(sed -n 's/^#define SSH_VERSION[^"]*"\(.*\)"/\1/p' version.h)"
-# gcc's -static-pie asks for the C library of the host: this is what it does, with musl's start file.
+# gcc's -static-pie links the C library of the host: these flags do the same with musl's start file.
 link="-nostartfiles -static -Wl,-pie,--no-dynamic-linker,-z,text $start"
 # Without shadow: sshd runs as the user, and an image's /etc/shadow may have locked the account.
-# Without OpenSSL there are ed25519 keys, curve25519 and chacha20-poly1305: all that is needed.
+# Without OpenSSL there are ed25519 keys, curve25519 and chacha20-poly1305: all that containers need.
 quietly ./configure CC="$compiler" CFLAGS="-Os -fPIE" LDFLAGS="$link -L$work/stub" \
     LIBS=-lcrypt --without-pie --without-openssl --without-zlib --without-zlib-version-check \
     --disable-lastlog --disable-utmp --disable-utmpx --disable-wtmp --disable-wtmpx \
     --disable-pkcs11 --disable-security-key --with-sandbox=no --without-shadow \
     --prefix="$home" --sysconfdir="$home/etc" --with-privsep-path="$home/var/empty" \
     --with-default-path=/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin
-# What sshd executes for each login is a program of its own since 9.8, and two since 10.0.
+# Since 9.8 sshd executes a helper for each login, since 10.0 two.
 mapfile -t helpers < <(grep -oE '^sshd-(session|auth)' Makefile | sort -u)
 programs=(ssh sshd ssh-keygen "${helpers[@]}")
 quietly make -j"$(nproc)" "${programs[@]}"

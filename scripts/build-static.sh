@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds sarusbox as one static file that needs nothing of the machine it is copied to, and prints
-# where it lies: $CARGO_TARGET_DIR/sarusbox. Does nothing where nothing changed.
+# Builds sarusbox as one static file that runs on any machine of this architecture, and prints its
+# path: $CARGO_TARGET_DIR/sarusbox. Does nothing if nothing changed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,8 +13,8 @@ has_std_source() { [ -f "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustl
 # zstd and libdeflate are C, and must be compiled against musl's headers.
 use_musl_cc() { export "CC_${target//-/_}=${MUSL_CC:-musl-gcc}"; }
 
-# Who built it, and where, is no part of the program: sources are fetched by the cargo $1, and what
-# lies above them is left out of its messages.
+# Makes the binary independent of builder and build directory: removes the paths of the sources,
+# which the cargo $1 fetches, from its messages.
 hide_paths() {
     local sources
     "$1" fetch --quiet --locked
@@ -24,16 +24,16 @@ hide_paths() {
     export RUSTFLAGS
 }
 
-# The way of rustup: musl's start files, libc and std come with the target.
+# Builds with rustup: musl's start files, libc and std come with the target.
 build_with_rustup() {
     use_musl_cc
     hide_paths cargo
     cargo build --release --locked --bin sarusbox --target "$target"
 }
 
-# The way of Debian, which has no musl target but the source of std: std is compiled as small as
-# the rest. It asks for an unwinder to print backtraces, which a stripped program without unwind
-# tables has not got: one that finds no frame serves.
+# Builds with Debian's packages, which have no musl target but the source of std: std is compiled
+# for size, too. std needs an unwinder for backtraces; a stripped program without unwind tables has
+# none, so a stub that finds no frame is linked.
 build_with_std_source() {
     local musl_libs shim
     musl_libs=/usr/lib/$(uname -m)-linux-musl

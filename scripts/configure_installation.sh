@@ -1,9 +1,9 @@
 #!/bin/sh
 # Makes the installation that this script lies in ready for use on this machine: sets sarusbox
 # setuid root, caches the passwd and group databases, and fills etc/sarus.json from its template.
-# An existing etc/sarus.json is kept as etc/sarus.json.bak. May be run again at any time: with --keep
-# etc/sarus.json, etc/passwd and etc/group stay what they are if they are there, and with --users
-# the last two are cached anew and nothing else is done.
+# Keeps an existing etc/sarus.json as etc/sarus.json.bak. May be run again at any time: with --keep,
+# existing etc/sarus.json, etc/passwd and etc/group stay as they are; with --users, only the last
+# two are refreshed.
 set -eu
 
 prefix=$(cd -P "$(dirname "$0")" && pwd)
@@ -14,11 +14,11 @@ fail() {
     exit 1
 }
 
-# Prints the OCI runtime to use: one that the site put beside sarusbox wins over the system's.
+# Prints the OCI runtime to use: one of the site beside sarusbox takes precedence over the system's.
 find_runtime() {
     search=$prefix/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin
     while [ -n "$search" ]; do
-        # As they are named where they are released, too.
+        # Includes the names of release files, such as runc.amd64.
         for name in runc runc.amd64 runc.arm64 crun; do
             [ ! -x "${search%%:*}/$name" ] || { readlink -f "${search%%:*}/$name" && return; }
         done
@@ -39,7 +39,7 @@ END
 }
 
 # Prints the best squashfs compression that the running kernel mounts, by mounting it. The mount
-# is seen by nobody else and ends with its namespace, whatever happens in between.
+# is private to its namespace and ends with it, also after an error.
 find_compression() {
     work=$(mktemp -d)
     zstd_image >"$work/image"
@@ -57,9 +57,9 @@ find_compression() {
     rm -rf "$work"
 }
 
-# Fills the database cache etc/$1, which stands in for name services that containers cannot ask.
+# Fills the database cache etc/$1, which replaces name services that containers cannot query.
 cache() {
-    # What was laid out has no users yet.
+    # The files of install.sh have no users yet.
     if $keep && [ -e "etc/$1" ] && ! cmp -s "etc/$1" "etc/templates/$1"; then
         echo "Keeping etc/$1"
         return
@@ -100,10 +100,10 @@ mkdir -p var/OCIBundleDir
 set -- . bin bin/sarusbox etc etc/sarus.* etc/templates etc/templates/* etc/container \
     etc/container/* var var/OCIBundleDir configure_installation.sh
 chown root:root "$@"
-# The links, too.
+# chown -h changes the links, too.
 chown -h root:root bin/*
 chmod go-w "$@"
-# Programs for containers, and completions, which the shells of administrators read.
+# The same for OpenSSH of containers, and for completions, which the shells of administrators read.
 for tree in openssh share; do
     [ ! -d "$tree" ] || { chown -R root:root "$tree" && chmod -R go-w "$tree"; }
 done

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Unpacks packages of a Debian release, with all that they need, as a root file system that no
-# package's scripts have touched: debian-rootfs.sh DIRECTORY RELEASE PACKAGE...
+# Unpacks packages of a Debian release with their dependencies as a root file system, without
+# running package scripts: debian-rootfs.sh DIRECTORY RELEASE PACKAGE...
 #
 # Example: debian-rootfs.sh rootfs bullseye busybox-static libmpich12
 set -euo pipefail
@@ -11,10 +11,10 @@ shift 2
 work=$(mktemp -d "${TMPDIR:-/tmp}/debian-rootfs.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# An apt of its own: the machine's lists and packages stay as they are.
+# Configuration of a separate apt: lists and packages of the machine stay as they are.
 mkdir -p "$work"/{lists/partial,archives/partial}
 touch "$work/status"
-# From wherever this machine has its own packages.
+# Mirror of the machine's own packages.
 # shellcheck disable=SC2016 # apt-get expands it
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' |
     awk '!/security/ && !found { print; found = 1 }')

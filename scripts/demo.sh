@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Shows the engine at work on a fresh Debian machine, as root: builds it, installs it into a prefix
-# of its own, makes a small image, and imports and runs it as an ordinary user.
+# Demonstrates the engine on a fresh Debian machine, as root: builds it, installs it into a separate
+# prefix, makes a small image, and imports and runs it as an ordinary user.
 #
-# DEMO_PREFIX is where (/opt/sarus-demo). It stays for looking around, until the next demo.
+# DEMO_PREFIX (/opt/sarus-demo) is the prefix. It stays until the next demo.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,8 +13,8 @@ home=$prefix/home/$user
 
 say() { printf '\n# %s\n' "$*"; }
 
-# Prints a command as the user would type it, then runs it as that user: somebody without any
-# privilege and unknown to this machine, whom only the demo's own passwd file names.
+# Prints a command as the user would type it, then runs it as that user, who has no
+# privilege and no account on this machine, only an entry in the passwd file of the prefix.
 as_user() {
     printf '$ %s\n' "$*"
     (cd "$home" && setpriv --reuid=$uid --regid=$uid --clear-groups -- \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Packs an installation that runs anywhere below: dist.sh BINARY VERSION DIRECTORY
+# Packs a relocatable installation: dist.sh BINARY VERSION DIRECTORY
 #
-# The archive is the same, byte for byte, whenever and wherever it is packed from the same files.
+# The same files give the same archive, byte for byte, at any time on any machine.
 set -euo pipefail
 umask 022
 
@@ -12,8 +12,8 @@ dist=$(realpath "$3")
 work=$(mktemp -d "$dist/.dist.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# What depends on the machine, setuid bit included, is for configure_installation.sh to do there. Users
-# and groups are made by it, so unpacking a new version over an old one leaves them alone.
+# configure_installation.sh does the steps that depend on the machine, setuid bit included. It also
+# writes users and groups, which are not packed, so a new version over an old one leaves them unchanged.
 "$(dirname "$0")/install.sh" "$binary" "$work/$name" 2>/dev/null
 chmod u-s "$work/$name/bin/sarusbox"
 rm "$work/$name"/etc/{passwd,group}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Fuzzes the readers of what strangers write: fuzz.sh [SECONDS [TARGET...]], 60 s each unless told.
+# Fuzzes the parsers of outside data: fuzz.sh [SECONDS [TARGET...]], 60 s for each by default.
 #
-# With libFuzzer, on the ordinary toolchain; what it learns is kept in target/fuzz/corpus, and an
-# input that fails is written to target/fuzz. Needs a C++ compiler.
+# Uses libFuzzer on the ordinary toolchain; target/fuzz/corpus keeps the corpus, and target/fuzz
+# gets an input that fails. Needs a C++ compiler.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,14 +16,14 @@ fi
 out=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR-target}/fuzz")
 mkdir -p "$out/corpus"
 
-# As cargo-fuzz sets them; a target of its own keeps them away from build scripts.
+# Flags of cargo-fuzz; an explicit target keeps them away from build scripts.
 host=$(rustc --print host-tuple)
 export RUSTFLAGS="-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 \
 -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table \
 -C codegen-units=1 --cfg fuzzing"
 cargo build --quiet --locked --release --manifest-path tests/fuzz/Cargo.toml --target "$host" --target-dir "$out"
 
-# Something to begin with: what this machine has of it.
+# Seeds of the corpus, from files of this machine.
 seed() {
     mkdir -p "$out/corpus/$1"
     cat >"$out/corpus/$1/seed-$2"
@@ -34,7 +34,7 @@ printf '{"process":{"user":{"uid":1,"gid":2,"additionalGids":[3]},"env":["A=b"]}
 "linux":{"uidMappings":[{"containerID":0,"hostID":1,"size":2}]},"annotations":{"a":"b"}}' | seed spec 1
 seed elf 1 <"$(ldconfig -p | sed -n 's/.* => \(.*libdl\.so\.2\)$/\1/p' | head -n 1)"
 head --bytes 100000 /etc/ld.so.cache | seed ldcache 1
-# Small ones in each format, which are changed faster.
+# Small images in each format, which mutate faster.
 mkdir -p "$out/root/lib" "$out/root/lib/glibc-hwcaps/x86-64-v2" "$out/root/etc"
 for place in lib lib/glibc-hwcaps/x86-64-v2; do
     cp "$out/corpus/elf/seed-1" "$out/root/$place/libdl.so.2"
@@ -44,7 +44,7 @@ for format in new compat old; do
     seed ldcachewrite "$format" <"$out/root/etc/cache"
 done
 tar --create --format=pax --file - scripts/fuzz.sh | seed tar 1
-# Cut off: from a file, for tar itself must not fail of it.
+# Truncated archive, from a file, since tar itself must not fail.
 tar --create --format=gnu --sparse --file "$out/seed.tar" Makefile scripts
 head --bytes 60000 "$out/seed.tar" | seed tar 2
 mksquashfs etc "$out/seed.squashfs" -noappend -quiet -no-progress

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs what a purpose needs and this machine lacks: install-dependencies.sh build|openssh|test|vm|demo|bench
+# Installs the missing packages for a purpose: install-dependencies.sh build|openssh|test|vm|demo|bench
 #
-# Does it by itself on Debian and Ubuntu, as root. Elsewhere it says what is needed, and what comes next
-# fails without it.
+# Installs on Debian and Ubuntu, as root. Elsewhere it only prints the list, and the next step fails
+# without them.
 set -euo pipefail
 
-# Cargo asks its registry by TLS, and the smallest Debian knows no authority.
+# Cargo uses TLS, and the smallest Debian has no certificate authorities.
 build=(rustc-web cargo-web rust-web-src musl-tools gcc ca-certificates)
 openssh=(musl-tools gcc make dpkg-dev)
 images=(skopeo umoci busybox-static)

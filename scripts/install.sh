@@ -2,8 +2,8 @@
 # Lays out an installation: install.sh BINARY DIRECTORY [PREFIX]
 #
 # With PREFIX, where DIRECTORY will be found at run time, sarus.json is filled in from its template.
-# OPENSSH, if set, names what build-openssh.sh built, which is put into DIRECTORY/openssh.
-# What a site may have changed (sarus.json, the passwd and group caches) is never overwritten.
+# OPENSSH, if set, is the directory of build-openssh.sh, which is installed as DIRECTORY/openssh.
+# Files that a site may have changed (sarus.json, the passwd and group caches) are never overwritten.
 set -euo pipefail
 umask 022
 
@@ -17,7 +17,8 @@ cd "$(dirname "$0")/.."
 # Installs $1 as $2 unless the site has one.
 install_once() { [ -e "$root/$2" ] || install -m 644 "$1" "$root/$2"; }
 
-# Puts the file $1 where $2 is, at once: who has the old one open keeps it, as running containers do.
+# Replaces the file $2 by $1 in one step; processes that have the old file open, such as running
+# containers, keep it.
 replace() {
     install -m "$3" "$1" "$2.new"
     mv -f "$2.new" "$2"
@@ -40,7 +41,7 @@ if [ -n "$prefix" ]; then
     install_once "$filled" etc/sarus.json
 fi
 
-# Manual pages and completions, where `make` has made them.
+# Manual pages and completions, if `make` has made them.
 share=$(dirname "$binary")/share
 if [ -d "$share" ]; then
     install -d -m 755 "$root/share"
@@ -54,7 +55,7 @@ if [ -n "${OPENSSH-}" ]; then
             install -D -m 755 -t "$root/openssh/$folder" "$openssh/$folder"/*
     done
     install -m 644 etc/openssh/* "$root/openssh/etc"
-    # Since 9.8 who fails to log in shuts out all others on that node; older ones know no such word.
+    # Since 9.8 a failed login blocks all other users of its address; older releases lack the option.
     [ ! -e "$openssh/libexec/sshd-session" ] ||
         echo "PerSourcePenalties no" >>"$root/openssh/etc/sshd_config"
     install -m 644 "$openssh/SOURCE" "$openssh/LICENCE" "$root/openssh"
@@ -66,8 +67,8 @@ if [ "$(id -u)" != 0 ]; then
     echo "install: not root, so not setuid yet: run configure_installation.sh as root" >&2
 fi
 replace "$binary" "$root/bin/sarusbox" "$mode"
-# Relative, so that the tree can be moved. The binary lists what it can be called: "   NAME: ABOUT".
+# Links are relative, so that the tree can be moved. The binary lists its names: "   NAME: ABOUT".
 "$binary" | sed -n 's/^   \([a-z_]*\): .*/\1/p' | while read -r applet; do
-    # One that is there is right, and never missing.
+    # A correct link stays, so it is never missing.
     [ "$(readlink "$root/bin/$applet")" = sarusbox ] || ln -sfn sarusbox "$root/bin/$applet"
 done

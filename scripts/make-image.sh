@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Wraps root file systems as a container image, with the tools that others use:
+# Wraps root file systems as a container image, with umoci and skopeo:
 #
 #   make-image.sh OUTPUT LAYER... [-- UMOCI-CONFIG-OPTION...]
 #
-# OUTPUT is skopeo's name of the result (docker-archive:FILE:NAME:TAG, oci-archive:FILE, oci:DIR);
+# OUTPUT is the result as named by skopeo (docker-archive:FILE:NAME:TAG, oci-archive:FILE, oci:DIR);
 # a LAYER is a directory or a plain tar. docker-archive gets plain layers, the OCI forms gzip ones.
 # Example: make-image.sh docker-archive:box.tar:box:latest rootfs -- --config.cmd=sh
 set -euo pipefail

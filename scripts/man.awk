@@ -1,6 +1,6 @@
 # Turns the Markdown of docs/ into a manual page: man.awk -v page="sarus.json(5)" -v version=1.0
 #
-# Knows what docs/ use: headings, paragraphs, lists, tables (a row becomes an item), fenced blocks,
+# Supports the subset of docs/: headings, paragraphs, lists, tables (a row becomes an item), fenced blocks,
 # `code`, **strong** and [links](...), of which the text stays.
 
 function literal(text) {
@@ -9,13 +9,13 @@ function literal(text) {
     return text
 }
 
-# Code is bold; everything that roff would take for a command of its own is escaped.
+# Makes code bold, and escapes everything that roff would take for a command.
 function inline(text,    parts, count, i, shown) {
     count = split(text, parts, "`")
     for (i = 1; i <= count; i++) {
         if (i % 2 == 0) {
             code = literal(parts[i])
-            # A line that no terminal has room for.
+            # Allows breaks in code that is too long for a line.
             if (length(code) > 60) gsub("/", "/\\:", code)
             shown = shown "\\fB" code "\\fR"
             continue
@@ -28,7 +28,7 @@ function inline(text,    parts, count, i, shown) {
         gsub(/\\\|/, "|", parts[i])
         shown = shown literal(parts[i])
     }
-    # Code within strong words is as bold as they are.
+    # Removes code marks within strong text, which is bold already.
     while (match(shown, /\*\*[^*]+\*\*/)) {
         strong = substr(shown, RSTART + 2, RLENGTH - 4)
         gsub(/\\f[BR]/, "", strong)
@@ -37,7 +37,7 @@ function inline(text,    parts, count, i, shown) {
     return shown ~ /^[.']/ ? "\\&" shown : shown
 }
 
-# A link of which code is the text, over whose backquotes the line is split: the link goes first.
+# Removes links around code before the line is split at its backquotes.
 function unlinked(text) {
     while (match(text, /\[`[^`]*`\]\([^)]*\)/)) {
         link = substr(text, RSTART, RLENGTH)
@@ -47,12 +47,12 @@ function unlinked(text) {
     return text
 }
 
-# Below the row of titles.
+# Prints a row below the titles as an item.
 function row(line,    cells, count, i, rest) {
     gsub(/\\\|/, "\001", line)
     sub(/^\| */, "", line); sub(/ *\|$/, "", line)
     count = split(line, cells, / *\| */)
-    # Titles are needed where it is more than a name and its meaning.
+    # Prints titles only if there are more columns than a name and its meaning.
     for (i = 2; i <= count; i++) if (cells[i] != "")
         rest = rest (rest == "" ? "" : "; ") (count > 2 && titles[i] != "" ? titles[i] ": " : "") cells[i]
     gsub(/\001/, "|", cells[1]); gsub(/\001/, "|", rest)

@@ -13,7 +13,7 @@ root=$work/root
 scripts=$(dirname "$0")
 
 "$scripts/stage-package.sh" "$1" "$root"
-# zsh and its completions have another place here.
+# Debian has another directory for completions of zsh.
 mkdir -p "$root/usr/share/zsh/vendor-completions"
 mv "$root/usr/share/zsh/site-functions/_sarus" "$root/usr/share/zsh/vendor-completions"
 rmdir "$root/usr/share/zsh/site-functions"
@@ -47,7 +47,7 @@ case $1 in
 remove) rm -f /opt/sarus/etc/passwd /opt/sarus/etc/group ;;
 purge) rm -f /opt/sarus/etc/sarus.json /opt/sarus/etc/sarus.json.bak ;;
 esac
-# What is empty goes; images of users stay, wherever they are.
+# Removes empty directories; images of users stay.
 rmdir /opt/sarus/etc/container /opt/sarus/etc /opt/sarus/var/OCIBundleDir /opt/sarus/var \
     /opt/sarus 2>/dev/null || true
 END

@@ -18,7 +18,7 @@ Release: 1
 Summary: OCI container engine for HPC systems
 License: BSD-3-Clause
 Requires: (runc or crun)
-# The program is static and stripped, and shall stay as it was built.
+# Keeps the program as built: it is static and stripped.
 %global __os_install_post %{nil}
 %global debug_package %{nil}
 %global _build_id_links none
@@ -36,7 +36,7 @@ an OCI runtime.
 /opt/sarus/configure_installation.sh --keep >/dev/null
 
 %postun
-# Not in an upgrade. sarus.json is the site's, images are the users': they stay.
+# Skipped in an upgrade. sarus.json of the site and images of users stay.
 if [ "\$1" = 0 ]; then
     rm -f /opt/sarus/etc/passwd /opt/sarus/etc/group
     rmdir /opt/sarus/etc /opt/sarus 2>/dev/null || true

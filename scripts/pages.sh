@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Makes manual pages and completions from what the program itself says in `sarus help`, and from
-# docs/: pages.sh BINARY DIRECTORY
+# Makes manual pages and completions from the output of `sarus help` and from docs/:
+# pages.sh BINARY DIRECTORY
 #
-# A new command or option is in all of them by being in the program's own table. What help does not
-# say of a command (examples, files) is in docs/man/COMMAND.md.
+# A new command or option in the program's table appears in all of them. docs/man/COMMAND.md has the
+# sections that help lacks (examples, files).
 set -euo pipefail
 umask 022
 
 binary=$(realpath "$1")
 mkdir -p "$(dirname "$2")"
 result=$(realpath "$2")
-# Complete or not there at all.
+# Builds in a temporary directory, so the result is complete or absent.
 share=$(mktemp -d "$result.XXXXXX")
 trap 'rm -rf "$share"' EXIT
 cd "$(dirname "$0")/.."
@@ -22,13 +22,13 @@ commands() { "$binary" sarus help | sed -n 's/^   \([a-z-]*\): *\(.*\)/\1|\2/p';
 
 names() { commands | cut -d'|' -f1 | paste -sd' '; }
 
-# "t|--tty||Allocate ..." for each option, of a command or of all: the letter or nothing, the name,
-# " arg" or " [=arg]" if it takes a value, and what it does.
+# "t|--tty||Allocate ..." for each option of a command, or of all: the letter or nothing, the name,
+# " arg" or " [=arg]" if it takes a value, and the description.
 options() {
     "$binary" sarus help "$@" | sed -n '/^Options:/,/^$/s/^  \(-\(.\) \[ \)\?\(--[a-z-]*\)\( \]\)\?\( arg\| \[=arg\]\)\?  *\([A-Z].*\)/\2|\3|\5|\6/p'
 }
 
-# What a command's first argument is: image, file, command or nothing.
+# Prints the kind of a command's first argument: image, file, command or nothing.
 argument() {
     case $("$binary" sarus help "$1" | sed -n '1s/^Usage: sarus [a-z-]* *//p') in
     *FILE*) echo file ;;
@@ -70,10 +70,10 @@ main_page() {
     sed -n '/^## Files/,$p' docs/man/sarus.md
 }
 
-# A page of docs/: its first paragraph is the description.
+# Prints a page of docs/: the first paragraph is the description.
 document_page() {
     printf '## Name\n\n%s - %s\n\n## Description\n' "$1" "$2"
-    # Those that are pages, too.
+    # Links to documents that are pages too become references to these.
     sed '1d; s/\[hooks\.md\]([^)]*)/\x60hooks\x60(8)/g; s/\[configuration\.md\]([^)]*)/\x60sarus.json\x60(5)/g' "$3"
     printf '\n## See also\n\n\x60sarus\x60(1), \x60sarus.json\x60(5), \x60hooks\x60(8). The other documents are in \x60doc/sarus\x60, beside \x60man\x60.\n'
 }
@@ -86,18 +86,18 @@ done
 document_page sarus.json 'the configuration of Sarus' docs/configuration.md | page 'sarus.json(5)' 5
 document_page hooks 'OCI hooks that come with Sarus' docs/hooks.md | page 'hooks(8)' 8
 
-# --- Completions: etc/completions has what is the same for all commands.
+# --- Completions: etc/completions has the part that is common to all commands.
 
-# For the shell $1: lines that etc/completions/$1 includes in place of @TABLE@.
+# Prints the lines for the shell $1 that replace @TABLE@ in etc/completions/$1.
 table() {
     "${1}_command" '' ''
     commands | while IFS='|' read -r name about; do "${1}_command" "$name" "$about"; done
 }
 
-# Every command has this one.
+# Filters out --help, which every command has.
 but_help() { sed '/|--help|/d'; }
 
-# All as words of one string for each command.
+# Prints the options of a command as words of one string.
 bash_command() {
     local names values
     names=$(options ${1:+"$1"} | but_help | awk -F'|' '{ if ($1) printf "-%s ", $1; printf "%s ", $2 }')
@@ -110,7 +110,7 @@ zsh_command() {
     [ -z "$1" ] || echo "        argument='$(argument "$1")'"
     echo "        options=("
     options ${1:+"$1"} | but_help | while IFS='|' read -r letter name value about; do
-        # What means something to _arguments.
+        # Escapes characters that are special to _arguments.
         about=$(sed "s/'/'\\\\''/g; s/[]:[]/\\\\&/g" <<<"$about")
         case $value in
         ' arg') value=":value: _sarus_value $name" sign='=' ;;
@@ -141,7 +141,7 @@ fish_command() {
     done
 }
 
-# Where the shells look for a command's completion.
+# Writes the completion for the shell $1 to $2, the path where the shell looks for it.
 complete_for() {
     mkdir -p "$(dirname "$share/$2")"
     table "$1" >"$share/.table"
@@ -153,12 +153,12 @@ complete_for bash bash-completion/completions/sarus
 complete_for zsh zsh/site-functions/_sarus
 complete_for fish fish/vendor_completions.d/sarus.fish
 
-# --- What pages are too short for, and the licence.
+# --- Documents and licence.
 
-install -D -m 644 -t "$share/doc/sarus" README.md CHANGELOG.md LICENSE
+install -D -m 644 -t "$share/doc/sarus" README.md CHANGELOG.md CONTRIBUTING.md LICENSE SECURITY.md
 install -D -m 644 -t "$share/doc/sarus/docs" docs/*.md
 install -D -m 644 -t "$share/doc/sarus/scripts" scripts/bench-mpi.c
-# The source is not there: no links into it.
+# The source is not installed: removes links into it.
 sed -i 's#\[\([^]]*\)\](\.\./\(src\|applets\|scripts/[a-z]*\.sh\)[^)]*)#\1#g' "$share/doc/sarus/docs"/*.md
 
 chmod 755 "$share"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Removes what install.sh and configure_installation.sh put below a directory: uninstall.sh DIRECTORY
+# Removes the files of install.sh and configure_installation.sh: uninstall.sh DIRECTORY
 #
-# Images of users, and what else lies there, stay; so does sarus.json, which is the site's.
+# Images of users and other files stay; so does sarus.json, which is the site's.
 set -euo pipefail
 
 cd -P "$1"
@@ -21,7 +21,7 @@ rm -f share/man/man1/sarus.1 share/man/man1/sarus-*.1 share/man/man5/sarus.json.
     share/fish/vendor_completions.d/sarus.fish
 rm -rf openssh share/doc/sarus
 [ ! -e etc/sarus.json ] || echo "uninstall: $PWD/etc/sarus.json stays: it is yours to remove"
-# What is empty now goes, too.
+# Removes directories that are empty now.
 for folder in bin etc/templates etc/container var/OCIBundleDir share/man/man{1,5,8} \
     share/doc share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d; do
     [ ! -d "$folder" ] || rmdir --parents --ignore-fail-on-non-empty "$folder"

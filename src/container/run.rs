@@ -22,12 +22,11 @@ use crate::log;
 use crate::site::config::{Config, RamFilesystem};
 use crate::site::reserved;
 use crate::site::trust;
-use crate::sys::fs::mount::{self, Restrictions};
+use crate::sys::fs::mount::{self, Namespace, Restrictions};
 use crate::sys::fs::resolve;
 use crate::sys::fs::resolve::FileId;
 use crate::sys::ids;
 use crate::sys::process::start_notify::Listener;
-use crate::sys::process::supervisor;
 use crate::user::User;
 pub use cgroups::{allowed_devices, are_unified};
 pub use image::Image;
@@ -57,9 +56,7 @@ pub fn run(
     listener: &Listener,
 ) -> Result<u8> {
     let start = Instant::now();
-    // Held open: a namespace without processes would leave its number to the container's.
-    let _held = std::fs::File::open("/proc/self/ns/mnt").context(|| "cannot open /proc".into())?;
-    let host = supervisor::mount_namespace(std::process::id());
+    let host = Namespace::current()?;
     mount::private_namespace()?;
     let trusted = trusted::check(config)?;
     runtime.check_start_hooks(config)?;

@@ -101,7 +101,7 @@ impl Hasher {
         if found == expected {
             return Ok(());
         }
-        Err(Error::new(format!("its digest is {found}, but {expected} was expected"))
+        Err(Error::new(format!("the digest is {found}, but {expected} was expected"))
             .with_hint("the image is damaged or was tampered with: save or copy it again"))
     }
 }

@@ -13,8 +13,8 @@ use crate::log;
 
 /// Reads a document that was written by a machine.
 pub fn parse<T: Deserialize>(bytes: &[u8]) -> Result<T> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Error::new("it is not UTF-8"))?;
-    json::from_str(text).map_err(|_| Error::new("it is not the JSON that it should be"))
+    let text = std::str::from_utf8(bytes).map_err(|_| Error::new("not valid UTF-8"))?;
+    json::from_str(text).map_err(|_| Error::new("malformed JSON"))
 }
 
 /// Points to a blob.

@@ -25,8 +25,8 @@ const LOOKOUT: &str = r#"
         }
     }"#;
 
-/// An image of alice's with a name that no other has, an MPI and three thousand libraries.
-fn image_of_many_libraries(installation: &Installation, marker: &str) {
+/// The root file system of an image with an MPI, and the host's libraries that may take its place.
+pub(super) fn image_with_mpi(installation: &Installation) -> PathBuf {
     let root = installation.rootfs("root");
     let libmpi = installation.path("libmpi.so.12.1.0");
     compile(&libmpi, "libmpi.so.12");
@@ -36,11 +36,18 @@ fn image_of_many_libraries(installation: &Installation, marker: &str) {
     }
     fs::copy(&libmpi, root.join("lib/libmpi.so.12.0.1")).unwrap();
     symlink("libmpi.so.12.0.1", root.join("lib/libmpi.so.12")).unwrap();
-    for number in 0..3000 {
-        fs::copy(&libmpi, root.join(format!("usr/lib/lib{number}.so.1"))).unwrap();
-    }
     let bytes = cache(&[("libmpi.so.12", "/lib/libmpi.so.12")]);
     fs::write(root.join("etc/ld.so.cache"), bytes).unwrap();
+    root
+}
+
+/// An image of alice's with a name that no other has, an MPI and three thousand libraries.
+fn image_of_many_libraries(installation: &Installation, marker: &str) {
+    let root = image_with_mpi(installation);
+    for number in 0..3000 {
+        let library = root.join(format!("usr/lib/lib{number}.so.1"));
+        fs::copy(root.join("lib/libmpi.so.12"), library).unwrap();
+    }
     fs::write(root.join(marker), "").unwrap();
     let alice = &installation.alice;
     Output::of(Command::new("chown").arg("-hR").arg(alice.uid.to_string()).arg(&root)).succeeds();

@@ -8,6 +8,7 @@ mod common;
 
 mod bounds;
 mod door;
+mod race;
 
 use common::bundle::Bundle;
 use common::{Image, Installation, Output, Runtime};

@@ -13,6 +13,7 @@ use crate::container::plan::namespaces::PidNamespace;
 use crate::container::plan::oci_spec;
 use crate::error::{Context, Error, Result};
 use crate::site::config::Config;
+use crate::sys::fs::mount::Namespace;
 use crate::sys::process::runtime_child::{self, Program};
 use crate::sys::process::signals::Signals;
 use crate::sys::process::start_notify::{Listener, Started};
@@ -23,12 +24,12 @@ use crate::sys::terminal::Terminal;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode};
 use std::ffi::OsString;
-use std::path::PathBuf;
 
 /// The exit status when the engine or the OCI runtime failed before the program started.
 pub(super) const FAILED: u8 = 125;
 
-/// Runs the bundle at `place` to its end.
+/// Runs the bundle at `place` to its end. `host` is the mount namespace that this process came from. It
+/// stays open: without processes, it would leave its number to the container's.
 pub fn run(
     config: &Config,
     runtime: &OciRuntime,
@@ -36,13 +37,13 @@ pub fn run(
     hooks: &[StagedHook],
     place: &OwnedFd,
     listener: &Listener,
-    host: Option<PathBuf>,
+    host: Namespace,
 ) -> Result<u8> {
     rustix::fs::mkdirat(place, "state", Mode::from_raw_mode(0o700))
         .context(|| "cannot create the runtime's state directory".into())?;
     let terminal = bundle.terminal.map(|_| Terminal::of_stdin()).transpose()?;
     let signals = Signals::take_over(&[])?;
-    let places = Places { host, root: device_of_root(bundle, place)? };
+    let places = find_places(bundle, place, &host)?;
     let id = format!("{}{}", cgroups::PREFIX, random_letters()?);
     let cgroup = if runtime.makes_cgroups() { cgroups::prepare(&id)? } else { None };
     let needs_janitor = runtime.makes_cgroups() || bundle.terminal.is_some();
@@ -66,10 +67,15 @@ pub fn run(
             files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
         },
     };
+    // The runtime mounts a /proc for its PID namespace, where this process could find nobody.
+    let mounts = match bundle.pid {
+        PidNamespace::Private => Some(leave_for(&host)?),
+        PidNamespace::Host => None,
+    };
     let janitor = needs_janitor.then(|| Janitor::start(&id, terminal.as_ref())).transpose()?;
-    let child = match bundle.pid {
-        PidNamespace::Private => runtime_child::spawn_in_namespace(program, places),
-        PidNamespace::Host => supervisor::spawn_guarded(program, places),
+    let child = match mounts {
+        Some(mounts) => runtime_child::spawn_in_namespace(program, places, mounts),
+        None => supervisor::spawn_guarded(program, places),
     };
     if let Some(janitor) = &janitor {
         janitor.expect(child.as_ref().ok().map(|child| child.child));
@@ -87,16 +93,19 @@ pub fn run(
     if let Some(janitor) = janitor {
         janitor.dismiss();
     }
-    let end = end?;
-    let error = || {
-        let logged = diagnosis::explain(bundle, place, hooks);
-        let of_hook = || diagnosis::explain_start(bundle, place, hooks, &end);
-        logged.or_else(of_hook).or_else(|| end.failure())
-    };
-    match end.exit_status() {
-        0 => Ok(0),
-        status => error().map_or(Ok(status), Err),
+    conclude(&end?, bundle, hooks, place)
+}
+
+/// Gives the exit status of the program, or tells why it did not start.
+fn conclude(end: &End, bundle: &Bundle, hooks: &[StagedHook], place: &OwnedFd) -> Result<u8> {
+    let status = end.exit_status();
+    if status == 0 {
+        return Ok(0);
     }
+    let error = diagnosis::explain(bundle, place, hooks)
+        .or_else(|| diagnosis::explain_start(bundle, place, hooks, end))
+        .or_else(|| end.failure());
+    error.map_or(Ok(status), Err)
 }
 
 /// Makes sure that the OCI runtime ran the last of the engine's hooks before the program.
@@ -109,12 +118,21 @@ fn expect_verified(place: &OwnedFd) -> Result<()> {
     })
 }
 
-/// Number of the device that the root file system is, as mountinfo has it.
-fn device_of_root(bundle: &Bundle, place: &OwnedFd) -> Result<String> {
+/// Marks by which processes of the container are known: the mount namespace that they do not have, and
+/// the device number of the root file system.
+fn find_places(bundle: &Bundle, place: &OwnedFd, host: &Namespace) -> Result<Places> {
     let found = rustix::fs::statat(place, &bundle.rootfs, AtFlags::SYMLINK_NOFOLLOW)
         .context(|| "cannot look at the root file system".into())?;
     let device = found.st_dev;
-    Ok(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)))
+    let root = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+    Ok(Places { host: host.name(), root })
+}
+
+/// Takes this process back to the mount namespace `host`, and returns the one that it was in.
+fn leave_for(host: &Namespace) -> Result<Namespace> {
+    let left = Namespace::current()?;
+    host.enter()?;
+    Ok(left)
 }
 
 fn arguments(config: &Config, bundle: &Bundle, runtime: Kind, id: &str) -> Vec<OsString> {

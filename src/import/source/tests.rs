@@ -141,8 +141,8 @@ fn what_is_wrong_with_a_docker_archive_is_told() {
     let wrong_name = format!(r#"[{{"Config":"{hex}.json","Layers":[]}}]"#);
     let cases: [(Vec<u8>, &str); 9] = [
         (docker("[]", "c"), "it holds no image"),
-        (docker("{", "c"), "cannot read manifest.json: it is not the JSON that it should be"),
-        (docker("\"\u{e9}\"", "c"), "it is not the JSON that it should be"),
+        (docker("{", "c"), "cannot read manifest.json: malformed JSON"),
+        (docker("\"\u{e9}\"", "c"), "malformed JSON"),
         (docker(r#"[{"Config":"x"}]"#, "c"), "x is missing in it"),
         (docker(r#"[{"Config":"../x"}]"#, "c"), "not the name of a file in it: ../x"),
         (
@@ -297,7 +297,7 @@ fn what_is_wrong_with_a_layout_is_told() {
     let cases: &[(Vec<String>, &str)] = &[
         (manifest(r#"{"schemaVersion":1,"fsLayers":[]}"#), "schema 1"),
         (manifest(r#"{"schemaVersion":2}"#), "names no configuration"),
-        (manifest("{}x"), "not the JSON"),
+        (manifest("{}x"), "malformed JSON"),
         (manifest(&format!(r#"{{"config":{{{chart}}},"layers":[]}}"#)), "it is no container image"),
         (manifest(&format!(r#"{{"config":{{{config}}},"layers":[]}}"#)), "it has 0 layers, but"),
         (vec![nested], "nested too deeply"),
@@ -317,7 +317,7 @@ fn what_is_wrong_with_a_layout_is_told() {
     *bytes.last_mut().unwrap() = b' ';
     std::fs::write(path, bytes).unwrap();
     let error = layout.open(&[entry], "any").unwrap_err();
-    assert!(error.to_string().contains("its digest is sha256:"), "{error}");
+    assert!(error.to_string().contains("the digest is sha256:"), "{error}");
 }
 
 #[test]

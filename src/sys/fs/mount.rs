@@ -6,14 +6,14 @@
 use crate::error::{Context, Error, Result};
 use crate::sys::fs::mount_compat;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change,
     mount_remount, move_mount, open_tree,
 };
 use rustix::thread::UnshareFlags;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What a mount forbids. `nosuid` is not among them: every mount of a container has it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,7 +48,47 @@ pub fn private_namespace() -> Result<()> {
 pub fn enter_namespace(namespace: impl AsFd) -> Result<()> {
     let kind = rustix::thread::LinkNameSpaceType::Mount;
     rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
-        .context(|| "cannot enter the container's mount namespace".into())
+        .context(|| "cannot enter a mount namespace".into())
+}
+
+/// A mount namespace, and the root directory that this process has in it.
+#[derive(Debug)]
+pub struct Namespace {
+    file: OwnedFd,
+    root: OwnedFd,
+}
+
+impl Namespace {
+    /// The one that this process is in.
+    ///
+    /// # Errors
+    /// When `/proc` is not mounted.
+    pub fn current() -> Result<Self> {
+        let open = |path: &str, flags| {
+            rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("cannot open {path}"))
+        };
+        let file = open("/proc/self/ns/mnt", OFlags::RDONLY)?;
+        Ok(Self { file, root: open("/", OFlags::PATH | OFlags::DIRECTORY)? })
+    }
+
+    /// Moves this process there, to the root directory that it had: the one of the namespace is
+    /// another for who was started by chroot(1).
+    ///
+    /// # Errors
+    /// When the kernel refuses, as it does without root.
+    pub fn enter(&self) -> Result<()> {
+        enter_namespace(&self.file)?;
+        rustix::process::fchdir(&self.root)
+            .and_then(|()| rustix::process::chroot("."))
+            .context(|| "cannot return to the root directory".into())
+    }
+
+    /// Text that tells it from others, as `/proc/PID/ns/mnt` has it.
+    #[must_use]
+    pub fn name(&self) -> Option<PathBuf> {
+        std::fs::read_link(proc_path(self.file.as_fd())).ok()
+    }
 }
 
 /// The number of the mount that `file` is on, in this mount namespace.

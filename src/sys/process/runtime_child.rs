@@ -5,6 +5,7 @@
 //! ([`guardian`](crate::sys::process::supervisor)).
 
 use crate::error::{Context, Result};
+use crate::sys::fs::mount::Namespace;
 use crate::sys::ids;
 use crate::sys::process::offspring;
 use crate::sys::process::pidfd::Process;
@@ -143,11 +144,16 @@ impl Contained {
 }
 
 /// Starts `program` with all ids of root, as the first process of a PID namespace: when it ends or
-/// is killed, the kernel kills everything that it started; and it is killed when we are.
+/// is killed, the kernel kills everything that it started; and it is killed when we are. Its mount
+/// namespace is `mounts`, which this process has left: the `/proc` in there becomes its own.
 ///
 /// # Errors
 /// When the kernel refuses a step; then nothing runs.
-pub fn spawn_in_namespace(program: Program<'_>, places: Places) -> Result<Contained> {
+pub fn spawn_in_namespace(
+    program: Program<'_>,
+    places: Places,
+    mounts: Namespace,
+) -> Result<Contained> {
     // SAFETY: CLONE_NEWPID changes only in which namespace children are born.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWPID) }
         .context(|| "cannot make a PID namespace".into())?;
@@ -157,9 +163,8 @@ pub fn spawn_in_namespace(program: Program<'_>, places: Places) -> Result<Contai
         // Ours is inherited too: as long as it is open, the pipe tells nothing of the parent.
         // SAFETY: this process does not use it.
         unsafe { libc::close(end) };
-        // Its own /proc, or it would look up the numbers of its children in the host's; and ours stays.
-        // SAFETY: CLONE_NEWNS changes no memory and no descriptors.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS)? };
+        mounts.enter().map_err(io::Error::other)?;
+        // Its own /proc, or it would look up the numbers of its children in the host's.
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("proc", "/proc", "proc", flags, None)?;
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -198,9 +203,8 @@ pub(in crate::sys) fn spawn(
             mask.restore();
             // Not after the next step: a change of ids clears the signal of a parent's death.
             ids::become_root()?;
-            // A new mount namespace takes the working directory along, but no descriptors.
-            rustix::process::fchdir(BorrowedFd::borrow_raw(directory))?;
             first()?;
+            rustix::process::fchdir(BorrowedFd::borrow_raw(directory))?;
             prepare(rustix::process::getpid()).map_err(io::Error::other)?;
             // For all, in case that another one does it too; kernels that cannot are rare and old.
             seccomp::keep_owner_of_stdio().or_else(|e| if takes_stdio { Err(e) } else { Ok(()) })

@@ -1,4 +1,4 @@
-"""Spack's recipe for Sarus: docs/install.md tells how to use it."""
+"""Spack's recipe for Sarus; docs/install.md explains its use."""
 
 import os
 
@@ -10,7 +10,7 @@ class Sarus(MakefilePackage):
 
     license("BSD-3-Clause")
 
-    # From the sources at hand: spack dev-build sarus@main
+    # From a checkout: spack dev-build sarus@main
     version("main")
 
     variant("ssh", default=True, description="Build the OpenSSH of containers")
@@ -21,7 +21,7 @@ class Sarus(MakefilePackage):
     )
 
     depends_on("c", type="build")
-    # One that has the standard library of the musl target, which Spack's own lacks.
+    # Needs a rust with the standard library of the musl target, which Spack's own lacks.
     depends_on("rust@1.90:", type="build")
     depends_on("gmake", type="build")
     depends_on("musl", type="build")
@@ -37,7 +37,7 @@ class Sarus(MakefilePackage):
     def install(self, spec, prefix):
         enable_ssh = "1" if spec.satisfies("+ssh") else "0"
         make("install", f"PREFIX={prefix}", f"ENABLE_SSH={enable_ssh}")
-        # It was filled in for any machine; the script, or the site, does it for this one.
+        # Removes the generic file; configure_installation.sh, or the site, writes one for this machine.
         os.remove(prefix.etc.join("sarus.json"))
 
     @run_after("install")

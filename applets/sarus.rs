@@ -1,5 +1,4 @@
-//! `sarus`: the engine. Global options, then one of the commands of the table below, each in a file
-//! of its own.
+//! `sarus`: global options, then one of the commands in the table below, each in a file of its own.
 
 mod check;
 mod help;
@@ -21,7 +20,7 @@ use sarus::store::Repository;
 use sarus::user::User;
 use std::ffi::OsString;
 
-/// A new command is one row here and one file in this folder.
+/// Commands. A new one is a row here and a file in this directory.
 const COMMANDS: &[&Command] = &[
     &check::COMMAND,
     &help::COMMAND,
@@ -49,26 +48,26 @@ const VERSION: Command = Command {
     },
 };
 
-/// A word after `sarus`.
+/// A command of `sarus`.
 struct Command {
     name: &'static str,
-    /// What follows the name.
+    /// Usage after the name.
     usage: &'static str,
-    /// One line.
+    /// Description in one line.
     about: &'static str,
-    /// More for `sarus help <command>`, or nothing.
+    /// Further description for `sarus help <command>`; may be empty.
     note: &'static str,
-    /// The options, as argh knows them.
+    /// Options that argh knows.
     options: fn() -> CommandInfoWithArgs,
-    /// Options whose value may be left out.
+    /// Options with an optional value.
     optional_value: &'static [&'static str],
-    /// The exit status of errors: a container's program has statuses of its own.
+    /// Exit status of errors.
     failure: u8,
-    /// From itself and the words behind the name, to the exit status.
+    /// Runs the command with the arguments after its name, and returns the exit status.
     main: fn(&Command, ParsedArgs) -> Result<u8>,
 }
 
-/// The options that stand before the command.
+/// Options before the command.
 #[derive(FromArgs, ArgsInfo)]
 struct Global {
     /// print version
@@ -90,7 +89,7 @@ fn split_global(words: &[OsString]) -> Result<ParsedArgs> {
     args::split(words, Grammar { flags: Global::get_args_info().flags, optional_value: &[] })
 }
 
-/// Only `run` keeps root; its help does not, nor a command line that cannot be understood.
+/// Returns the privileges for a command line: only `run` keeps root, and not for its help.
 pub fn rights(words: &[OsString]) -> Rights {
     let Ok(global) = split_global(words) else { return Rights::Drop };
     let wants_text = global.help || global.options.iter().any(|option| option == "--version");
@@ -143,12 +142,12 @@ impl Command {
         result.map_err(|error| error.or_exit_code(self.failure))
     }
 
-    /// The options of this command.
+    /// Parses the options of this command.
     fn options<T: FromArgs>(&self, words: &ParsedArgs) -> Result<T> {
         parse(self.name, words).map_err(|error| self.see(error))
     }
 
-    /// Points to the help of this command.
+    /// Adds a hint to the help of this command.
     fn see(&self, error: Error) -> Error {
         error.with_hint(self.see_help())
     }
@@ -163,8 +162,10 @@ impl Command {
             .with_hint(format!("sarus {name} {usage}; see 'sarus help {name}'"))
     }
 
+    /// Checks the number of operands.
+    ///
     /// # Errors
-    /// When there are more or fewer than `count`, or an option stands behind them.
+    /// There are more or fewer than `count`, or an option after the first one.
     fn expect_words(&self, words: &ParsedArgs, count: usize) -> Result<()> {
         let is_option =
             |word: &&OsString| word.as_encoded_bytes().starts_with(b"-") && *word != "-";
@@ -176,7 +177,7 @@ impl Command {
     }
 }
 
-/// What the site configured, and the repository that a command works on.
+/// Loads the site's configuration, and opens the repository that a command works on.
 fn open(centralized: bool) -> Result<(Config, Repository)> {
     let config = Config::load(&Installation::find()?)?;
     let repository = Repository::open(&config, &User::caller()?, centralized)?;
@@ -188,7 +189,7 @@ fn compression(config: &Config, option: Option<&str>) -> Result<Compression> {
     option.map_or(Ok(config.compression), str::parse)
 }
 
-/// Options into `T`.
+/// Parses options into `T`.
 fn parse<T: FromArgs>(name: &str, words: &ParsedArgs) -> Result<T> {
     let options: Vec<&str> = words.options.iter().map(String::as_str).collect();
     T::from_args(&["sarus", name], &options)

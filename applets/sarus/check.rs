@@ -1,4 +1,4 @@
-//! `sarus check`: whether this machine and this installation can run containers.
+//! `sarus check`: checks that this machine and this installation can run containers.
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
@@ -11,7 +11,7 @@ use sarus::log;
 pub const COMMAND: Command = Command {
     name: "check",
     usage: "[OPTIONS]",
-    about: "Check that containers can run here, and say what to do if not",
+    about: "Check that containers can run here, with hints for failures",
     note: "Each line begins with ok, unknown (this user may not see it), warning or error.\n\
            The exit status is 1 if there is an error.",
     options: Args::get_args_info,
@@ -26,7 +26,7 @@ struct Args {
     /// print the findings as JSON
     #[argh(switch)]
     json: bool,
-    /// ask a registry, too, such as docker.io
+    /// check a registry, too, such as docker.io
     #[argh(option)]
     registry: Option<String>,
 }
@@ -58,7 +58,7 @@ fn print(finding: &Finding, colours: bool) {
         (true, Status::Warning) => ("\x1b[33m", "\x1b[0m"),
         (true, Status::Error) => ("\x1b[31m", "\x1b[0m"),
     };
-    // What strangers wrote may be in a text; faults of sarus.json have lines of their own.
+    // Texts may quote others' data; faults of sarus.json have a line each.
     let text = log::printable(&finding.text, &['\n']).replace('\n', "\n         ");
     log::print(&format!("{before}{status:<7}{behind}  {}: {text}", finding.subject));
     if let Some(advice) = &finding.advice {

@@ -1,4 +1,4 @@
-//! `sarus images`: what the repository holds.
+//! `sarus images`: lists the images of a repository.
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};

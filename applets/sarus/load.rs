@@ -1,4 +1,4 @@
-//! `sarus load`: an image from an archive, a directory or stdin becomes one of the repository.
+//! `sarus load`: imports an image from an archive, a directory or stdin.
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
@@ -17,7 +17,7 @@ pub const COMMAND: Command = Command {
     name: "load",
     usage: "[OPTIONS] FILE REPOSITORY[:TAG]",
     about: "Load the contents of a tarball to create a filesystem image",
-    note: "FILE is what docker save, podman save or skopeo wrote, an OCI archive or the\n\
+    note: "FILE is an archive of docker save, podman save or skopeo, an OCI archive or the\n\
            directory of an OCI layout; - is stdin. The image is then called\n\
            load/<namespace>/<image>, as \"sarus images\" shows.",
     options: Args::get_args_info,
@@ -35,7 +35,7 @@ struct Args {
     /// compressor of the image: zstd, gzip, lz4 or none, and :level
     #[argh(option)]
     compression: Option<String>,
-    /// temporary directory for layers that have to be inflated
+    /// temporary directory for decompressed layers
     #[argh(option)]
     temp_dir: Option<PathBuf>,
 }

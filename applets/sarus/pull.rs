@@ -1,4 +1,4 @@
-//! `sarus pull`: an image from a registry becomes one of the repository.
+//! `sarus pull`: imports an image from a registry.
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
@@ -18,8 +18,8 @@ pub const COMMAND: Command = Command {
     usage: "[OPTIONS] REPOSITORY[:TAG]",
     about: "Pull an image from a registry",
     note: "REPOSITORY is [SERVER/][NAMESPACE/]IMAGE; without SERVER it is on Docker Hub. In place\n\
-           of :TAG, @sha256:<digest> names an image that never changes. Logins that \"docker\n\
-           login\" or \"podman login\" keep are used where they are needed.",
+           of :TAG, @sha256:<digest> names an image that never changes. Credentials that \"docker\n\
+           login\" or \"podman login\" stored are used where the registry requires them.",
     options: Args::get_args_info,
     optional_value: &[],
     failure: 1,
@@ -44,7 +44,7 @@ struct Args {
     /// pull for other nodes: os/architecture[/variant]
     #[argh(option)]
     platform: Option<String>,
-    /// temporary directory for layers that have to be inflated
+    /// temporary directory for decompressed layers
     #[argh(option)]
     temp_dir: Option<PathBuf>,
     /// username for private repository
@@ -81,12 +81,12 @@ fn reference(name: &str) -> Result<Reference> {
     let reference: Reference = name.parse()?;
     if reference.server == sarus::image::reference::LOADED {
         return Err(Error::new(format!("cannot pull {reference}: it was loaded from a file"))
-            .with_hint("load it again by 'sarus load'"));
+            .with_hint("load it again with 'sarus load'"));
     }
     Ok(reference)
 }
 
-/// What the user says of the login: asked for here, and kept nowhere.
+/// Returns the login of the user. Prompts for credentials, which are stored nowhere.
 fn login(args: &Args) -> Result<Login> {
     let username = match &args.username {
         Some(username) => username.clone(),
@@ -97,10 +97,12 @@ fn login(args: &Args) -> Result<Login> {
         None => return Ok(Login::Stored),
     };
     let password = prompt::ask("password    :", true)?;
-    match username.is_empty() || password.is_empty() {
-        true => Err(Error::new("the user name or the password is empty")),
-        // The separator between the two, by RFC 7617.
-        false if username.contains(':') => Err(Error::new("a user name holds no colon")),
-        false => Ok(Login::Explicit(Credentials::new(username, password))),
+    if username.is_empty() || password.is_empty() {
+        return Err(Error::new("the user name or the password is empty"));
     }
+    // A colon separates user name and password (RFC 7617).
+    if username.contains(':') {
+        return Err(Error::new("the user name contains a colon"));
+    }
+    Ok(Login::Explicit(Credentials::new(username, password)))
 }

@@ -1,4 +1,4 @@
-//! `sarus rmi`: takes an image out of the repository. Containers that run from it keep it.
+//! `sarus rmi`: removes an image from a repository. Running containers keep it.
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};

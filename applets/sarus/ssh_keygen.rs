@@ -1,4 +1,4 @@
-//! `sarus ssh-keygen`: the keys with which a user's containers reach each other.
+//! `sarus ssh-keygen`: generates the SSH keys for a user's containers.
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
@@ -23,7 +23,7 @@ pub const COMMAND: Command = Command {
 /// Options of the command, as argh parses them.
 #[derive(FromArgs, ArgsInfo)]
 struct Args {
-    /// replace the keys that are there
+    /// replace existing keys
     #[argh(switch)]
     overwrite: bool,
 }

@@ -1,7 +1,7 @@
-//! The list of a repository's images, `metadata.json`, in the format of the engines of before:
+//! Index of the images of a repository, `metadata.json`, in the format of the C++ engine (1.x):
 //! `{"images": [{"uniqueKey": "server/namespace/image/tag", ...}]}`, all values strings.
 //!
-//! What is not known here survives a rewrite.
+//! Unknown keys survive a rewrite.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -13,23 +13,23 @@ use crate::image::digest::Digest;
 use crate::image::reference::Reference;
 use crate::site::json::bounds::{self, Limits};
 
-/// Bytes of an index of more than ten thousand images.
+/// Maximum size in bytes; enough for ten thousand images.
 const MAX_SIZE: u64 = 8 << 20;
 
-/// An image takes 11 values: enough for eight thousand. The index is its user's, and root parses it:
-/// no other content of this size may take more than 90 MB of memory.
+/// Limits of the JSON document. An image takes 11 values, so this is enough for eight thousand. The
+/// user controls the file and root parses it: within these limits it takes at most 90 MB of memory.
 const LIMITS: Limits = Limits { depth: 8, values: 90_000 };
 
-const ADVICE: &str = "move it away and import the images again";
+const MOVE_AWAY: &str = "move it away and import the images again";
 
-/// The content of a `metadata.json`.
+/// Content of a `metadata.json`.
 #[derive(Debug, Default)]
 pub struct Index {
     document: Object,
 }
 
 impl Index {
-    /// Where a repository has it.
+    /// Returns the path of the index of the repository `root`.
     #[must_use]
     pub fn path(root: &Path) -> PathBuf {
         root.join("metadata.json")
@@ -38,28 +38,28 @@ impl Index {
     /// Reads the index of the repository `root`; without one, the repository is empty.
     ///
     /// # Errors
-    /// When it cannot be read, or is damaged.
+    /// The file cannot be read, or is malformed.
     pub fn read(root: &Path) -> Result<Self> {
         let path = Self::path(root);
-        let what = || format!("cannot read {}", path.display());
+        let context = || format!("cannot read {}", path.display());
         match super::read(&path, MAX_SIZE) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            text => Self::parse(&text.context(what)?).context(what),
+            text => Self::parse(&text.context(context)?).context(context),
         }
     }
 
     fn parse(text: &str) -> Result<Self> {
-        bounds::check(text, LIMITS).map_err(|error| error.with_hint(ADVICE))?;
+        bounds::check(text, LIMITS).map_err(|error| error.with_hint(MOVE_AWAY))?;
         let document: Option<Object> = json::from_str(text).ok();
         document
             .map(|document| Self { document })
-            .ok_or_else(|| Error::new("not a JSON object").with_hint(ADVICE))
+            .ok_or_else(|| Error::new("not a JSON object").with_hint(MOVE_AWAY))
     }
 
-    /// The index as it is written, in one line.
+    /// Renders the index in one line.
     ///
     /// # Errors
-    /// If it could not be read again because it holds too much.
+    /// The index exceeds the limits for reading it.
     pub fn text(&self) -> Result<String> {
         let text = json::to_string(&self.document);
         match bounds::check(&text, LIMITS) {
@@ -69,7 +69,7 @@ impl Index {
         }
     }
 
-    /// The images in `root`, oldest import first, whether their files are there or not.
+    /// Lists the images in `root`, the oldest import first, whether their files exist or not.
     pub fn images<'a>(&'a self, root: &'a Path) -> impl Iterator<Item = Image> + 'a {
         let entries = match self.document.get("images") {
             Some(Value::Array(entries)) => entries.as_slice(),
@@ -78,14 +78,14 @@ impl Index {
         entries.iter().filter_map(|entry| image(root, entry))
     }
 
-    /// Keeps the images that `keep` wants; entries that are no images go.
+    /// Removes the images for which `keep` is false, and malformed entries.
     pub fn retain(&mut self, root: &Path, keep: impl Fn(&Image) -> bool) {
         if let Some(Value::Array(entries)) = self.document.get_mut("images") {
             entries.retain(|entry| image(root, entry).is_some_and(|image| keep(&image)));
         }
     }
 
-    /// Adds `image` as the last one.
+    /// Appends `image`.
     pub fn push(&mut self, image: &Image) {
         let mut entry = Object::new();
         let path = |path: &Path| path.to_string_lossy().into_owned();

@@ -1,15 +1,15 @@
-//! The output of `sarus images`: for people [`table`], for programs [`json`] and [`names`].
+//! Output of `sarus images`: [`table`] for users, [`json`] and [`names`] for programs.
 
 use super::Image;
 use miniserde::Serialize;
 
-/// As many digits of a digest as tell images apart.
+/// Number of digits shown of a digest.
 const DIGEST: usize = 12;
 
-/// The least width of a column.
+/// Minimum width of a column.
 const WIDTH: usize = 10;
 
-/// The images as a table, header included, in the order that they have.
+/// Renders `images` as a table with a header.
 #[must_use]
 pub fn table(images: &[Image]) -> String {
     let header = ["REPOSITORY", "TAG", "DIGEST", "CREATED", "SIZE", "SERVER"].map(String::from);
@@ -37,7 +37,7 @@ pub fn table(images: &[Image]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// An image, for programs.
+/// An image in the JSON output.
 #[derive(Serialize)]
 struct Row<'a> {
     name: String,
@@ -51,7 +51,7 @@ struct Row<'a> {
     path: std::borrow::Cow<'a, str>,
 }
 
-/// The images as an array in JSON: what [`table`] has, and more.
+/// Renders `images` as a JSON array.
 #[must_use]
 pub fn json(images: &[Image]) -> String {
     crate::site::json::write(&images.iter().map(row).collect::<Vec<_>>())
@@ -72,7 +72,7 @@ fn row(image: &Image) -> Row<'_> {
     }
 }
 
-/// The names to pass to `run` and `rmi`, one in each line.
+/// Lists the names to pass to `run` and `rmi`, one in each line.
 #[must_use]
 pub fn names(images: &[Image]) -> String {
     images.iter().map(|image| image.reference.full_label()).collect::<Vec<_>>().join("\n")

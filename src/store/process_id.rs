@@ -1,29 +1,29 @@
-//! Whose a lock or a temporary file is, and whether that process still lives.
+//! Identifies the process that owns a lock or temporary file, and whether it is still alive.
 //!
-//! Written as `host~boot~namespace~pid~start`: a process number alone says nothing on a file system
-//! that many nodes share, nor after a reboot, nor in a container. Nodes may share a name too: only the
-//! boot id tells them apart. Earlier releases wrote no boot id.
+//! Written as `host~boot~namespace~pid~start`: a PID alone is ambiguous on a file system that many
+//! nodes share, after a reboot, and in a container. Nodes may share a name, too: only the boot id
+//! distinguishes them. Earlier releases wrote no boot id.
 
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// A process, told from all others of a cluster and of all times.
+/// A process, unique in a cluster and over time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessId {
     host: String,
-    /// The random id of this boot of the host's kernel, if it is known.
+    /// Boot id of the kernel (`/proc/sys/kernel/random/boot_id`), if it is known.
     boot: Option<String>,
-    /// The inode of its pid namespace: numbers have a meaning only there.
+    /// Inode of the PID namespace that `pid` is valid in.
     namespace: u64,
     pid: u32,
-    /// In clock ticks since boot.
+    /// Start time in clock ticks since boot.
     start: u64,
 }
 
 impl ProcessId {
-    /// The process that asks.
+    /// Returns the identity of this process.
     #[must_use]
     pub fn current() -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().replace(['~', '/'], "_");
@@ -32,7 +32,7 @@ impl ProcessId {
         Self { host, boot: boot(), namespace: namespace(), pid, start }
     }
 
-    /// Reads back what was written by `Display`; anything else is nobody's.
+    /// Parses the output of `Display`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let fields: Vec<&str> = text.splitn(6, '~').collect();
@@ -50,13 +50,13 @@ impl ProcessId {
         })
     }
 
-    /// Whether the process has ended; `None` if that cannot be told from here. One of another boot of
-    /// this host cannot be told from one of another host of this name.
+    /// Returns whether the process has ended; `None` if this process cannot see it. Another boot of this
+    /// host looks like another host of the same name.
     #[must_use]
     pub fn is_gone(&self) -> Option<bool> {
-        let me = Self::current();
-        let visible = (&me.host, me.namespace) == (&self.host, self.namespace)
-            && (self.boot.is_none() || self.boot == me.boot);
+        let current = Self::current();
+        let visible = (&current.host, current.namespace) == (&self.host, self.namespace)
+            && (self.boot.is_none() || self.boot == current.boot);
         visible.then(|| start(self.pid) != Some(self.start))
     }
 }
@@ -72,14 +72,14 @@ impl fmt::Display for ProcessId {
     }
 }
 
-/// Whether what lies at `path` and belongs to `owner` may be taken away: its process has ended,
-/// or, where that cannot be told, it was not touched for `patience`.
+/// Returns whether the file at `path` is abandoned: its owner has ended, or, if that is unknown, the
+/// file is older than `max_age`.
 #[must_use]
-pub fn is_abandoned(path: &Path, owner: Option<&ProcessId>, patience: Duration) -> bool {
+pub fn is_abandoned(path: &Path, owner: Option<&ProcessId>, max_age: Duration) -> bool {
     owner.and_then(ProcessId::is_gone).unwrap_or_else(|| {
         let touched = std::fs::symlink_metadata(path).and_then(|status| status.modified());
         let age = touched.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-        age.is_some_and(|age| age > patience)
+        age.is_some_and(|age| age > max_age)
     })
 }
 
@@ -88,15 +88,15 @@ fn boot() -> Option<String> {
     Some(id.trim_end().to_owned())
 }
 
-/// 0 before Linux 3.8, which does not tell.
+/// Returns 0 before Linux 3.8, which has no `/proc/self/ns/pid`.
 fn namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |status| status.ino())
 }
 
-/// When process `pid` started; `None` if there is none, or only its remains are left.
+/// Returns the start time of the process `pid`; `None` if it does not exist or is a zombie.
 fn start(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name, in parentheses, may hold blanks and parentheses itself.
+    // The name of the program, in parentheses, may hold blanks and parentheses.
     let (_, fields) = status.rsplit_once(") ")?;
     let mut fields = fields.split(' ');
     let state = fields.next()?;

@@ -2,7 +2,7 @@ use super::*;
 use std::fs;
 use std::io::Write;
 
-/// A directory of the test's own, removed in the end.
+/// A temporary directory, removed when dropped.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -43,14 +43,15 @@ fn keys(repository: &Repository) -> Vec<String> {
     repository.images().unwrap().into_iter().map(|image| image.paths.key).collect()
 }
 
-/// Every file below, but directories.
+/// Lists all files below, without directories.
 fn files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push(path.to_str().unwrap().to_owned()),
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path.to_str().unwrap().to_owned());
         }
     }
     found.sort();
@@ -114,7 +115,7 @@ fn a_failed_commit_is_one_error_and_leaves_the_repository_as_it_was() {
     let error = writer.commit(&Metadata::default(), Digest::sha256(b"")).unwrap_err();
     let path = repository.path().display();
     let expected = format!(
-        "cannot add index.docker.io/library/alpine:latest to {path}: cannot read {path}/metadata.json: it is no regular file"
+        "cannot add index.docker.io/library/alpine:latest to {path}: cannot read {path}/metadata.json: not a regular file"
     );
     assert_eq!(error.to_string(), expected);
     fs::remove_dir(&index).unwrap();
@@ -238,7 +239,7 @@ fn the_lock_of_a_killed_pull_is_removed_and_that_of_a_living_one_is_not() {
     let repository = scratch.repository();
     let lease = repository.lease(&reference("living"), |_| Ok(())).unwrap();
     fs::write(repository.partial().join("dead.lock"), "").unwrap();
-    // As engines of before lock the index: not ours to remove.
+    // Lock of the C++ engine (1.x), which must stay.
     fs::write(repository.path().join("metadata.json.lock"), "").unwrap();
     drop(repository.image_writer(&reference("other")).unwrap());
     let left = files(repository.path());

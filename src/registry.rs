@@ -67,7 +67,7 @@ pub struct Registry {
     repository: String,
     client: Client,
     auth: Auth,
-    /// Whether the registry speaks plain HTTP, which the site allows.
+    /// True if the registry speaks plain HTTP, which the site allows.
     plain: AtomicBool,
 }
 
@@ -149,7 +149,7 @@ impl Registry {
     /// bytes are not verified.
     ///
     /// # Errors
-    /// As [`Registry::manifest`]; the kind is [`ErrorKind::Transient`] where another try may help.
+    /// Errors of [`Registry::manifest`]; the kind is [`ErrorKind::Transient`] where another try may help.
     pub fn blob(&self, digest: &Digest, size: u64, start: u64) -> Result<Transfer> {
         let mut headers = Vec::new();
         if start > 0 {

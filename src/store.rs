@@ -58,7 +58,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Whether it is known to be the image `digest`. False for an image without a digest.
+    /// Returns whether it is known to be the image `digest`: false for an image without a digest.
     #[must_use]
     pub fn has_digest(&self, digest: &Digest) -> bool {
         self.digest.as_ref() == Some(digest)
@@ -81,7 +81,7 @@ impl Repository {
     /// Opens the repository that a command works on.
     ///
     /// # Errors
-    /// As [`Repository::local`] and [`Repository::centralized`].
+    /// Errors of [`Repository::local`] and [`Repository::centralized`].
     pub fn open(config: &Config, user: &User, centralized: bool) -> Result<Self> {
         if centralized { Self::centralized(config) } else { Self::local(config, user) }
     }

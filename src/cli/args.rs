@@ -12,7 +12,7 @@ pub struct ParsedArgs {
     pub options: Vec<String>,
     /// Operands, verbatim, in any encoding.
     pub rest: Vec<OsString>,
-    /// Whether `--help` or `-h` is among the options.
+    /// True if `--help` or `-h` is among the options.
     pub help: bool,
 }
 

@@ -30,7 +30,7 @@ const MAX_LIFETIME: u64 = 86_400;
 /// Hint for a registry that requires authentication.
 pub(super) const LOG_IN: &str = "log in with --login; the image may be private, or its name wrong";
 
-/// What to do with a response.
+/// Use of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Repeat the request with the new authorization.
@@ -53,9 +53,9 @@ struct State {
     /// Number of changes of the scheme.
     generation: u64,
     scheme: Scheme,
-    /// Whether the present authorization was accepted at least once.
+    /// True if the present authorization was accepted at least once.
     worked: bool,
-    /// Whether the user's credentials are in use.
+    /// True if the user's credentials are in use.
     has_login: bool,
     /// Credentials of the user, looked up when first needed.
     credentials: Option<Option<Credentials>>,
@@ -70,7 +70,7 @@ enum Scheme {
         token: String,
         until: Instant,
         challenge: Challenge,
-        /// Whether the challenge came over plain HTTP.
+        /// True if the challenge came over plain HTTP.
         plain: bool,
     },
 }

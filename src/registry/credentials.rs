@@ -28,7 +28,7 @@ pub struct Credentials {
     pub username: String,
     /// Password or access token.
     pub secret: Secret,
-    /// Whether the secret is an identity token, which is exchanged for tokens of the registry.
+    /// True if the secret is an identity token, which is exchanged for tokens of the registry.
     pub is_token: bool,
 }
 

@@ -82,7 +82,7 @@ pub struct Client {
     system_roots: OnceLock<Option<Vec<Certificate<'static>>>>,
     stopped: Mutex<bool>,
     wake: Condvar,
-    /// Whether any server has responded: one that is unreachable later may come back.
+    /// True if any server has responded: one that is unreachable later may come back.
     responded: AtomicBool,
 }
 

@@ -24,7 +24,7 @@ pub struct Response {
     pub status: u16,
     /// `host[:port]` of the server that responded.
     pub host: String,
-    /// Whether another server than the requested one responded.
+    /// True if another server than the requested one responded.
     pub redirected: bool,
     headers: HeaderMap,
     /// Read timeout in seconds, for messages.

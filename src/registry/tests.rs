@@ -4,7 +4,7 @@ use super::*;
 use crate::import::source::remote::is_manifest;
 use crate::mutate::{Random, mutate};
 
-/// What strangers write, and what reads it.
+/// A sample input and its parser.
 type Reader = (&'static str, fn(&str));
 
 const READERS: [Reader; 6] = [

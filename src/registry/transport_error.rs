@@ -18,7 +18,7 @@ pub(super) const RESUMABLE: &str = "try again: the bytes received so far are kep
 const UNREACHABLE: &str =
     "check that this node can reach the host, directly or through a proxy (HTTPS_PROXY)";
 
-/// Whether no connection was made: behind a proxy, none to the proxy.
+/// Returns whether no connection was made: behind a proxy, none to the proxy.
 pub(super) fn is_about_connecting(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::HostNotFound | ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
@@ -31,7 +31,7 @@ pub(super) fn is_about_connecting(error: &ureq::Error) -> bool {
     }
 }
 
-/// Whether the name is unknown, in the words of musl's resolver: `std` has no kind for it.
+/// Returns whether the name is unknown, in the words of musl's resolver: `std` has no kind for it.
 fn is_about_name(error: &io::Error) -> bool {
     error.to_string().contains("Name does not resolve")
 }

@@ -88,7 +88,7 @@ pub enum Compression {
     Gzip(u32),
     /// Fastest to read, a third larger.
     Lz4,
-    /// As large as the files.
+    /// No compression: as large as the files.
     None,
 }
 

@@ -46,7 +46,7 @@ impl BlobCache {
     /// Creates the directory if it does not exist.
     ///
     /// # Errors
-    /// As mkdir(2).
+    /// Errors of mkdir(2).
     pub fn create(&self) -> Result<()> {
         let made = fs::create_dir_all(&self.directory);
         made.context(|| format!("cannot create {}", self.directory.display()))
@@ -100,7 +100,7 @@ impl BlobCache {
     /// Removes a blob whose digest is not its name.
     ///
     /// # Errors
-    /// As unlink(2).
+    /// Errors of unlink(2).
     pub fn discard(&self, digest: &Digest) -> Result<()> {
         let path = self.path(digest);
         log::warn("pull", &format!("discarding {}: wrong digest", path.display()));
@@ -134,7 +134,7 @@ impl BlobCache {
     /// Writes `bytes` at `position` of an incomplete blob.
     ///
     /// # Errors
-    /// As pwrite(2).
+    /// Errors of pwrite(2).
     pub fn write(&self, partial: &PartialBlob, bytes: &[u8], position: u64) -> Result<()> {
         partial.file().write_all_at(bytes, position).map_err(|error| match error.kind() {
             ErrorKind::StorageFull => self.full("no space left on device"),
@@ -209,7 +209,7 @@ impl PartialBlob {
     /// Truncates the blob to `length` bytes.
     ///
     /// # Errors
-    /// As ftruncate(2).
+    /// Errors of ftruncate(2).
     pub fn truncate(&self, length: u64) -> Result<()> {
         self.file().set_len(length).context(|| format!("cannot truncate {}", self.to.display()))
     }
@@ -217,7 +217,7 @@ impl PartialBlob {
     /// Renames the blob, which is complete and verified, to its final name.
     ///
     /// # Errors
-    /// As rename(2).
+    /// Errors of rename(2).
     pub fn publish(self) -> Result<()> {
         let context = || format!("cannot rename a blob to {}", self.to.display());
         let from = self.lease.path();

@@ -23,7 +23,7 @@ impl ImagePaths {
         Self { squashfs: file("squashfs"), metadata: file("meta"), key }
     }
 
-    /// Whether both files exist.
+    /// Returns whether both files exist.
     pub(super) fn exist(&self) -> bool {
         self.squashfs.is_file() && self.metadata.is_file()
     }

@@ -17,7 +17,7 @@ const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 pub struct LockFile {
     /// Open for reading and writing: NFS turns an flock(2) into a POSIX lock, which requires it.
     pub file: File,
-    /// Whether other users may have it open: it was accessible to them until now, as earlier releases
+    /// True if other users may have it open: it was accessible to them until now, as earlier releases
     /// left their lock files.
     pub exposed: bool,
 }

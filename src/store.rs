@@ -18,7 +18,7 @@ mod lease;
 mod listing;
 pub mod lock;
 mod lockfile;
-mod process_id;
+mod process_identity;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

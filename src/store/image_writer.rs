@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::index::Index;
 use super::lease::Lease;
 use super::lock::Lock;
-use super::process_id::{ProcessId, is_abandoned};
+use super::process_identity::{ProcessIdentity, is_abandoned};
 use super::{Image, Repository};
 use crate::bytes;
 use crate::error::{Context, Result};
@@ -42,7 +42,7 @@ impl Temporary {
     fn new(directory: &Path, name: &str) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = directory.join(format!("{name}-{count}~{}", ProcessId::current()));
+        let path = directory.join(format!("{name}-{count}~{}", ProcessIdentity::current()));
         let mut how = fs::OpenOptions::new();
         let file = how.read(true).write(true).create_new(true).mode(0o644).open(&path);
         let file = file.context(|| format!("cannot create {}", path.display()))?;
@@ -179,7 +179,7 @@ fn sweep(directory: &Path) {
         let Some((_, owner)) = name.to_str().and_then(|name| name.split_once('~')) else {
             continue;
         };
-        let Some(owner) = ProcessId::parse(owner) else { continue };
+        let Some(owner) = ProcessIdentity::parse(owner) else { continue };
         if is_abandoned(&entry.path(), Some(&owner), MAX_AGE) {
             fs::remove_file(entry.path()).ok();
         }

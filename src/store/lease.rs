@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::lock::{remove_abandoned, remove_own};
 use super::lockfile::{self, LockFile};
-use super::process_id::ProcessId;
+use super::process_identity::ProcessIdentity;
 use crate::error::{Context, Result};
 
 /// Intervals of the tries: longer after a while, since thousands of processes may wait.
@@ -168,7 +168,7 @@ impl Link {
     fn create(path: &Path) -> std::io::Result<Option<Self>> {
         let mut link = path.as_os_str().to_owned();
         link.push(".lock");
-        let (path, me) = (PathBuf::from(link), ProcessId::current().to_string());
+        let (path, me) = (PathBuf::from(link), ProcessIdentity::current().to_string());
         match symlink(&me, &path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -262,7 +262,7 @@ mod tests {
         let held = Link::create(&path).unwrap().unwrap();
         assert!(Link::create(&path).unwrap().is_none());
         drop(held);
-        let dead = ProcessId::current().to_string() + "0"; // another start time
+        let dead = ProcessIdentity::current().to_string() + "0"; // another start time
         symlink(&dead, &link).unwrap();
         assert!(Link::create(&path).unwrap().is_none());
         let held = Link::create(&path).unwrap().unwrap();
@@ -282,7 +282,7 @@ mod tests {
         let times = Timestamps { last_access: past, last_modification: past };
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::utimensat(rustix::fs::CWD, &link, &times, flags).unwrap();
-        let me = ProcessId::current().to_string();
+        let me = ProcessIdentity::current().to_string();
         renew(&link);
         assert!(!remove_abandoned(&link, &me, Link::PATIENCE));
         rustix::fs::utimensat(rustix::fs::CWD, &link, &times, flags).unwrap();

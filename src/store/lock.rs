@@ -16,7 +16,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::lockfile::{self, LockFile};
-use super::process_id::{ProcessId, is_abandoned};
+use super::process_identity::{ProcessIdentity, is_abandoned};
 use crate::error::{Context, Error, Result};
 use crate::log;
 
@@ -118,7 +118,7 @@ pub(super) fn remove_abandoned(link: &Path, me: &str, patience: Duration) -> boo
 /// names no owner.
 fn is_abandoned_lock(link: &Path, patience: Duration) -> bool {
     let owner = fs::read_link(link).ok();
-    let owner = owner.as_deref().and_then(Path::to_str).and_then(ProcessId::parse);
+    let owner = owner.as_deref().and_then(Path::to_str).and_then(ProcessIdentity::parse);
     is_abandoned(link, owner.as_ref(), patience)
 }
 
@@ -145,7 +145,7 @@ impl Waiter<'_> {
 
     fn link(&mut self, flock: Option<fs::File>) -> Result<Lock> {
         let link = self.root.join("metadata.json.lock");
-        let me = ProcessId::current().to_string();
+        let me = ProcessIdentity::current().to_string();
         loop {
             match symlink(&me, &link) {
                 Ok(()) => {
@@ -218,7 +218,7 @@ mod tests {
     fn a_dead_owner_blocks_nobody() {
         let scratch = Scratch::new("dead");
         let link = scratch.path().join("metadata.json.lock");
-        let dead = ProcessId::current().to_string() + "0"; // another start time
+        let dead = ProcessIdentity::current().to_string() + "0"; // another start time
         symlink(&dead, &link).unwrap();
         drop(Lock::take(scratch.path()).unwrap());
         symlink(&dead, &link).unwrap();
@@ -232,7 +232,7 @@ mod tests {
         let scratch = Scratch::new("old");
         let path = scratch.path().join("metadata.json.lock");
         let file = fs::File::create(&path).unwrap();
-        let me = ProcessId::current().to_string();
+        let me = ProcessIdentity::current().to_string();
         assert!(!remove_abandoned(&path, &me, PATIENCE));
         file.set_modified(std::time::SystemTime::now() - 2 * PATIENCE).unwrap();
         assert!(remove_abandoned(&path, &me, PATIENCE));

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 /// A process, unique in a cluster and over time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProcessId {
+pub struct ProcessIdentity {
     host: String,
     /// Boot id of the kernel (`/proc/sys/kernel/random/boot_id`), if it is known.
     boot: Option<String>,
@@ -22,7 +22,7 @@ pub struct ProcessId {
     start: u64,
 }
 
-impl ProcessId {
+impl ProcessIdentity {
     /// Returns the identity of this process.
     #[must_use]
     pub fn current() -> Self {
@@ -61,7 +61,7 @@ impl ProcessId {
     }
 }
 
-impl fmt::Display for ProcessId {
+impl fmt::Display for ProcessIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, boot, namespace, pid, start } = self;
         write!(f, "{host}~")?;
@@ -75,8 +75,8 @@ impl fmt::Display for ProcessId {
 /// Returns whether the file at `path` is abandoned: its owner has ended, or, if that is unknown, the
 /// file is older than `max_age`.
 #[must_use]
-pub fn is_abandoned(path: &Path, owner: Option<&ProcessId>, max_age: Duration) -> bool {
-    owner.and_then(ProcessId::is_gone).unwrap_or_else(|| {
+pub fn is_abandoned(path: &Path, owner: Option<&ProcessIdentity>, max_age: Duration) -> bool {
+    owner.and_then(ProcessIdentity::is_gone).unwrap_or_else(|| {
         let touched = std::fs::symlink_metadata(path).and_then(|status| status.modified());
         let age = touched.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
         age.is_some_and(|age| age > max_age)
@@ -111,23 +111,23 @@ mod tests {
 
     #[test]
     fn a_living_process_is_told_from_a_dead_and_from_a_strange_one() {
-        let me = ProcessId::current();
-        assert_eq!(ProcessId::parse(&me.to_string()), Some(me.clone()));
+        let me = ProcessIdentity::current();
+        assert_eq!(ProcessIdentity::parse(&me.to_string()), Some(me.clone()));
         assert_eq!(me.is_gone(), Some(false));
-        assert_eq!(ProcessId { start: me.start + 1, ..me.clone() }.is_gone(), Some(true));
-        assert_eq!(ProcessId { pid: u32::MAX, ..me.clone() }.is_gone(), Some(true));
-        assert_eq!(ProcessId { host: "elsewhere".into(), ..me.clone() }.is_gone(), None);
-        let elsewhere = ProcessId { boot: Some("of another node".into()), ..me.clone() };
-        assert_eq!(ProcessId { start: me.start + 1, ..elsewhere }.is_gone(), None);
+        assert_eq!(ProcessIdentity { start: me.start + 1, ..me.clone() }.is_gone(), Some(true));
+        assert_eq!(ProcessIdentity { pid: u32::MAX, ..me.clone() }.is_gone(), Some(true));
+        assert_eq!(ProcessIdentity { host: "elsewhere".into(), ..me.clone() }.is_gone(), None);
+        let elsewhere = ProcessIdentity { boot: Some("of another node".into()), ..me.clone() };
+        assert_eq!(ProcessIdentity { start: me.start + 1, ..elsewhere }.is_gone(), None);
         // As earlier releases wrote it.
-        let old = ProcessId { boot: None, ..me.clone() };
+        let old = ProcessIdentity { boot: None, ..me.clone() };
         assert_eq!(old.to_string().matches('~').count(), 3);
-        assert_eq!(ProcessId::parse(&old.to_string()), Some(old.clone()));
+        assert_eq!(ProcessIdentity::parse(&old.to_string()), Some(old.clone()));
         assert_eq!(old.is_gone(), Some(false));
-        assert_eq!(ProcessId { start: me.start + 1, ..old }.is_gone(), Some(true));
-        assert_eq!(ProcessId { namespace: 1, ..me }.is_gone(), None);
+        assert_eq!(ProcessIdentity { start: me.start + 1, ..old }.is_gone(), Some(true));
+        assert_eq!(ProcessIdentity { namespace: 1, ..me }.is_gone(), None);
         for text in ["", "a~1~2", "a~b~1~2~3~4", "a~b~1~-2~3", "a~1~-2~3"] {
-            assert_eq!(ProcessId::parse(text), None);
+            assert_eq!(ProcessIdentity::parse(text), None);
         }
     }
 }

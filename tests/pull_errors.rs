@@ -103,7 +103,8 @@ fn who_may_not_read_an_image_is_told_so() {
         registry.push(&archive(), "private/name", &[]);
         let name = format!("{}/private/name:latest", registry.address());
         let installation = Installation::new();
-        let hint = installation.pull_fails(&name, &[&name, "401|authentication|credentials|log in|login|denied"]);
+        let hint = installation
+            .pull_fails(&name, &[&name, "401|authentication|credentials|log in|login|denied"]);
         assert!(hint.contains("--login"), "{hint}");
         for input in ["alice\nmistaken\n", "bob\nsecret\n"] {
             let output = finish(&installation.pull_with(&["--login", &name]), input);

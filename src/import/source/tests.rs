@@ -296,13 +296,13 @@ fn what_is_wrong_with_a_layout_is_told() {
     };
     let cases: &[(Vec<String>, &str)] = &[
         (manifest(r#"{"schemaVersion":1,"fsLayers":[]}"#), "schema 1"),
-        (manifest(r#"{"schemaVersion":2}"#), "names no configuration"),
+        (manifest(r#"{"schemaVersion":2}"#), "has no configuration"),
         (manifest("{}x"), "malformed JSON"),
-        (manifest(&format!(r#"{{"config":{{{chart}}},"layers":[]}}"#)), "it is no container image"),
+        (manifest(&format!(r#"{{"config":{{{chart}}},"layers":[]}}"#)), "not a container image"),
         (manifest(&format!(r#"{{"config":{{{config}}},"layers":[]}}"#)), "it has 0 layers, but"),
         (vec![nested], "nested too deeply"),
-        (typed("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "unknown type"),
-        (typed("application/octet-stream"), "unknown type"),
+        (typed("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "unknown media type"),
+        (typed("application/octet-stream"), "unknown media type"),
         (vec![layout.manifest(1).replace("\"size\":", "\"size\":1")], " bytes instead of 1"),
         (vec![layout.manifest(1).replace("sha256:", "sha512:")], "not a sha256 digest"),
     ];

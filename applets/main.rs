@@ -25,56 +25,47 @@ const APPLETS: &[Applet] = &[
     Applet {
         name: "sarus",
         about: "Run OCI containers on HPC systems",
-        rights: sarus::rights,
-        main: sarus::main,
+        entry: Entry::ByCommand(sarus::parse),
     },
     Applet {
         name: "init",
         about: "Run a program as the first process of a container",
-        rights: |_| Rights::Drop,
-        main: init::main,
+        entry: Entry::AsUser(init::main),
     },
     Applet {
         name: "launch",
         about: "Run a program in a directory, as sarus run does",
-        rights: |_| Rights::Drop,
-        main: launch::main,
+        entry: Entry::AsUser(launch::main),
     },
     Applet {
         name: "confine_hook",
         about: "Keep an OCI runtime from lifting the restrictions of a root file system",
-        rights: |_| Rights::Drop,
-        main: confine_hook::main,
+        entry: Entry::AsUser(confine_hook::main),
     },
     Applet {
         name: "glibc_hook",
         about: "Put the host's glibc in place of a container's older one",
-        rights: |_| Rights::Drop,
-        main: glibc_hook::main,
+        entry: Entry::AsUser(glibc_hook::main),
     },
     Applet {
         name: "mpi_hook",
         about: "Put the host's MPI in place of a container's",
-        rights: |_| Rights::Drop,
-        main: mpi_hook::main,
+        entry: Entry::AsUser(mpi_hook::main),
     },
     Applet {
         name: "slurm_global_sync_hook",
         about: "Start the containers of a Slurm job step together",
-        rights: |_| Rights::Drop,
-        main: slurm_global_sync_hook::main,
+        entry: Entry::AsUser(slurm_global_sync_hook::main),
     },
     Applet {
         name: "ssh_hook",
         about: "Let the containers of a user reach each other by SSH",
-        rights: |_| Rights::Drop,
-        main: ssh_hook::main,
+        entry: Entry::AsUser(ssh_hook::main),
     },
     Applet {
         name: "timestamp_hook",
         about: "Log the time between other OCI hooks",
-        rights: |_| Rights::Drop,
-        main: timestamp_hook::main,
+        entry: Entry::AsUser(timestamp_hook::main),
     },
 ];
 
@@ -82,10 +73,22 @@ struct Applet {
     /// Name of a link to the binary.
     name: &'static str,
     about: &'static str,
-    /// Returns the privileges for the arguments.
-    rights: fn(&[OsString]) -> Rights,
-    /// Runs the applet with the arguments, and returns the exit status.
-    main: fn(&[OsString]) -> Result<u8>,
+    entry: Entry,
+}
+
+/// Entry point of an applet, by its rights.
+enum Entry {
+    /// Privileges are dropped. The function takes the arguments and returns the exit status.
+    AsUser(fn(&[OsString]) -> Result<u8>),
+    /// The command among the arguments decides, in the same parse that is then executed.
+    ByCommand(fn(&[OsString]) -> Invocation),
+}
+
+/// A parsed command line.
+struct Invocation {
+    rights: Rights,
+    /// Returns the exit status.
+    main: Box<dyn FnOnce() -> Result<u8>>,
 }
 
 fn find(word: &OsStr) -> Option<&'static Applet> {
@@ -105,8 +108,17 @@ fn run() -> Result<u8> {
         },
         (None, None) => return list_or_fail(None),
     };
-    rights::settle((applet.rights)(args))?;
-    (applet.main)(args)
+    match applet.entry {
+        Entry::AsUser(main) => {
+            rights::settle(Rights::Drop)?;
+            main(args)
+        }
+        Entry::ByCommand(parse) => {
+            let invocation = parse(args);
+            rights::settle(invocation.rights)?;
+            (invocation.main)()
+        }
+    }
 }
 
 /// Drops privileges, then lists the applets, or fails for an unknown one.

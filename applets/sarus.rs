@@ -9,6 +9,7 @@ mod rmi;
 mod run;
 mod ssh_keygen;
 
+use crate::Invocation;
 use crate::rights::Rights;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
 use sarus::cli::args::{self, Grammar, ParsedArgs};
@@ -85,33 +86,58 @@ struct Global {
 #[derive(FromArgs, ArgsInfo)]
 struct NoOptions {}
 
-fn split_global(words: &[OsString]) -> Result<ParsedArgs> {
-    args::split(words, Grammar { flags: Global::get_args_info().flags, optional_value: &[] })
+/// A command line, split once.
+struct CommandLine {
+    global: Global,
+    command: Option<Result<(&'static Command, ParsedArgs)>>,
 }
 
-/// Returns the privileges for a command line: only `run` keeps root, and not for its help.
-pub fn rights(words: &[OsString]) -> Rights {
-    let Ok(global) = split_global(words) else { return Rights::Drop };
-    let wants_text = global.help || global.options.iter().any(|option| option == "--version");
-    match global.rest.split_first() {
-        Some((name, behind)) if name == run::COMMAND.name && !wants_text => run::rights(behind),
+/// Parses a command line. Only `run` keeps root; its help does not, nor an invalid command line.
+pub fn parse(words: &[OsString]) -> Invocation {
+    let line = CommandLine::parse(words);
+    let rights = match &line {
+        Ok(CommandLine { global, command: Some(Ok((command, words))) })
+            if command.name == run::COMMAND.name && !global.version =>
+        {
+            run::rights(words)
+        }
         _ => Rights::Drop,
-    }
+    };
+    Invocation { rights, main: Box::new(move || line?.execute()) }
 }
 
-pub fn main(words: &[OsString]) -> Result<u8> {
-    let see_help = |error: Error| error.with_hint("see 'sarus help'");
-    let words = split_global(words).map_err(see_help)?;
-    let global: Global = parse("sarus", &words).map_err(see_help)?;
-    if global.debug {
-        log::set_threshold(Level::Debug);
-    } else if global.verbose {
-        log::set_threshold(Level::Info);
+impl CommandLine {
+    fn parse(words: &[OsString]) -> Result<Self> {
+        let see_help = |error: Error| error.with_hint("see 'sarus help'");
+        let flags = Global::get_args_info().flags;
+        let words = args::split(words, Grammar { flags, optional_value: &[] }).map_err(see_help)?;
+        let global = options("sarus", &words).map_err(see_help)?;
+        let command = match words.rest.split_first() {
+            Some((name, behind)) if !words.help => Some(find(name).and_then(|command| {
+                let words = command.split(behind);
+                words
+                    .map(|words| (command, words))
+                    .map_err(|error| command.fail(command.see(error)))
+            })),
+            _ => None,
+        };
+        Ok(Self { global, command })
     }
-    match words.rest.split_first() {
-        _ if global.version => print_version(),
-        Some((name, behind)) if !words.help => find(name)?.run(behind),
-        _ => help::print_general(),
+
+    fn execute(self) -> Result<u8> {
+        if self.global.debug {
+            log::set_threshold(Level::Debug);
+        } else if self.global.verbose {
+            log::set_threshold(Level::Info);
+        }
+        match self.command {
+            _ if self.global.version => print_version(),
+            Some(command) => {
+                let (command, words) = command?;
+                command.run(words)
+            }
+            None => help::print_general(),
+        }
     }
 }
 
@@ -133,18 +159,20 @@ impl Command {
         args::split(words, Grammar { flags, optional_value: self.optional_value })
     }
 
-    fn run(&self, words: &[OsString]) -> Result<u8> {
-        let result = match self.split(words) {
-            Ok(words) if words.help => help::print_command(self),
-            Ok(words) => (self.main)(self, words),
-            Err(error) => Err(self.see(error)),
-        };
-        result.map_err(|error| error.or_exit_code(self.failure))
+    fn run(&self, words: ParsedArgs) -> Result<u8> {
+        let help = words.help;
+        let result = if help { help::print_command(self) } else { (self.main)(self, words) };
+        result.map_err(|error| self.fail(error))
+    }
+
+    /// Sets the exit code of a failure.
+    fn fail(&self, error: Error) -> Error {
+        error.or_exit_code(self.failure)
     }
 
     /// Parses the options of this command.
     fn options<T: FromArgs>(&self, words: &ParsedArgs) -> Result<T> {
-        parse(self.name, words).map_err(|error| self.see(error))
+        options(self.name, words).map_err(|error| self.see(error))
     }
 
     /// Adds a hint to the help of this command.
@@ -190,7 +218,7 @@ fn compression(config: &Config, option: Option<&str>) -> Result<Compression> {
 }
 
 /// Parses options into `T`.
-fn parse<T: FromArgs>(name: &str, words: &ParsedArgs) -> Result<T> {
+fn options<T: FromArgs>(name: &str, words: &ParsedArgs) -> Result<T> {
     let options: Vec<&str> = words.options.iter().map(String::as_str).collect();
     T::from_args(&["sarus", name], &options)
         .map_err(|early| Error::new(early.output.trim().replace('\n', " ")))

@@ -1,9 +1,9 @@
 //! `ssh_hook start-sshd`: an OCI hook of the stage `prestart`; `ssh_hook keygen [--overwrite]` and
-//! `ssh_hook check-user-has-sshkeys`: the keys of who calls it. See [`sarus::hook::ssh`].
+//! `ssh_hook check-user-has-sshkeys`: commands for the caller's own keys. See [`sarus::hook::ssh`].
 
 use sarus::error::{Error, Result};
 use sarus::hook::ssh::keygen;
-use sarus::hook::ssh::keys::Keys;
+use sarus::hook::ssh::keys::UserKeys;
 use sarus::hook::{self, home};
 use sarus::user::User;
 use std::ffi::OsString;
@@ -15,12 +15,12 @@ pub fn main(args: &[OsString]) -> Result<u8> {
         ["check-user-has-sshkeys"] => own_keys()?.check().map(|()| 0),
         ["keygen"] => keygen::generate(&own_keys()?, false).map(|()| 0),
         ["keygen", "--overwrite"] => keygen::generate(&own_keys()?, true).map(|()| 0),
-        _ => Err(Error::new("no such work for ssh_hook").with_hint(
+        _ => Err(Error::new("invalid command of ssh_hook").with_hint(
             "usage: ssh_hook start-sshd | keygen [--overwrite] | check-user-has-sshkeys",
         )),
     }
 }
 
-fn own_keys() -> Result<Keys> {
-    Ok(Keys::of(&home::of(&User::caller()?)?))
+fn own_keys() -> Result<UserKeys> {
+    Ok(UserKeys::in_home(&home::directory(&User::caller()?)?))
 }

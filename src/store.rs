@@ -17,7 +17,6 @@ mod index;
 mod lease;
 mod listing;
 pub mod lock;
-mod lockfile;
 mod process_identity;
 
 use std::path::{Path, PathBuf};
@@ -29,6 +28,8 @@ use crate::image::metadata::Metadata;
 use crate::image::reference::{DEFAULT_SERVER, HUB_ALIAS, Reference};
 use crate::site::config::Config;
 use crate::site::json::bounds::{self, Limits};
+use crate::site::passwd;
+use crate::sys::fs::read::{read_at_most, read_text_at_most};
 use crate::user::User;
 use index::Index;
 use lock::Lock;
@@ -95,11 +96,13 @@ impl Repository {
         let path = config.prefix_dir.join("etc/passwd");
         let path = path.display();
         let context = || format!("cannot find the images of uid {uid}");
-        let passwd = std::fs::read(path.to_string());
-        let passwd = passwd.context(|| format!("cannot read {path}")).context(context)?;
+        let bytes = std::fs::File::open(path.to_string())
+            .and_then(|file| read_at_most(file, passwd::MAX_SIZE))
+            .context(|| format!("cannot read {path}"))
+            .context(context)?;
         // Comment fields of old files are not in UTF-8.
-        let passwd = String::from_utf8_lossy(&passwd);
-        let Some(name) = user.name(&passwd) else {
+        let text = String::from_utf8_lossy(&bytes);
+        let Some(name) = passwd::user_name(&text, user.uid) else {
             return Err(Error::new(format!("{path} does not have this user"))
                 .with_hint("ask the administrator to run configure_installation.sh --users"))
             .context(context);
@@ -249,19 +252,14 @@ fn parse_metadata(text: &str) -> Result<Metadata> {
 /// Reads a regular file of at most `max` bytes. The user may have put a pipe or a device in its place,
 /// which must not block.
 fn read(path: &Path, max: u64) -> std::io::Result<String> {
-    use std::io::{Error, ErrorKind, Read};
+    use std::io::{Error, ErrorKind};
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = std::fs::OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(Error::new(ErrorKind::InvalidInput, "not a regular file"));
     }
-    let mut text = String::new();
-    file.take(max + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > max {
-        return Err(Error::new(ErrorKind::InvalidData, "too large"));
-    }
-    Ok(text)
+    read_text_at_most(file, max)
 }
 
 fn no_such_image(repository: &Repository) -> Error {

@@ -5,10 +5,11 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::log;
+use crate::sync::ignore_poison;
 
 /// Update interval of the live lines.
 const TICK: Duration = Duration::from_millis(200);
@@ -198,7 +199,7 @@ impl Board<'_> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Screen> {
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.screen.lock())
     }
 
     /// Rewrites the live lines until the work has ended, then removes them.
@@ -207,7 +208,7 @@ impl Board<'_> {
         while !screen.ended {
             self.paint(&mut screen, None);
             let waited = self.ended.wait_timeout_while(screen, TICK, |screen| !screen.ended);
-            screen = waited.unwrap_or_else(PoisonError::into_inner).0;
+            screen = ignore_poison(waited).0;
         }
         self.paint(&mut screen, None);
     }

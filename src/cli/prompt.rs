@@ -78,7 +78,7 @@ impl<'a> Hidden<'a> {
     fn begin(prompt: &'a str, secret: bool) -> Result<Self> {
         let context = || "cannot turn off the echo of the terminal".to_owned();
         // Before the echo is turned off: a signal in between would leave it off.
-        let signals = Signals::take_over(&[])?;
+        let signals = Signals::block(&[])?;
         let before = secret.then(|| tcgetattr(std::io::stdin())).transpose().context(context)?;
         let hidden = Self { prompt, before, signals };
         hidden.show().context(context)?;
@@ -108,14 +108,14 @@ impl<'a> Hidden<'a> {
     fn attend(&self) -> Result<()> {
         let Some(signal) = self.signals.next(Some(Duration::ZERO))? else { return Ok(()) };
         self.restore();
-        self.signals.mask_before().restore();
+        self.signals.previous_mask().restore();
         crate::sys::process::raise(signal.number);
-        Signals::take_over(&[])?;
+        Signals::block(&[])?;
         self.show().context(|| "cannot turn off the echo of the terminal".into())
     }
 
     fn end(self) {
         self.restore();
-        self.signals.mask_before().restore();
+        self.signals.previous_mask().restore();
     }
 }

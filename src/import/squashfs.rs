@@ -1,5 +1,5 @@
 //! The merged tree becomes a squashfs image: written once, front to back, by `backhand`, its blocks
-//! compressed ahead of it on all cores. Start at [`write`].
+//! compressed ahead of it on all cores. Start at [`write()`].
 
 mod compressor;
 mod content;

@@ -12,6 +12,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Context, Error, Result};
 use crate::import::blob::Blob;
+use crate::sys::fs::space;
 
 /// Where inflated data goes.
 #[derive(Debug, Clone)]
@@ -43,15 +44,8 @@ impl TempDir {
     /// # Errors
     /// Names the directory, and the option that chooses another.
     pub fn check_free_space(&self, needed: u64) -> Result<()> {
-        let state = rustix::fs::statvfs(&self.directory)
-            .context(|| format!("cannot examine {}", self.directory.display()))?;
-        let free = state.f_bavail.saturating_mul(state.f_frsize);
-        if needed <= free {
-            return Ok(());
-        }
-        let mebi = |bytes: u64| bytes.div_ceil(1 << 20);
-        let (needed, free) = (mebi(needed), mebi(free));
-        Err(self.full(&format!("at least {needed} MiB are needed, {free} MiB are free")))
+        let shortage = space::shortage(&self.directory, needed)?;
+        shortage.map_or(Ok(()), |shortage| Err(self.full(&format!("at least {shortage}"))))
     }
 
     /// An empty file without a name.

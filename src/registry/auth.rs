@@ -3,7 +3,7 @@
 //! Several threads share one state. Each request names the generation of the authorization that it
 //! used: the first thread that is refused renews the authorization, and the others use the new one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -18,6 +18,7 @@ use super::response::Response;
 use super::url::Url;
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::sync::ignore_poison;
 
 /// Maximum size in bytes of the response of a token server. Tokens with many scopes take a few KiB.
 const MAX_TOKEN: u64 = 1 << 20;
@@ -102,7 +103,7 @@ impl Auth {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.state.lock())
     }
 
     /// Returns whether the user's credentials are in use.

@@ -112,11 +112,8 @@ fn paths(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
 }
 
 fn read(path: &std::path::Path) -> Option<String> {
-    use std::io::Read;
     let file = crate::sys::fs::resolve::regular_file(path).ok()?;
-    let mut text = String::new();
-    std::fs::File::from(file).take(MAX_SIZE).read_to_string(&mut text).ok()?;
-    Some(text)
+    crate::sys::fs::read::read_text_at_most(std::fs::File::from(file), MAX_SIZE).ok()
 }
 
 /// Content of Docker's `config.json` or Podman's `auth.json`.

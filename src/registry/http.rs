@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
@@ -16,6 +16,7 @@ use super::url::Url;
 use super::{is_loopback, proxy, tls, transport_error};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::log;
+use crate::sync::ignore_poison;
 
 /// Maximum number of redirects of one request. Registries make one, their storage seldom another.
 const MAX_REDIRECTS: usize = 5;
@@ -93,7 +94,7 @@ impl fmt::Debug for Client {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    ignore_poison(mutex.lock())
 }
 
 impl Client {
@@ -129,7 +130,7 @@ impl Client {
     /// Waits for `time`. Returns false if the client was stopped.
     pub fn pause(&self, time: Duration) -> bool {
         let waited = self.wake.wait_timeout_while(lock(&self.stopped), time, |stopped| !*stopped);
-        !*waited.unwrap_or_else(PoisonError::into_inner).0
+        !*ignore_poison(waited).0
     }
 
     /// Sends `request`, retries it while that may help, and follows redirects. A refusal of the server

@@ -1,5 +1,6 @@
 //! TLS trust anchors: the CAs of the system, and those of single registries.
 
+use crate::sys::fs::read::read_at_most;
 use std::path::{Path, PathBuf};
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
@@ -83,12 +84,11 @@ fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
 
 /// Reads the items of a PEM file; none if it cannot be read.
 fn items(path: &Path) -> Vec<PemItem<'static>> {
-    use std::io::Read;
-    let mut text = Vec::new();
     let Ok(file) = crate::sys::fs::resolve::regular_file(path) else { return Vec::new() };
-    if std::fs::File::from(file).take(MAX_SIZE).read_to_end(&mut text).is_err() {
-        return Vec::new();
-    }
+    let text = read_at_most(std::fs::File::from(file), MAX_SIZE).unwrap_or_else(|error| {
+        log::warn("pull", &format!("skipping {}: {error}", path.display()));
+        Vec::new()
+    });
     parse_pem(&text).filter_map(Result::ok).collect()
 }
 

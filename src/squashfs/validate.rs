@@ -6,7 +6,7 @@
 //! in which all writers put them, without gaps, and each is a chain of metadata blocks whose
 //! headers lead exactly from its start to its end. The contents of inodes and directories are not
 //! read. Besides, no part of the image may look like another format that the host acts on (see
-//! [`signatures`]).
+//! `signatures.rs`).
 //!
 //! Pure: reads the image through [`Read`], and allocates nothing by a number that was not checked
 //! against the size of the file. Format: <https://docs.kernel.org/filesystems/squashfs.html>.

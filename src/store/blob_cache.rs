@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime};
 
 use super::Repository;
 use super::lease::Lease;
-use super::lockfile;
 use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::log;
+use crate::sys::fs::{lockfile, space};
 
 /// Directory of the blobs.
 #[derive(Debug, Clone)]
@@ -112,15 +112,8 @@ impl BlobCache {
     /// # Errors
     /// There is not enough space.
     pub fn check_space(&self, needed: u64) -> Result<()> {
-        let state = rustix::fs::statvfs(&self.directory)
-            .context(|| format!("cannot examine {}", self.directory.display()))?;
-        let free = state.f_bavail.saturating_mul(state.f_frsize);
-        if needed <= free {
-            return Ok(());
-        }
-        let mebi = |bytes: u64| bytes.div_ceil(1 << 20);
-        let (needed, free) = (mebi(needed), mebi(free));
-        Err(self.full(&format!("{needed} MiB are needed, {free} MiB are free")))
+        let shortage = space::shortage(&self.directory, needed)?;
+        shortage.map_or(Ok(()), |shortage| Err(self.full(&shortage)))
     }
 
     fn full(&self, cause: &str) -> Error {

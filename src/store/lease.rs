@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::sleep;
@@ -16,9 +16,10 @@ use rustix::fs::{AtFlags, FlockOperation, Timespec, Timestamps, UTIME_NOW};
 use rustix::io::Errno;
 
 use super::lock::{remove_abandoned, remove_own};
-use super::lockfile::{self, LockFile};
 use super::process_identity::ProcessIdentity;
 use crate::error::{Context, Result};
+use crate::sys::fs::FileId;
+use crate::sys::fs::lockfile::{self, LockFile};
 
 /// Intervals of the tries: longer after a while, since thousands of processes may wait.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -122,9 +123,8 @@ impl Drop for Lease {
 
 /// Returns whether `path` still is the path of `file`.
 fn is_at(file: &File, path: &Path) -> bool {
-    let here = file.metadata().map(|status| (status.dev(), status.ino()));
-    let there = fs::symlink_metadata(path).map(|status| (status.dev(), status.ino()));
-    matches!((here, there), (Ok(here), Ok(there)) if here == there)
+    let there = rustix::fs::lstat(path).map(|status| FileId::from_status(&status));
+    matches!((FileId::from_fd(file), there), (Ok(here), Ok(there)) if here == there)
 }
 
 /// Handles a file of another user, in a repository that several users write: waits if it is leased,

@@ -9,23 +9,12 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
-
-use super::lockfile::{self, LockFile};
 use super::process_identity::{ProcessIdentity, is_abandoned};
-use crate::error::{Context, Error, Result};
-use crate::log;
-
-/// Time limit of a writer for the lock, and interval of its notices.
-const TIMEOUT: Duration = Duration::from_secs(60);
-const NOTICE: Duration = Duration::from_secs(10);
-
-/// Interval of the tries.
-const INTERVAL: Duration = Duration::from_millis(20);
+use crate::error::{Context, Result};
+use crate::sys::fs::lock::Turn;
+use crate::sys::fs::lockfile::{self, LockFile};
 
 /// Age at which a lock is abandoned whose owner cannot be checked. Writers hold it for milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,9 +34,9 @@ impl Lock {
     /// # Errors
     /// The repository is read-only, or another writer exceeds the time limit.
     pub fn take(root: &Path) -> Result<Self> {
-        let mut waiter = Waiter { root, since: Instant::now(), notices: 0 };
+        let mut turn = Turn::new(root);
         replace_exposed(&root.join(".lock"));
-        let lock = waiter.flock().and_then(|flock| waiter.link(flock));
+        let lock = turn.flock().and_then(|flock| make_link(&mut turn, flock));
         lock.context(|| format!("cannot lock {}", root.display()))
     }
 }
@@ -58,26 +47,6 @@ fn replace_exposed(path: &Path) {
     if let Ok(LockFile { exposed: true, .. }) = lockfile::open(path) {
         fs::remove_file(path).ok();
     }
-}
-
-/// Opens the lock file `path`; read-only if it belongs to another administrator.
-fn open(path: &Path) -> std::io::Result<fs::File> {
-    match lockfile::open(path) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            lockfile::open_foreign(path).map_err(|_| error)
-        }
-        opened => opened.map(|lock| lock.file),
-    }
-}
-
-/// Waits for flock(2) on the file `.lock` of `directory`. The lock lasts until the file is dropped.
-/// Returns `None` where flock is not supported.
-///
-/// # Errors
-/// The directory is read-only, or another process exceeds the time limit.
-pub fn exclusive(directory: &Path) -> Result<Option<fs::File>> {
-    let mut waiter = Waiter { root: directory, since: Instant::now(), notices: 0 };
-    waiter.flock().context(|| format!("cannot lock {}", directory.display()))
 }
 
 impl Drop for Lock {
@@ -122,65 +91,29 @@ fn is_abandoned_lock(link: &Path, patience: Duration) -> bool {
     is_abandoned(link, owner.as_ref(), patience)
 }
 
-/// A writer that waits for the lock.
-struct Waiter<'a> {
-    root: &'a Path,
-    since: Instant,
-    notices: u32,
-}
-
-impl Waiter<'_> {
-    fn flock(&mut self) -> Result<Option<fs::File>> {
-        let path = self.root.join(".lock");
-        let file = open(&path).context(|| format!("cannot open {}", path.display()))?;
-        loop {
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(file)),
-                Err(Errno::WOULDBLOCK | Errno::INTR) => self.wait()?,
-                Err(Errno::NOSYS | Errno::NOTSUP | Errno::NOLCK) => return Ok(None),
-                Err(errno) => return Err(errno).context(|| "flock".into()),
+/// Waits to create `metadata.json.lock`.
+fn make_link(turn: &mut Turn<'_>, flock: Option<fs::File>) -> Result<Lock> {
+    let link = turn.directory.join("metadata.json.lock");
+    let me = ProcessIdentity::current().to_string();
+    loop {
+        match symlink(&me, &link) {
+            Ok(()) => {
+                // A killed process may have left the second lock.
+                let guard = link.with_extension("lock-guard");
+                if fs::symlink_metadata(&guard).is_ok() && is_abandoned_lock(&guard, PATIENCE) {
+                    fs::remove_file(&guard).ok();
+                }
+                return Ok(Lock { link, me, _flock: flock });
             }
-        }
-    }
-
-    fn link(&mut self, flock: Option<fs::File>) -> Result<Lock> {
-        let link = self.root.join("metadata.json.lock");
-        let me = ProcessIdentity::current().to_string();
-        loop {
-            match symlink(&me, &link) {
-                Ok(()) => {
-                    // A killed process may have left the second lock.
-                    let guard = link.with_extension("lock-guard");
-                    if fs::symlink_metadata(&guard).is_ok() && is_abandoned_lock(&guard, PATIENCE) {
-                        fs::remove_file(&guard).ok();
-                    }
-                    return Ok(Lock { link, me, _flock: flock });
-                }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    if !remove_abandoned(&link, &me, PATIENCE) {
-                        self.wait()?;
-                    }
-                }
-                Err(error) => {
-                    return Err(error).context(|| format!("cannot create {}", link.display()));
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                if !remove_abandoned(&link, &me, PATIENCE) {
+                    turn.wait()?;
                 }
             }
+            Err(error) => {
+                return Err(error).context(|| format!("cannot create {}", link.display()));
+            }
         }
-    }
-
-    fn wait(&mut self) -> Result<()> {
-        let waited = self.since.elapsed();
-        if waited >= TIMEOUT {
-            let seconds = TIMEOUT.as_secs();
-            return Err(Error::new(format!("held by another process for {seconds} s")));
-        }
-        if waited >= NOTICE * (self.notices + 1) {
-            self.notices += 1;
-            let root = self.root.display();
-            log::warn("store", &format!("waiting for another process to release {root}"));
-        }
-        sleep(INTERVAL);
-        Ok(())
     }
 }
 
@@ -188,10 +121,8 @@ impl Waiter<'_> {
 mod tests {
     use super::*;
     use crate::store::tests::Scratch;
-
-    fn waiter(root: &Path) -> Waiter<'_> {
-        Waiter { root, since: Instant::now(), notices: 0 }
-    }
+    use crate::sys::fs::lock::TIMEOUT;
+    use std::thread::sleep;
 
     #[test]
     fn it_excludes_others_with_flock_and_without() {
@@ -201,7 +132,11 @@ mod tests {
             let inside = std::sync::atomic::AtomicU32::new(0);
             let work = || {
                 for _ in 0..20 {
-                    let lock = if flock { Lock::take(root) } else { waiter(root).link(None) };
+                    let lock = if flock {
+                        Lock::take(root)
+                    } else {
+                        make_link(&mut Turn::new(root), None)
+                    };
                     let lock = lock.unwrap();
                     assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                     sleep(Duration::from_micros(100));
@@ -223,7 +158,7 @@ mod tests {
         drop(Lock::take(scratch.path()).unwrap());
         symlink(&dead, &link).unwrap();
         symlink(&dead, link.with_extension("lock-guard")).unwrap();
-        drop(waiter(scratch.path()).link(None).unwrap());
+        drop(make_link(&mut Turn::new(scratch.path()), None).unwrap());
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1); // .lock
     }
 
@@ -243,9 +178,11 @@ mod tests {
     fn a_living_owner_is_waited_for_and_named_in_the_end() {
         let scratch = Scratch::new("living");
         let _held = Lock::take(scratch.path()).unwrap();
-        let mut late = waiter(scratch.path());
-        late.since -= TIMEOUT;
+        let mut late = Turn::new(scratch.path()).has_waited(TIMEOUT);
         assert_eq!(late.flock().unwrap_err().to_string(), "held by another process for 60 s");
-        assert_eq!(late.link(None).unwrap_err().to_string(), "held by another process for 60 s");
+        assert_eq!(
+            make_link(&mut late, None).unwrap_err().to_string(),
+            "held by another process for 60 s"
+        );
     }
 }

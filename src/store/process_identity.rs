@@ -4,6 +4,9 @@
 //! nodes share, after a reboot, and in a container. Nodes may share a name, too: only the boot id
 //! distinguishes them. Earlier releases wrote no boot id.
 
+use crate::sys::fs::read::read_proc;
+use crate::sys::proc::stat::Stat;
+use crate::sys::process::ProcessId;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,7 +20,7 @@ pub struct ProcessIdentity {
     boot: Option<String>,
     /// Inode of the PID namespace that `pid` is valid in.
     namespace: u64,
-    pid: u32,
+    pid: ProcessId,
     /// Start time in clock ticks since boot.
     start: u64,
 }
@@ -27,7 +30,7 @@ impl ProcessIdentity {
     #[must_use]
     pub fn current() -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().replace(['~', '/'], "_");
-        let pid = std::process::id();
+        let pid = ProcessId::current();
         let start = start(pid).unwrap_or_default();
         Self { host, boot: boot(), namespace: namespace(), pid, start }
     }
@@ -84,7 +87,7 @@ pub fn is_abandoned(path: &Path, owner: Option<&ProcessIdentity>, max_age: Durat
 }
 
 fn boot() -> Option<String> {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = read_proc("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim_end().to_owned())
 }
 
@@ -94,15 +97,9 @@ fn namespace() -> u64 {
 }
 
 /// Returns the start time of the process `pid`; `None` if it does not exist or is a zombie.
-fn start(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program, in parentheses, may hold blanks and parentheses.
-    let (_, fields) = status.rsplit_once(") ")?;
-    let mut fields = fields.split(' ');
-    let state = fields.next()?;
-    // proc(5) counts from 1: the state is field 3, the start time field 22.
-    let start = fields.nth(18)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(start)
+fn start(pid: ProcessId) -> Option<u64> {
+    let stat = Stat::read(pid.number())?;
+    (!stat.is_zombie()).then_some(stat.started)
 }
 
 #[cfg(test)]
@@ -115,7 +112,10 @@ mod tests {
         assert_eq!(ProcessIdentity::parse(&me.to_string()), Some(me.clone()));
         assert_eq!(me.is_gone(), Some(false));
         assert_eq!(ProcessIdentity { start: me.start + 1, ..me.clone() }.is_gone(), Some(true));
-        assert_eq!(ProcessIdentity { pid: u32::MAX, ..me.clone() }.is_gone(), Some(true));
+        assert_eq!(
+            ProcessIdentity { pid: ProcessId::new(i32::MAX).unwrap(), ..me.clone() }.is_gone(),
+            Some(true)
+        );
         assert_eq!(ProcessIdentity { host: "elsewhere".into(), ..me.clone() }.is_gone(), None);
         let elsewhere = ProcessIdentity { boot: Some("of another node".into()), ..me.clone() };
         assert_eq!(ProcessIdentity { start: me.start + 1, ..elsewhere }.is_gone(), None);

@@ -34,8 +34,7 @@ fn nothing_survives_a_kill_of_any_process() {
                 Victim::Runtime => parent_of(program),
                 Victim::Program => program,
             };
-            common::Output::of(std::process::Command::new("kill").args(["-9", &pid.to_string()]))
-                .succeeds();
+            Output::of(Command::new("kill").args(["-9", &pid.to_string()])).succeeds();
             let status = engine.wait().unwrap();
             assert!(!status.success(), "{victim:?}");
             assert_eq!(status.signal().is_some(), matches!(victim, Victim::Engine), "{victim:?}");
@@ -63,7 +62,7 @@ fn containers_of_one_image_share_one_loop_device() {
         assert!(Instant::now() < deadline, "only {} run", running());
         sleep(Duration::from_millis(20));
     }
-    let loops = common::loop_devices().into_iter().filter(|(_, file)| file.starts_with(&image));
+    let loops = loop_devices().into_iter().filter(|(_, file)| file.starts_with(&image));
     assert_eq!(loops.count(), 1);
     for mut rank in ranks {
         assert!(rank.wait().unwrap().success());
@@ -84,11 +83,11 @@ fn what_the_caller_ignores_is_ignored() {
                 sarus.display()
             );
             let mut command = installation.as_user(&installation.alice, "sh", ["-c", &script]);
-            let engine = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+            let engine = command.stdout(Stdio::piped()).spawn().unwrap();
             wait_for_program(&installation, "sleep 1");
             for signal in ["-HUP", "-INT", "-QUIT"] {
                 let kill = [signal.to_owned(), engine.id().to_string()];
-                Output::of(std::process::Command::new("kill").args(kill)).succeeds();
+                Output::of(Command::new("kill").args(kill)).succeeds();
             }
             let output = engine.wait_with_output().unwrap();
             assert_eq!(output.stdout, b"done\n", "{runtime:?} {pid}");

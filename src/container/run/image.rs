@@ -1,4 +1,4 @@
-//! An image file, which its user may have written by hand, opened and checked before root mounts it.
+//! Opening and validation of an image file before root mounts it: its user may have written it by hand.
 
 use crate::error::{Context, Error, Result};
 use crate::squashfs::compression::Compressor;
@@ -20,7 +20,7 @@ const IMPORT_AGAIN: &str = "remove the image with 'sarus rmi' and import it agai
 pub struct Image {
     /// The squashfs file.
     pub file: OwnedFd,
-    /// Its name for messages.
+    /// Reference, for messages.
     pub name: String,
     /// Compressor in its superblock.
     pub compressor: Compressor,
@@ -48,9 +48,9 @@ fn check(file: &File, user: &User, accepted: &[Compressor]) -> Result<Compressor
     let owner = metadata.uid();
     if owner != 0 && owner != user.uid.as_raw() {
         return Err(Error::new(format!("it belongs to uid {owner}, neither to you nor to root"))
-            .with_hint("import it yourself; images that users share must be root's"));
+            .with_hint("import it yourself; images that users share must belong to root"));
     }
-    // Its daemon can answer each read differently, or never.
+    // A FUSE daemon can answer each read differently, or never.
     let system = rustix::fs::fstatfs(file).context(|| "cannot look at its file system".into())?;
     if system.f_type as u64 == FUSE {
         return Err(Error::new(

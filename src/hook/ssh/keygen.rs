@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::keys::Keys;
+use super::keys::UserKeys;
 use crate::error::{Error, Result};
 use crate::hook::home;
 use crate::log;
@@ -13,7 +13,7 @@ use crate::user::User;
 ///
 /// # Errors
 /// The site configured no `ssh_hook`, or does not know the user.
-pub fn keys_of_site(config: &Config, user: &User) -> Result<Keys> {
+pub fn keys_of_site(config: &Config, user: &User) -> Result<UserKeys> {
     let Some(hook) = config.hooks.list.iter().find(|hook| hook.is("ssh_hook")) else {
         return Err(Error::new("cannot use SSH: this site configured no ssh_hook")
             .with_hint("the administrator adds it to OCIHooks in sarus.json"));
@@ -21,14 +21,14 @@ pub fn keys_of_site(config: &Config, user: &User) -> Result<Keys> {
     let path = |name: &str, usual: PathBuf| hook.setting(name).map_or(usual, PathBuf::from);
     let base = path("HOOK_BASE_DIR", config.local_repository_base_dir.clone());
     let passwd = path("PASSWD_FILE", config.prefix_dir.join("etc/passwd"));
-    Ok(Keys::of(&home::below(&base, &passwd, user)?))
+    Ok(UserKeys::in_home(&home::directory_below(&base, &passwd, user)?))
 }
 
 /// Generates `keys`, and prints the result. Existing keys are replaced only to `overwrite` them.
 ///
 /// # Errors
 /// The keys cannot be written.
-pub fn generate(keys: &Keys, overwrite: bool) -> Result<()> {
+pub fn generate(keys: &UserKeys, overwrite: bool) -> Result<()> {
     if keys.generate(overwrite)? {
         log::print("Successfully generated SSH keys");
     } else {

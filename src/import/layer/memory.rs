@@ -4,10 +4,11 @@
 //! (`zstd --long`). Layers that ask for much take turns, so that an image of many such layers takes
 //! no more memory than one.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::error::Result;
 use crate::import::blob::Blob;
+use crate::sync::ignore_poison;
 
 /// In bytes: one decoder with the largest window that is taken, or many usual ones.
 const ALL: u64 = 160 << 20;
@@ -38,12 +39,12 @@ impl MemoryLimiter {
         let size = size(&header);
         let full = |taken: &mut u64| *taken > 0 && taken.saturating_add(size) > ALL;
         let taken = self.freed.wait_while(self.lock(), full);
-        *taken.unwrap_or_else(PoisonError::into_inner) += size;
+        *ignore_poison(taken) += size;
         Ok(MemoryPermit { limiter: self, size })
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.taken.lock())
     }
 }
 

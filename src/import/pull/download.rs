@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::cli::progress::Row;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -13,6 +13,7 @@ use crate::import::blob::{Blob, CHUNK, StreamingBlob};
 use crate::import::source::remote::BlobDescriptor;
 use crate::registry::{Backoff, Registry, Transfer};
 use crate::store::{BlobCache, CacheEntry, PartialBlob};
+use crate::sync::ignore_poison;
 
 /// Bytes of a transfer after which the number of retries is reset.
 const HEADWAY: u64 = 64 << 10;
@@ -167,7 +168,7 @@ impl<'a> Downloader<'a> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.outcome.lock())
     }
 
     fn is_stopped(&self) -> bool {

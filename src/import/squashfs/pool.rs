@@ -7,7 +7,9 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use crate::sync::ignore_poison;
 
 use backhand::compression::{CompressionAction, Compressor};
 use backhand::kind::Kind;
@@ -46,7 +48,7 @@ struct Bell {
 impl Bell {
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let state = self.condition.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let state = ignore_poison(self.condition.wait(state));
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         state
     }
@@ -92,7 +94,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.state.lock())
     }
 
     /// An empty buffer for a block.
@@ -251,7 +253,7 @@ impl CompressionAction for Ahead {
         _: FilesystemCompressor,
         _: u32,
     ) -> Result<Vec<u8>, BackhandError> {
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut engine = ignore_poison(self.engine.lock());
         let found = self.queue.take(bytes, &mut engine);
         Ok(found.unwrap_or_else(|| engine.compress(bytes)))
     }

@@ -1,4 +1,4 @@
-//! The parts of a configuration that are more than one value.
+//! Parts of a configuration that are more than one value.
 
 use std::path::{Path, PathBuf};
 
@@ -12,43 +12,43 @@ use crate::squashfs::compression::{Compression, Compressor};
 /// The file system that a container's bundle lies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RamFilesystem {
-    /// Limited in size, may be swapped out.
+    /// tmpfs: limited in size, may be swapped out.
     #[default]
     Tmpfs,
-    /// For Cray compute nodes (CLE 5.2 and 6.0), where an overlay on tmpfs does not work.
+    /// ramfs: for Cray compute nodes (CLE 5.2 and 6.0), where an overlay on tmpfs does not work.
     Ramfs,
 }
 
 /// A directory or file of the host that every container gets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SiteMount {
-    /// On the host.
+    /// Path on the host.
     pub source: PathBuf,
-    /// In the container.
+    /// Path in the container.
     pub destination: PathBuf,
-    /// Whether nobody may write there, in no mount below it either.
+    /// True if the mount and all below it are read-only.
     pub readonly: bool,
 }
 
-/// What is done to a container's environment, in the order of the fields.
+/// Changes of a container's environment, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Environment {
     /// Variables that get a value.
     pub set: Vec<(String, String)>,
-    /// What is put before the value of a variable, with a colon.
+    /// Variables with text that is put before the value, with a colon.
     pub prepend: Vec<(String, String)>,
-    /// What is put after the value of a variable, with a colon.
+    /// Variables with text that is put after the value, with a colon.
     pub append: Vec<(String, String)>,
-    /// Variables that are taken away.
+    /// Variables that are removed.
     pub unset: Vec<String>,
 }
 
-/// Where users may not mount.
+/// Destinations where users may not mount.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserMounts {
-    /// Not here, nor anywhere below.
+    /// Paths with all that is below them.
     pub not_allowed_prefixes: Vec<PathBuf>,
-    /// Not exactly here.
+    /// Single paths.
     pub not_allowed_paths: Vec<PathBuf>,
 }
 
@@ -66,10 +66,12 @@ pub struct Hook {
     pub stage: &'static str,
     /// The program: on the host if [`Hook::is_of_host`], else in the image.
     pub path: PathBuf,
-    /// Its arguments, with the name that it is called by first.
+    /// Arguments, from argv[0] on.
     pub args: Vec<String>,
-    /// Its environment, as `NAME=value`.
+    /// Environment, as `NAME=value`.
     pub env: Vec<String>,
+    /// Time-out in seconds.
+    pub timeout: Option<u32>,
     /// The object as it stands in the file, for config.json.
     pub verbatim: miniserde::json::Value,
 }
@@ -77,47 +79,48 @@ pub struct Hook {
 impl Default for Hook {
     fn default() -> Self {
         let verbatim = miniserde::json::Value::Null;
-        Self { stage: "", path: PathBuf::new(), args: vec![], env: vec![], verbatim }
+        let (args, env, timeout) = (vec![], vec![], None);
+        Self { stage: "", path: PathBuf::new(), args, env, timeout, verbatim }
     }
 }
 
 impl Hook {
-    /// Whether its path is one of the host, and root executes it. Programs of the stage
+    /// Tells whether root executes it, by a path of the host. Programs of the stage
     /// `startContainer` are the image's, and run as the container's user.
     #[must_use]
     pub fn is_of_host(&self) -> bool {
         self.stage != "startContainer"
     }
 
-    /// Whether it is the applet `name`, by its path or by what it is called.
+    /// Tells whether it is the applet `name`, by its path or by argv[0].
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
         self.path.ends_with(name)
             || self.args.first().is_some_and(|word| Path::new(word).ends_with(name))
     }
 
-    /// Where it finds OpenSSH, in an installation at `prefix`, if it is `ssh_hook`.
+    /// Returns the directory of OpenSSH if it is `ssh_hook`, in an installation at `prefix`.
     #[must_use]
     pub fn openssh(&self, prefix: &Path) -> Option<PathBuf> {
         let configured = self.setting("OPENSSH_DIR").map(PathBuf::from);
         self.is("ssh_hook").then(|| configured.unwrap_or_else(|| prefix.join("openssh")))
     }
 
-    /// A variable of its environment.
+    /// Returns a variable of its environment.
     #[must_use]
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.env.iter().find_map(|one| one.strip_prefix(name)?.strip_prefix('='))
     }
 }
 
-/// How images are pulled from registries.
+/// Settings of pulls from registries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulling {
     /// `host[:port]` of registries that may speak plain HTTP.
     pub insecure_registries: Vec<String>,
-    /// How many layers are transferred at the same time.
+    /// Number of layers that are transferred at the same time.
     pub downloads: u32,
-    /// In bytes: how much the cache of a repository may take, if that is bounded.
+    /// Maximum size of a repository's cache, in bytes.
     pub cache_limit: Option<u64>,
 }
 
@@ -127,7 +130,7 @@ impl Default for Pulling {
     }
 }
 
-/// More connections than any registry takes kindly.
+/// Maximum number of connections: registries refuse more.
 const MAX_DOWNLOADS: u32 = 64;
 
 /// The stages of the OCI runtime specification, in the order in which they are reached.
@@ -243,7 +246,7 @@ pub(super) fn hooks(value: &Value<'_>) -> Hooks {
 
 fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
     value.object(|keys| {
-        keys.optional("timeout", |seconds| seconds.number(1..=u32::MAX));
+        let timeout = keys.optional("timeout", |seconds| seconds.number(1..=u32::MAX));
         let variable = |one: &Value<'_>| {
             one.text_where("NAME=value", |one| one.find('=').is_some_and(|at| at > 0))
         };
@@ -252,6 +255,7 @@ fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
             path: keys.required("path", Value::absolute_path),
             args: keys.optional("args", |args| args.list(Value::text)).unwrap_or_default(),
             env: keys.optional("env", |env| env.list(variable)).unwrap_or_default(),
+            timeout,
             verbatim: value.verbatim(),
         }
     })

@@ -1,5 +1,5 @@
-//! Multicall binary: argv[0] or the first argument selects the applet, and the row of the applet in the
-//! table decides over its privileges before the applet runs.
+//! Multicall binary: the name that it is called by, or else the first argument, selects the applet, and
+//! its row in the table decides over its privileges before it runs.
 
 mod confine_hook;
 mod glibc_hook;

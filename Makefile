@@ -20,6 +20,7 @@ BUDGET  := 2965000
 CORES   := $(shell nproc)
 # Tests spend more time waiting (registries, time limits, ends of processes) than working.
 TEST_THREADS := $(shell echo $$((2 * $$(nproc))))
+RUN_TESTS = SARUSBOX="$(abspath $(BINARY))" RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked
 
 # OpenSSH for containers that run with --ssh; ENABLE_SSH=0 leaves it out.
 ENABLE_SSH ?= 1
@@ -58,10 +59,12 @@ deb: all ## Make a Debian package in dist/
 rpm: all ## Make an RPM package in dist/
 	scripts/package-rpm.sh "$(BINARY)" "$(VERSION)" "$(DIST)"
 
+# A hundred containers at once need the machine for themselves.
 test: ## Run all tests, as root, against the real binary, OCI runtimes and mounts
 	scripts/install-dependencies.sh test
 	$(MAKE) --no-print-directory --jobs=$(CORES) lint all size openssh build-tests build-fuzzers
-	SARUSBOX="$(abspath $(BINARY))" RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked
+	$(RUN_TESTS) -- --skip run::scale
+	$(RUN_TESTS) --test integration run::scale
 	scripts/fuzz.sh 5
 
 # After lint: both build in one directory, which cargo locks.

@@ -73,6 +73,8 @@ fn import_and_compare(
     let temp_dir = TempDir::new(&scratch.0).unwrap();
     let choice = ImageSelector { name: "test".into(), platform: TargetPlatform::host() };
     let path = scratch.path("image.squashfs");
+    // The last one may still be mounted: other tests have copies of all mounts in namespaces of theirs.
+    fs::remove_file(&path).ok();
     let mut new = File::options();
     let out = new.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
     let source = scratch.path(source);

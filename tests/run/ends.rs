@@ -48,15 +48,15 @@ fn containers_of_one_image_share_one_loop_device() {
     let installation = Installation::with_busybox(Runtime::Crun);
     let ranks: Vec<_> = (0..16)
         .map(|_| {
-            let args = ["run", IMAGE, "sleep", "4"];
-            installation.sarus_command(&installation.alice, &args).spawn().unwrap()
+            let mut rank = installation.sarus_command(&installation.alice, &["run", IMAGE, "cat"]);
+            rank.stdin(Stdio::piped()).spawn().unwrap()
         })
         .collect();
     let image = installation.repository(&installation.alice).join("images");
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let running = || {
         let all = processes_of(installation.alice.uid);
-        all.iter().filter(|(_, command)| command == "sleep 4").count()
+        all.iter().filter(|(_, command)| command == "cat").count()
     };
     while running() < 16 {
         assert!(Instant::now() < deadline, "only {} run", running());
@@ -65,6 +65,8 @@ fn containers_of_one_image_share_one_loop_device() {
     let loops = loop_devices().into_iter().filter(|(_, file)| file.starts_with(&image));
     assert_eq!(loops.count(), 1);
     for mut rank in ranks {
+        // At the end of its input, each ends.
+        drop(rank.stdin.take());
         assert!(rank.wait().unwrap().success());
     }
     assert_nothing_is_left(&installation, Runtime::Crun);

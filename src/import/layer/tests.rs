@@ -37,7 +37,7 @@ fn source(blob: &[u8], expected: LayerDigest) -> LayerBlob {
     LayerBlob { name: "test".into(), blob: Blob::from_bytes(blob), expected }
 }
 
-/// Expands one layer, and does the checks that were left for later.
+/// Expands one layer, and makes the deferred digest check.
 fn expanded(blob: &[u8], expected: LayerDigest) -> Result<Layer> {
     let layers = expand_all(&[source(blob, expected)], &temp_dir(), 1, &Meter::default(), &|| {})?;
     let layer = layers.into_iter().next().unwrap();
@@ -54,7 +54,7 @@ fn content(layer: &Layer) -> Vec<u8> {
     }
 }
 
-/// Content that does not fit into one buffer, nor compress to nothing.
+/// Content that is larger than a buffer, and does not compress well.
 fn sample() -> Vec<u8> {
     let mut state = 1u32;
     let mut next = || {
@@ -91,7 +91,7 @@ fn every_form_of_compression_gives_the_same_files() {
 }
 
 #[test]
-fn a_wrong_digest_is_told_for_every_form() {
+fn a_wrong_digest_is_an_error_for_every_form() {
     let tar = tar(b"content");
     for form in [tar.clone(), gzip(&tar), zstd(&tar)] {
         for expected in
@@ -119,13 +119,16 @@ fn a_layer_cut_anywhere_is_an_error() {
 fn garbage_is_refused() {
     let tar = tar(b"content");
     let cases = [
-        ([gzip(&tar), b"garbage".to_vec()].concat(), "garbage follows the gzip data"),
+        ([gzip(&tar), b"garbage".to_vec()].concat(), "trailing garbage after the gzip data"),
         ([zstd(&tar), b"garbage".to_vec()].concat(), "damaged zstd data"),
-        ([tar.clone(), b"garbage".to_vec()].concat(), "the tar goes on after its end"),
-        (gzip(&[gzip(&tar), vec![1; 600]].concat()), "it is no tar archive"),
-        (b"BZh9 and so on".to_vec(), "compressed by bzip2"),
-        (b"\xfd7zXZ\0 and so on".to_vec(), "compressed by xz"),
-        (vec![1; 600], "it is no tar archive"),
+        (
+            [tar.clone(), b"garbage".to_vec()].concat(),
+            "data after the end-of-archive marker at byte",
+        ),
+        (gzip(&[gzip(&tar), vec![1; 600]].concat()), "not a tar archive"),
+        (b"BZh9 and so on".to_vec(), "compressed with bzip2"),
+        (b"\xfd7zXZ\0 and so on".to_vec(), "compressed with xz"),
+        (vec![1; 600], "not a tar archive"),
     ];
     for (blob, expected) in cases {
         let error =

@@ -130,24 +130,24 @@ fn one_of_several_images_is_chosen_by_name() {
     assert_eq!(opened(&scratch, "b:2").unwrap().layers.len(), 2);
     // The first has as many layers as it should not.
     let wrong = opened(&scratch, "a").unwrap_err().to_string();
-    assert!(wrong.contains("it has 0 layers, but its configuration describes 2"), "{wrong}");
+    assert!(wrong.contains("the image has 0 layers, but its configuration lists 2"), "{wrong}");
     let error = opened(&scratch, "c").unwrap_err().to_string();
     assert!(error.ends_with("docker.io/library/a:latest = a:1, b:2"), "{error}");
 }
 
 #[test]
-fn what_is_wrong_with_a_docker_archive_is_told() {
+fn an_invalid_docker_archive_is_an_error_that_says_why() {
     let hex = Digest::sha256(b"").hex();
     let wrong_name = format!(r#"[{{"Config":"{hex}.json","Layers":[]}}]"#);
     let cases: [(Vec<u8>, &str); 9] = [
-        (docker("[]", "c"), "it holds no image"),
+        (docker("[]", "c"), "no image found"),
         (docker("{", "c"), "cannot read manifest.json: malformed JSON"),
         (docker("\"\u{e9}\"", "c"), "malformed JSON"),
-        (docker(r#"[{"Config":"x"}]"#, "c"), "x is missing in it"),
-        (docker(r#"[{"Config":"../x"}]"#, "c"), "not the name of a file in it: ../x"),
+        (docker(r#"[{"Config":"x"}]"#, "c"), "no file x in it"),
+        (docker(r#"[{"Config":"../x"}]"#, "c"), "invalid file name ../x"),
         (
             docker(r#"[{"Config":"c","Layers":["y","y"]}]"#, "c"),
-            "cannot open layer 1: y is missing in it",
+            "cannot open layer 1: no file y in it",
         ),
         (docker(&wrong_name, &format!("{hex}.json")), "does not match its name"),
         (archive(&[("x", b"")]), "no manifest.json, no index.json"),
@@ -159,7 +159,7 @@ fn what_is_wrong_with_a_docker_archive_is_told() {
         assert!(error.starts_with("cannot load /") && error.contains(expected), "{error}");
     }
     let error = opened(&Scratch::new("missing"), "any").unwrap_err().to_string();
-    assert!(error.ends_with("cannot open it: No such file or directory"), "{error}");
+    assert!(error.ends_with("missing: No such file or directory"), "{error}");
 }
 
 /// A layout being written.
@@ -257,7 +257,7 @@ fn an_image_is_found_in_a_layout() {
             "for others only",
             vec![on(&one, "linux/arm64"), on(&two, "windows/amd64")],
             "any",
-            Err("it holds no image for linux/amd64, only for linux/arm64, windows/amd64"),
+            Err("no image for linux/amd64, only for linux/arm64, windows/amd64"),
         ),
         (
             "too new a variant",
@@ -265,7 +265,7 @@ fn an_image_is_found_in_a_layout() {
             "any",
             Err("only for linux/amd64/v4"),
         ),
-        ("nothing", vec![], "any", Err("it holds no image")),
+        ("nothing", vec![], "any", Err("no image found")),
     ];
     for (name, entries, wanted, expected) in cases {
         match (layout.open(entries, wanted), expected) {
@@ -281,7 +281,7 @@ fn an_image_is_found_in_a_layout() {
 }
 
 #[test]
-fn what_is_wrong_with_a_layout_is_told() {
+fn an_invalid_layout_is_an_error_that_says_why() {
     let layout = Layout::new("layout-wrong");
     let manifest = |text: &str| vec![layout.blob(MANIFEST, text.as_bytes())];
     let mut nested = layout.manifest(1);
@@ -299,7 +299,10 @@ fn what_is_wrong_with_a_layout_is_told() {
         (manifest(r#"{"schemaVersion":2}"#), "has no configuration"),
         (manifest("{}x"), "malformed JSON"),
         (manifest(&format!(r#"{{"config":{{{chart}}},"layers":[]}}"#)), "not a container image"),
-        (manifest(&format!(r#"{{"config":{{{config}}},"layers":[]}}"#)), "it has 0 layers, but"),
+        (
+            manifest(&format!(r#"{{"config":{{{config}}},"layers":[]}}"#)),
+            "the image has 0 layers, but",
+        ),
         (vec![nested], "nested too deeply"),
         (typed("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "unknown media type"),
         (typed("application/octet-stream"), "unknown media type"),

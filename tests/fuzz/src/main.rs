@@ -90,8 +90,8 @@ fn archive(bytes: &[u8]) -> Option<()> {
     let mut file =
         File::options().read(true).write(true).create(true).truncate(true).open(name).ok()?;
     file.write_all(bytes).ok()?;
-    let mut members = TarEntries::from_blob(&Blob::from_file(file).ok()?);
-    while members.next().ok()?.is_some() {}
+    let mut entries = TarEntries::from_blob(&Blob::from_file(file).ok()?);
+    while entries.next().ok()?.is_some() {}
     Some(())
 }
 

@@ -1,5 +1,5 @@
-//! One binary, many names: the name that it is called by, or its first argument, selects the applet.
-//! The applet's row in the table decides over its rights before its first line runs.
+//! Multicall binary: the name that it is called by, or else the first argument, selects the applet, and
+//! its row in the table decides over its privileges before it runs.
 
 mod confine_hook;
 mod glibc_hook;
@@ -20,7 +20,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// A new applet is one row here and one file beside this one.
+/// Applets. A new one is a row here and a file in this directory.
 const APPLETS: &[Applet] = &[
     Applet {
         name: "sarus",
@@ -98,15 +98,15 @@ fn find(word: &OsStr) -> Option<&'static Applet> {
 
 fn run() -> Result<u8> {
     let words: Vec<OsString> = std::env::args_os().collect();
-    // Called by an applet's name, or by another with the applet as first argument.
-    let Some((name, args)) = words.split_first() else { return nothing_to_run(None) };
+    // argv[0] is the name of an applet, or the first argument is.
+    let Some((name, args)) = words.split_first() else { return list_or_fail(None) };
     let (applet, args) = match (find(name), args.split_first()) {
         (Some(applet), _) => (applet, args),
         (None, Some((first, args))) => match find(first) {
             Some(applet) => (applet, args),
-            None => return nothing_to_run(Some(first)),
+            None => return list_or_fail(Some(first)),
         },
-        (None, None) => return nothing_to_run(None),
+        (None, None) => return list_or_fail(None),
     };
     match applet.entry {
         Entry::AsUser(main) => {
@@ -121,17 +121,17 @@ fn run() -> Result<u8> {
     }
 }
 
-/// Lists the applets, after giving up what set-user-id gave.
-fn nothing_to_run(word: Option<&OsString>) -> Result<u8> {
+/// Drops privileges, then lists the applets, or fails for an unknown one.
+fn list_or_fail(word: Option<&OsString>) -> Result<u8> {
     rights::settle(Rights::Drop)?;
     match word {
         Some(word) if word != "--help" && word != "-h" && word != "help" => {
-            let text = format!("there is no applet '{}'", word.to_string_lossy());
+            let text = format!("unknown applet '{}'", word.to_string_lossy());
             Err(Error::new(text).with_hint("'sarusbox' lists them"))
         }
         _ => {
             log::print(
-                "Usage: sarusbox APPLET [ARG...], or a link to it that is named as the applet\n",
+                "Usage: sarusbox APPLET [ARG...], or a link to sarusbox with the name of the applet\n",
             );
             log::print("Applets:");
             for applet in APPLETS {
@@ -152,7 +152,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The one place where an error is printed.
+/// Prints an error; the only place that does.
 fn report(error: &Error) {
     let mut text = format!("sarus: {error}\n");
     if let Some(hint) = error.hint() {
@@ -161,7 +161,7 @@ fn report(error: &Error) {
     let text = log::printable(&text, &['\n', '\t']);
     // A closed stderr must not turn into a panic.
     std::io::stderr().write_all(text.as_bytes()).ok();
-    log::debug("error", || "trace, from what was asked for to what failed first:".into());
+    log::debug("error", || "trace, from the outermost context to the first cause:".into());
     for (depth, cause) in error.trace().iter().enumerate() {
         log::debug("error", || format!("#{depth}: {cause}"));
     }

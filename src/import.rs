@@ -5,6 +5,7 @@
 
 pub mod blob;
 pub mod layer;
+pub mod load;
 pub mod pull;
 pub mod source;
 pub mod squashfs;
@@ -22,9 +23,11 @@ use crate::image::metadata::Metadata;
 use crate::import::blob::Blob;
 use crate::import::layer::{DeferredDigest, Layer};
 use crate::import::source::SourceImage;
-use crate::import::squashfs::{Compression, Owner};
+use crate::import::squashfs::Owner;
 use crate::import::temp::TempDir;
 use crate::import::tree::Tree;
+use crate::squashfs::compression::Compression;
+use crate::store::{Image, ImageWriter};
 
 /// Proof that an image was written and that all of its digests were verified. Only
 /// [`Merged::write`] returns one, so code that has it may publish the file.
@@ -122,4 +125,25 @@ impl Merged {
         })?;
         Ok(Imported { metadata, digest, size })
     }
+
+    /// Writes the image with `writer`, and publishes it. `on_written` is called between the two.
+    ///
+    /// # Errors
+    /// As [`Merged::write`], and those of the repository.
+    pub fn publish(
+        self,
+        writer: ImageWriter,
+        compression: Compression,
+        progress: Progress,
+        on_written: impl FnOnce(),
+    ) -> Result<Image> {
+        let imported = self.write(compression, writer.file(), progress);
+        let imported = imported.context(|| cannot_import(&writer))?;
+        on_written();
+        writer.commit(imported.metadata(), imported.digest())
+    }
+}
+
+fn cannot_import(writer: &ImageWriter) -> String {
+    format!("cannot import into {}", writer.repository().path().display())
 }

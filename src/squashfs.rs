@@ -1,3 +1,4 @@
 //! The squashfs format: validation of an image file before the kernel reads it.
 
+pub mod compression;
 pub mod validate;

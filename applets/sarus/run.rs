@@ -3,7 +3,7 @@
 use super::Command;
 use crate::rights::Rights;
 use argh::{ArgsInfo, FromArgs};
-use sarus::cli::args::Words;
+use sarus::cli::args::ParsedArgs;
 use sarus::container::caller::Inherited;
 use sarus::container::plan::mounts::MountRequest;
 use sarus::container::plan::namespaces::PidNamespace;
@@ -11,7 +11,7 @@ use sarus::container::plan::process::{self, Entrypoint};
 use sarus::container::plan::{Options, Plan};
 use sarus::container::run::{self, Engine, Image, external};
 use sarus::error::{Error, Result};
-use sarus::hook::ssh::daemon;
+use sarus::hook::ssh::{daemon, keygen};
 use sarus::image::metadata::Metadata;
 use sarus::image::reference::Reference;
 use sarus::log::{self, Level};
@@ -37,7 +37,7 @@ pub const COMMAND: Command = Command {
 };
 
 /// Keeps root if there is an image to run.
-pub fn rights(words: &Words) -> Rights {
+pub fn rights(words: &ParsedArgs) -> Rights {
     if words.help || words.rest.is_empty() { Rights::Drop } else { Rights::Keep }
 }
 
@@ -79,7 +79,7 @@ struct Flags {
     workdir: Option<String>,
 }
 
-fn main(command: &Command, words: Words) -> Result<u8> {
+fn main(command: &Command, words: ParsedArgs) -> Result<u8> {
     let start = Instant::now();
     let (inherited, listener) = Inherited::take()?;
     let flags: Flags = command.options(&words)?;
@@ -94,7 +94,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let installation = Installation::find()?;
     let config = Config::load(&installation)?;
     if options.ssh {
-        let keys = super::ssh_keygen::keys(&config, &user)?;
+        let keys = keygen::keys_of_site(&config, &user)?;
         ids::as_user(&user, || keys.check())?;
     }
     let find = || find_image(&config, &user, centralized, &reference);
@@ -171,7 +171,7 @@ fn find_image(
     };
     let metadata = repository.metadata(&found)?;
     let name = reference.to_string();
-    let image = Image::open(&found.image_path, name, user, &config.accepted_compressions)?;
+    let image = Image::open(&found.paths.squashfs, name, user, &config.accepted_compressors)?;
     Ok((image, metadata))
 }
 

@@ -1,6 +1,7 @@
 //! Checks of the program, of its configuration with all that it names, and of directories for images.
 
 use super::{Report, Status};
+use crate::bytes;
 use crate::container::plan::oci_runtime::{OciRuntime, RuntimeKind};
 use crate::container::run::external;
 use crate::error::Result;
@@ -10,7 +11,7 @@ use crate::log::Level;
 use crate::registry::{Login, Registry, Settings};
 use crate::site::config::{Config, Installation};
 use crate::site::trust::{self, Checks};
-use crate::store::{self, Repository};
+use crate::store::Repository;
 use crate::sys::fs::space;
 use crate::sys::ids;
 use crate::user::User;
@@ -214,7 +215,7 @@ fn place(report: &mut Report<'_>, subject: &'static str, path: &Path) {
     let Ok(free) = space::free(found) else {
         return report.unknown(subject, &format!("what is free at {}", path.display()), "use df");
     };
-    let text = format!("{} has {} free", path.display(), store::size(free));
+    let text = format!("{} has {} free", path.display(), bytes::format_size(free));
     if free < LITTLE_SPACE {
         report.warning(subject, text, "free some space, or imports of large images will fail");
     } else {
@@ -227,7 +228,7 @@ pub(super) fn registry(report: &mut Report<'_>, server: &str, insecure: &[String
     // Any name will do: no image is requested.
     let ping = format!("{server}/check/check").parse::<Reference>().and_then(|reference| {
         let settings = Settings::from_environment(insecure);
-        Registry::new(&reference, settings, Login::Kept).ping()
+        Registry::new(&reference, settings, Login::Stored).ping()
     });
     report.result("registry", ping.map(|()| format!("{server} answers")));
 }

@@ -3,6 +3,7 @@
 use super::Report;
 use crate::container::plan::oci_runtime::{OciRuntime, RuntimeKind};
 use crate::site::config::{Config, RamFilesystem};
+use crate::squashfs::compression::Compressor;
 use crate::sys::fs::read::read_text_at_most;
 use flate2::bufread::GzDecoder;
 use std::io::BufReader;
@@ -10,13 +11,6 @@ use std::path::Path;
 
 /// Maximum size, in bytes, of a kernel's configuration or list of modules.
 const MAX_SIZE: u64 = 16 << 20;
-
-/// Compressors of squashfs, each with its option of the kernel.
-const COMPRESSORS: [(&str, &str); 3] = [
-    ("zstd", "CONFIG_SQUASHFS_ZSTD=y"),
-    ("gzip", "CONFIG_SQUASHFS_ZLIB=y"),
-    ("lz4", "CONFIG_SQUASHFS_LZ4=y"),
-];
 
 /// Checks all that every container needs.
 pub(super) fn always(report: &mut Report<'_>) {
@@ -49,7 +43,7 @@ pub(super) fn configured(report: &mut Report<'_>, config: &Config, runtime: Opti
             RamFilesystem::Ramfs => "ramfs",
         },
     );
-    compression(report, config.compression.name);
+    compressor(report, config.compression.compressor());
     if let Some(runtime) = runtime {
         cgroups(report, runtime);
     }
@@ -102,13 +96,13 @@ fn missing_feature(report: &mut Report<'_>, name: &str) {
     }
 }
 
-fn compression(report: &mut Report<'_>, name: &str) {
-    let Some((_, option)) = COMPRESSORS.iter().find(|(known, _)| *known == name) else { return };
+fn compressor(report: &mut Report<'_>, name: Compressor) {
+    let option = format!("{}=y", name.kernel_option());
     let packed = std::fs::File::open("/proc/config.gz")
         .ok()
         .and_then(|file| read_text_at_most(GzDecoder::new(BufReader::new(file)), MAX_SIZE).ok());
     let options = packed.or_else(|| read(&format!("/boot/config-{}", release())));
-    match options.map(|text| text.lines().any(|line| line == *option)) {
+    match options.map(|text| text.lines().any(|line| line == option)) {
         Some(true) => report.ok("kernel", format!("squashfs reads images in {name}")),
         Some(false) => report.error(
             "kernel",

@@ -11,6 +11,7 @@
 
 pub mod daemon;
 mod key_format;
+pub mod keygen;
 pub mod keys;
 mod port;
 mod session;

@@ -82,7 +82,7 @@ fn assemble(
     count: usize,
     layer: impl Fn(usize, Digest) -> Result<LayerBlob>,
 ) -> Result<SourceImage> {
-    let digest = Digest::of(config);
+    let digest = Digest::sha256(config);
     let config: Config =
         manifest::parse(config).context(|| "cannot read the image configuration".into())?;
     config.warn_of_foreign(&selector.platform);

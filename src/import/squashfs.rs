@@ -19,13 +19,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use backhand::kind::Kind as Format;
 use backhand::{BackhandError, FilesystemWriter, NodeHeader};
 
-pub use compressor::Compression;
-
 use crate::cli::progress::Meter;
 use crate::error::{Cause, Context, Error, Result};
 use crate::import::blob::Blob;
 use crate::import::tree::{Content, Directory, Node, NodeKind, Tree};
 use crate::import::workers::cores;
+use crate::squashfs::compression::Compression;
 use crate::squashfs::validate;
 use compressor::Engine;
 use content::ContentReader;
@@ -137,7 +136,7 @@ impl<'a> Plan<'a> {
         // `backhand` wants its compressor for ever. One image a process makes this no leak.
         let ahead = Box::leak(Box::new(Ahead::new(queue, Engine::new(compression)?)));
         writer.set_kind(Format::new_v4(ahead));
-        writer.set_compressor(compression.superblock().map_err(failure)?);
+        writer.set_compressor(compressor::superblock(compression).map_err(failure)?);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         writer.set_time(u32::try_from(now).unwrap_or(u32::MAX));
         Ok(Self { writer, contents: Vec::new(), total: 0, data, meter, owner })

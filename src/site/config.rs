@@ -12,10 +12,9 @@ use crate::error::{Context, Error, Result};
 use crate::log::{self, Level};
 use crate::site::json::{self, Object, Value};
 use crate::site::trust::{self, Checks};
+use crate::squashfs::compression::{Compression, Compressor};
 
-pub use sections::{
-    Compression, Environment, Hook, Hooks, Pulling, RamFilesystem, SiteMount, UserMounts,
-};
+pub use sections::{Environment, Hook, Hooks, Pulling, RamFilesystem, SiteMount, UserMounts};
 
 /// Maximum size of a configuration, in bytes, far beyond any real one.
 const MAX_SIZE: u64 = 1 << 20;
@@ -94,7 +93,7 @@ pub struct Config {
     /// Compression of imported images.
     pub compression: Compression,
     /// Compressors of the images that may be run.
-    pub accepted_compressions: Vec<&'static str>,
+    pub accepted_compressors: Vec<Compressor>,
     /// Settings of pulls.
     pub pulling: Pulling,
 }
@@ -181,7 +180,7 @@ impl Config {
             user_mounts: keys.optional("userMounts", sections::user_mounts).unwrap_or_default(),
             hooks: keys.optional("OCIHooks", sections::hooks).unwrap_or_default(),
             compression: sections::compression(keys),
-            accepted_compressions: sections::accepted_compressions(keys),
+            accepted_compressors: sections::accepted_compressors(keys),
             pulling: sections::pulling(keys),
         }
     }

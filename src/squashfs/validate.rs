@@ -16,25 +16,24 @@ mod superblock;
 mod tables;
 
 use crate::error::{Context, Result};
+use crate::squashfs::compression::Compressor;
 
 pub use signatures::RESERVED;
-pub use superblock::COMPRESSORS;
 
 /// Fills the buffer with the bytes of the image from an offset on, or fails.
 pub type Read<'a> = dyn Fn(&mut [u8], u64) -> std::io::Result<()> + 'a;
 
-/// Checks an image of `size` bytes. Returns the name of its compressor, one of [`COMPRESSORS`].
+/// Checks an image of `size` bytes. Returns its compressor.
 ///
 /// # Errors
 /// The image is invalid, looks like another format too, or cannot be read.
-pub fn check(read: &Read<'_>, size: u64) -> Result<&'static str> {
+pub fn check(read: &Read<'_>, size: u64) -> Result<Compressor> {
     let file = File { read, size };
-    let (superblock, compressor) =
+    let (superblock, data_start) =
         superblock::read(&file).context(|| "invalid squashfs superblock".into())?;
-    tables::check(&file, &superblock, compressor.data_start)
-        .context(|| "invalid squashfs image".into())?;
+    tables::check(&file, &superblock, data_start).context(|| "invalid squashfs image".into())?;
     signatures::check(&file)?;
-    Ok(compressor.name)
+    Ok(superblock.compressor)
 }
 
 /// The file of an image.

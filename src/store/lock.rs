@@ -1,9 +1,9 @@
-//! One writer at a time in a repository.
+//! Lock of a repository for one writer at a time.
 //!
-//! A writer first gets flock(2) on `.lock`, a file that stays, so that a killed one blocks nobody.
-//! It then makes `metadata.json.lock`, which tells the C++ engine (1.x) to wait, and which is the
-//! whole lock on file systems without flock. This is a symbolic link that reads as its owner:
-//! made at once with its content on any file system, NFS included.
+//! A writer first takes flock(2) on `.lock`, a permanent file, so that a killed writer blocks nobody.
+//! It then creates `metadata.json.lock`, which makes the C++ engine (1.x) wait, and which is the only
+//! lock on file systems without flock. It is a symbolic link whose target names the owner: symlink(2)
+//! creates it with its content in one step on any file system, NFS included.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -11,29 +11,28 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::process_id::{Owner, is_abandoned};
+use super::process_identity::{ProcessIdentity, is_abandoned};
 use crate::error::{Context, Result};
 use crate::sys::fs::lock::Turn;
 use crate::sys::fs::lockfile::{self, LockFile};
 
-/// A lock of which nobody knows whether its owner lives is held for so long at the most: writers
-/// hold it for milliseconds.
+/// Age at which a lock is abandoned whose owner cannot be checked. Writers hold it for milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The right to write, until dropped.
+/// The lock of a repository, held until dropped.
 #[derive(Debug)]
 pub struct Lock {
     link: PathBuf,
     me: String,
-    /// Closed after the link is gone. `None` where flock is not supported.
+    /// Released after the link is removed. `None` where flock(2) is not supported.
     _flock: Option<fs::File>,
 }
 
 impl Lock {
-    /// Waits for the right to write in the repository `root`.
+    /// Waits for the lock of the repository `root`.
     ///
     /// # Errors
-    /// When the repository is read-only, or another writer does not end in time.
+    /// The repository is read-only, or another writer exceeds the time limit.
     pub fn take(root: &Path) -> Result<Self> {
         let mut turn = Turn::new(root);
         replace_exposed(&root.join(".lock"));
@@ -42,8 +41,8 @@ impl Lock {
     }
 }
 
-/// Removes the lock file of an earlier release, which others may have open, and lock for ever. Should
-/// a writer hold it just now, `metadata.json.lock` still keeps the next one out.
+/// Removes a lock file that others could open before, and so may lock for ever. If a writer holds it
+/// now, `metadata.json.lock` still excludes the next one.
 fn replace_exposed(path: &Path) {
     if let Ok(LockFile { exposed: true, .. }) = lockfile::open(path) {
         fs::remove_file(path).ok();
@@ -56,16 +55,16 @@ impl Drop for Lock {
     }
 }
 
-/// Removes `link` if it is still ours: not if it was taken away from us, as from one that hung.
+/// Removes `link` if this process still owns it: another one may have taken it for abandoned.
 pub(super) fn remove_own(link: &Path, me: &str) {
     if fs::read_link(link).is_ok_and(|owner| owner.as_os_str() == me) {
         fs::remove_file(link).ok();
     }
 }
 
-/// Removes `link` if its owner is gone. Who does so holds a second lock meanwhile, and looks once
-/// more: else one could remove the lock of another who was faster to remove the abandoned one.
-pub(super) fn take_away_abandoned(link: &Path, me: &str, patience: Duration) -> bool {
+/// Removes `link` if its owner is gone. The process that does so holds a second lock and checks once
+/// more: otherwise it could remove the new lock of a process that was faster.
+pub(super) fn remove_abandoned(link: &Path, me: &str, patience: Duration) -> bool {
     if !is_abandoned_lock(link, patience) {
         return false;
     }
@@ -84,21 +83,22 @@ pub(super) fn take_away_abandoned(link: &Path, me: &str, patience: Duration) -> 
     abandoned
 }
 
-/// A file in its place, as the C++ engine (1.x) leaves it, has no owner.
+/// Returns whether the lock `link` is abandoned. A regular file, which the C++ engine (1.x) creates,
+/// names no owner.
 fn is_abandoned_lock(link: &Path, patience: Duration) -> bool {
     let owner = fs::read_link(link).ok();
-    let owner = owner.as_deref().and_then(Path::to_str).and_then(Owner::parse);
+    let owner = owner.as_deref().and_then(Path::to_str).and_then(ProcessIdentity::parse);
     is_abandoned(link, owner.as_ref(), patience)
 }
 
-/// Makes `metadata.json.lock`.
+/// Waits to create `metadata.json.lock`.
 fn make_link(turn: &mut Turn<'_>, flock: Option<fs::File>) -> Result<Lock> {
     let link = turn.directory.join("metadata.json.lock");
-    let me = Owner::me().to_string();
+    let me = ProcessIdentity::current().to_string();
     loop {
         match symlink(&me, &link) {
             Ok(()) => {
-                // A process that was killed may have left it.
+                // A killed process may have left the second lock.
                 let guard = link.with_extension("lock-guard");
                 if fs::symlink_metadata(&guard).is_ok() && is_abandoned_lock(&guard, PATIENCE) {
                     fs::remove_file(&guard).ok();
@@ -106,7 +106,7 @@ fn make_link(turn: &mut Turn<'_>, flock: Option<fs::File>) -> Result<Lock> {
                 return Ok(Lock { link, me, _flock: flock });
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                if !take_away_abandoned(&link, &me, PATIENCE) {
+                if !remove_abandoned(&link, &me, PATIENCE) {
                     turn.wait()?;
                 }
             }
@@ -153,7 +153,7 @@ mod tests {
     fn a_dead_owner_blocks_nobody() {
         let scratch = Scratch::new("dead");
         let link = scratch.path().join("metadata.json.lock");
-        let dead = Owner::me().to_string() + "0"; // another start time
+        let dead = ProcessIdentity::current().to_string() + "0"; // another start time
         symlink(&dead, &link).unwrap();
         drop(Lock::take(scratch.path()).unwrap());
         symlink(&dead, &link).unwrap();
@@ -167,10 +167,10 @@ mod tests {
         let scratch = Scratch::new("old");
         let path = scratch.path().join("metadata.json.lock");
         let file = fs::File::create(&path).unwrap();
-        let me = Owner::me().to_string();
-        assert!(!take_away_abandoned(&path, &me, PATIENCE));
+        let me = ProcessIdentity::current().to_string();
+        assert!(!remove_abandoned(&path, &me, PATIENCE));
         file.set_modified(std::time::SystemTime::now() - 2 * PATIENCE).unwrap();
-        assert!(take_away_abandoned(&path, &me, PATIENCE));
+        assert!(remove_abandoned(&path, &me, PATIENCE));
         assert!(!path.exists());
     }
 

@@ -14,9 +14,9 @@ use sarus::image::digest::Hasher;
 use sarus::image::platform::TargetPlatform;
 use sarus::import::merge;
 use sarus::import::source::{self, ImageSelector};
-use sarus::import::squashfs::Compression;
 use sarus::import::temp::TempDir;
 use sarus::import::workers::cores;
+use sarus::squashfs::compression::Compression;
 use tar::{Builder, EntryType, Header};
 
 const ALL: [Compression; 4] =

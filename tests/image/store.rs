@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use sarus::image::digest::Digest;
 use sarus::image::metadata::Metadata;
 use sarus::site::config::Config;
 use sarus::store::Repository;
@@ -48,11 +49,11 @@ impl Drop for Writer {
 }
 
 fn add(repository: &Repository, name: &str, letter: u8) {
-    let pending = repository.begin(&name.parse().unwrap()).unwrap();
+    let pending = repository.image_writer(&name.parse().unwrap()).unwrap();
     for _ in 0..10 {
         pending.file().write_all(&vec![letter; SIZE / 10]).unwrap();
     }
-    pending.commit(&Metadata::default(), "").unwrap();
+    pending.commit(&Metadata::default(), Digest::sha256(&[letter])).unwrap();
 }
 
 /// Not a test by itself: what each of the writers does.

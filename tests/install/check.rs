@@ -135,7 +135,7 @@ fn faults_of_the_installation_are_named_with_what_to_do() {
 
     fs::write(prefix.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").unwrap();
     let output = check(&installation);
-    assert_found(&output, "error", "etc/passwd does not have them");
+    assert_found(&output, "error", "etc/passwd does not have this user");
     assert!(output.stdout.contains("configure_installation.sh --users"), "{output}");
 }
 

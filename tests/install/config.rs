@@ -4,6 +4,7 @@
 
 use boon::{Compiler, Schemas};
 use sarus::site::config::Config;
+use sarus::squashfs::compression::Compression;
 use std::collections::BTreeSet;
 
 const SCHEMA: &str = include_str!("../../etc/sarus.schema.json");
@@ -312,6 +313,6 @@ fn the_documented_examples_are_good_for_reader_and_schema() {
 #[test]
 fn documented_defaults_are_what_the_reader_takes() {
     let config = Config::parse("sarus.json", MINIMAL, false).config.unwrap();
-    assert_eq!((config.compression.name, config.pulling.downloads), ("zstd", 4));
+    assert_eq!((config.compression, config.pulling.downloads), (Compression::default(), 4));
     assert!(config.pulling.insecure_registries.is_empty() && config.site_mounts.is_empty());
 }

@@ -129,7 +129,7 @@ fn a_long_silence_is_explained() {
     let installation = Installation::new();
     let mut command = installation.pull_command(&format!("{}/ns/name:tag", server.address()));
     let output = finish(command.env("SARUS_STALL_TIMEOUT", "3"), "");
-    assert!(output.stderr.contains("asking again"), "{output}");
+    assert!(output.stderr.contains("retrying"), "{output}");
     output.succeeds();
 }
 

@@ -43,7 +43,7 @@ fn a_server_that_is_not_there_is_named() {
     let resolver = format!("mount --bind {} /etc/resolv.conf", resolver.display());
     let command = installation.pull_command("registry.example/ns/name");
     let unknown = finish(&in_namespace(&resolver, &command), "");
-    installation.failed(&unknown, &["registry.example/ns/name", "there is no host of this name"]);
+    installation.failed(&unknown, &["registry.example/ns/name", "no such host"]);
 
     // A port that was just free.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -98,7 +98,8 @@ fn who_may_not_read_an_image_is_told_so() {
         registry.push(&archive(), "private/name", &[]);
         let name = format!("{}/private/name:latest", registry.address());
         let installation = Installation::new();
-        let hint = installation.pull_fails(&name, &[&name, "401|credentials|log in|login|denied"]);
+        let hint = installation
+            .pull_fails(&name, &[&name, "401|authentication|credentials|log in|login|denied"]);
         assert!(hint.contains("--login"), "{hint}");
         for input in ["alice\nmistaken\n", "bob\nsecret\n"] {
             let output = finish(&installation.pull_with(&["--login", &name]), input);

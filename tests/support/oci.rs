@@ -26,7 +26,7 @@ pub const HOST: &str = if cfg!(target_arch = "x86_64") { "linux/amd64" } else { 
 
 /// `sha256:<hex>` of these bytes.
 pub fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", Digest::of(bytes).hex())
+    format!("sha256:{}", Digest::sha256(bytes).hex())
 }
 
 /// Bytes with their digest.

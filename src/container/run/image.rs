@@ -1,6 +1,7 @@
 //! Opening and validation of an image file before root mounts it: its user may have written it by hand.
 
 use crate::error::{Context, Error, Result};
+use crate::squashfs::compression::Compressor;
 use crate::squashfs::validate;
 use crate::sys::fs::resolve;
 use crate::user::User;
@@ -21,12 +22,12 @@ pub struct Image {
     pub file: OwnedFd,
     /// Reference, for messages.
     pub name: String,
-    /// Name of the compressor that the kernel needs.
-    pub compressor: &'static str,
+    /// Compressor in its superblock.
+    pub compressor: Compressor,
 }
 
 impl Image {
-    /// Opens and checks the image file `path`, to be called `name` in messages. `accepted` names the
+    /// Opens and checks the image file `path`, to be called `name` in messages. `accepted` are the
     /// compressors that the site allows. Must be called with the rights of `user`.
     ///
     /// The file can change after this check if it is the user's own: see docs/security.md.
@@ -34,15 +35,15 @@ impl Image {
     /// # Errors
     /// If the file cannot be opened, if its content is not under the control of `user` or root alone,
     /// or if it is not a valid image.
-    pub fn open(path: &Path, name: String, user: &User, accepted: &[&str]) -> Result<Self> {
+    pub fn open(path: &Path, name: String, user: &User, accepted: &[Compressor]) -> Result<Self> {
         let file = File::from(resolve::regular_file(path)?);
-        let compressor =
-            check(&file, user, accepted).context(|| format!("cannot use the image {name}"))?;
+        let checked = check(&file, user, accepted);
+        let compressor = checked.context(|| format!("cannot use the image {name}"))?;
         Ok(Self { file: file.into(), name, compressor })
     }
 }
 
-fn check(file: &File, user: &User, accepted: &[&str]) -> Result<&'static str> {
+fn check(file: &File, user: &User, accepted: &[Compressor]) -> Result<Compressor> {
     let metadata = file.metadata().context(|| "cannot stat it".into())?;
     let owner = metadata.uid();
     if owner != 0 && owner != user.uid.as_raw() {
@@ -61,8 +62,9 @@ fn check(file: &File, user: &User, accepted: &[&str]) -> Result<&'static str> {
     let compressor =
         validate::check(&read, metadata.len()).map_err(|error| error.with_hint(IMPORT_AGAIN))?;
     if !accepted.contains(&compressor) {
+        let names: Vec<_> = accepted.iter().map(|accepted| accepted.name()).collect();
         return Err(Error::new(format!("this site does not accept {compressor} compression"))
-            .with_hint(format!("{IMPORT_AGAIN}; the site accepts {}", accepted.join(", "))));
+            .with_hint(format!("{IMPORT_AGAIN}; the site accepts {}", names.join(", "))));
     }
     Ok(compressor)
 }

@@ -28,7 +28,7 @@ pub fn image(files: &Files, selector: &ImageSelector) -> Result<SourceImage> {
     let saved = select(&images, selector)?;
     let config = files.get(&saved.config)?.bytes(MAX_JSON);
     let config = config.context(|| format!("cannot read {}", saved.config))?;
-    if digest_in_name(&saved.config).is_some_and(|expected| Digest::of(&config) != expected) {
+    if digest_in_name(&saved.config).is_some_and(|expected| Digest::sha256(&config) != expected) {
         let name = &saved.config;
         return Err(Error::new(format!("the content of {name} does not match its name"))
             .with_hint("the archive is damaged or was tampered with: save the image again"));

@@ -52,7 +52,7 @@ fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
 const LAYER: [u8; 1024] = [0; 1024];
 
 fn config(layers: usize) -> String {
-    let ids = vec![format!("\"{}\"", Digest::of(&LAYER)); layers].join(",");
+    let ids = vec![format!("\"{}\"", Digest::sha256(&LAYER)); layers].join(",");
     format!(
         r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["sh"],"Env":null}},
             "rootfs":{{"type":"layers","diff_ids":[{ids}]}}}}"#
@@ -69,7 +69,7 @@ fn docker(manifest: &str, config_name: &str) -> Vec<u8> {
 
 #[test]
 fn a_docker_archive_is_read_plain_or_compressed() {
-    let name = format!("{}.json", Digest::of(config(2).as_bytes()).hex());
+    let name = format!("{}.json", Digest::sha256(config(2).as_bytes()).hex());
     let manifest = format!(
         r#"[{{"Config":"{name}","RepoTags":null,"Layers":["l/layer.tar","./l//layer.tar"]}}]"#
     );
@@ -81,11 +81,11 @@ fn a_docker_archive_is_read_plain_or_compressed() {
     zstd.truncate(size);
     for (form, bytes) in [("plain", plain), ("gz", gzip.finish().unwrap()), ("zst", zstd)] {
         let image = opened(&Scratch::with(form, &bytes), "any").unwrap();
-        assert_eq!(image.digest, Digest::of(config(2).as_bytes()));
+        assert_eq!(image.digest, Digest::sha256(config(2).as_bytes()));
         assert_eq!(image.metadata.cmd, Some(vec!["sh".into()]));
         assert_eq!(image.layers.len(), 2);
         for layer in image.layers {
-            assert_eq!(layer.expected, LayerDigest::DiffId(Digest::of(&LAYER)));
+            assert_eq!(layer.expected, LayerDigest::DiffId(Digest::sha256(&LAYER)));
             assert_eq!(layer.blob.bytes(2000).unwrap(), LAYER);
         }
     }
@@ -137,12 +137,12 @@ fn one_of_several_images_is_chosen_by_name() {
 
 #[test]
 fn an_invalid_docker_archive_is_an_error_that_says_why() {
-    let hex = Digest::of(b"").hex();
+    let hex = Digest::sha256(b"").hex();
     let wrong_name = format!(r#"[{{"Config":"{hex}.json","Layers":[]}}]"#);
     let cases: [(Vec<u8>, &str); 9] = [
         (docker("[]", "c"), "no image found"),
-        (docker("{", "c"), "cannot read manifest.json: it is not the JSON that it should be"),
-        (docker("\"\u{e9}\"", "c"), "it is not the JSON that it should be"),
+        (docker("{", "c"), "cannot read manifest.json: malformed JSON"),
+        (docker("\"\u{e9}\"", "c"), "malformed JSON"),
         (docker(r#"[{"Config":"x"}]"#, "c"), "no file x in it"),
         (docker(r#"[{"Config":"../x"}]"#, "c"), "invalid file name ../x"),
         (
@@ -180,7 +180,7 @@ impl Layout {
     }
 
     fn blob(&self, type_: &str, content: &[u8]) -> String {
-        let digest = Digest::of(content);
+        let digest = Digest::sha256(content);
         std::fs::write(self.blobs.join(digest.hex()), content).unwrap();
         let size = content.len();
         format!(r#""mediaType":"{type_}","digest":"{digest}","size":{size}"#)
@@ -277,7 +277,7 @@ fn an_image_is_found_in_a_layout() {
         }
     }
     let image = layout.open(&[one], "any").unwrap();
-    assert_eq!(image.layers[0].expected, LayerDigest::Blob(Digest::of(&LAYER)));
+    assert_eq!(image.layers[0].expected, LayerDigest::Blob(Digest::sha256(&LAYER)));
 }
 
 #[test]
@@ -296,16 +296,16 @@ fn an_invalid_layout_is_an_error_that_says_why() {
     };
     let cases: &[(Vec<String>, &str)] = &[
         (manifest(r#"{"schemaVersion":1,"fsLayers":[]}"#), "schema 1"),
-        (manifest(r#"{"schemaVersion":2}"#), "names no configuration"),
-        (manifest("{}x"), "not the JSON"),
-        (manifest(&format!(r#"{{"config":{{{chart}}},"layers":[]}}"#)), "it is no container image"),
+        (manifest(r#"{"schemaVersion":2}"#), "has no configuration"),
+        (manifest("{}x"), "malformed JSON"),
+        (manifest(&format!(r#"{{"config":{{{chart}}},"layers":[]}}"#)), "not a container image"),
         (
             manifest(&format!(r#"{{"config":{{{config}}},"layers":[]}}"#)),
             "the image has 0 layers, but",
         ),
         (vec![nested], "nested too deeply"),
-        (typed("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "unknown type"),
-        (typed("application/octet-stream"), "unknown type"),
+        (typed("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "unknown media type"),
+        (typed("application/octet-stream"), "unknown media type"),
         (vec![layout.manifest(1).replace("\"size\":", "\"size\":1")], " bytes instead of 1"),
         (vec![layout.manifest(1).replace("sha256:", "sha512:")], "not a sha256 digest"),
     ];
@@ -320,7 +320,7 @@ fn an_invalid_layout_is_an_error_that_says_why() {
     *bytes.last_mut().unwrap() = b' ';
     std::fs::write(path, bytes).unwrap();
     let error = layout.open(&[entry], "any").unwrap_err();
-    assert!(error.to_string().contains("its digest is sha256:"), "{error}");
+    assert!(error.to_string().contains("the digest is sha256:"), "{error}");
 }
 
 #[test]

@@ -16,7 +16,8 @@ use backhand::kind::Kind;
 use backhand::{BackhandError, FilesystemCompressor, Flags, SuperBlock};
 
 use super::BLOCK;
-use super::compressor::{Compression, Engine, LZ4_OPTIONS};
+use super::compressor::{Engine, LZ4_OPTIONS};
+use crate::squashfs::compression::Compression;
 
 /// Blocks in flight for each core, each at most 256 KiB raw and compressed...
 const DEPTH: usize = 8;

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::bytes;
 use crate::log::Level;
 use crate::site::json::{Object, Value};
 use crate::site::reserved;
 use crate::site::trust::Checks;
+use crate::squashfs::compression::{Compression, Compressor};
 
 /// The file system that a container's bundle lies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -111,15 +113,6 @@ impl Hook {
     }
 }
 
-/// Compressor of squashfs images, and its level.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compression {
-    /// `zstd`, `gzip`, `lz4` or `none`.
-    pub name: &'static str,
-    /// The compressor's own default where it is not given.
-    pub level: Option<u32>,
-}
-
 /// Settings of pulls from registries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulling {
@@ -139,26 +132,6 @@ impl Default for Pulling {
 
 /// Maximum number of connections: registries refuse more.
 const MAX_DOWNLOADS: u32 = 64;
-
-/// The units of sizes, as `sarus images` shows them, with their power of two.
-const UNITS: [(&str, u32); 5] = [("B", 0), ("KB", 10), ("MB", 20), ("GB", 30), ("TB", 40)];
-
-/// The compressors, each with its highest level; 0 where there are none to choose from.
-const COMPRESSORS: [(&str, (&str, u32)); 4] =
-    [("zstd", ("zstd", 22)), ("gzip", ("gzip", 12)), ("lz4", ("lz4", 0)), ("none", ("none", 0))];
-
-/// Names of the compressors of squashfs images that Linux reads.
-const READABLE: [(&str, &str); 5] =
-    [("zstd", "zstd"), ("gzip", "gzip"), ("lz4", "lz4"), ("xz", "xz"), ("lzo", "lzo")];
-
-/// Those that images of ours are written with.
-const ACCEPTED: [&str; 3] = ["zstd", "gzip", "lz4"];
-
-impl Default for Compression {
-    fn default() -> Self {
-        Self { name: "zstd", level: None }
-    }
-}
 
 /// The stages of the OCI runtime specification, in the order in which they are reached.
 const STAGES: [&str; 6] =
@@ -289,23 +262,23 @@ fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
 }
 
 pub(super) fn compression(keys: &mut Object<'_>) -> Compression {
-    let choice = keys.optional("squashfsCompression", |name| name.one_of(&COMPRESSORS));
-    // An unknown name was noted; its level is judged by the default's.
-    let known = choice.filter(|(name, _)| !name.is_empty());
-    let (name, highest) = known.unwrap_or(("zstd", 22));
-    let level = keys.optional("squashfsCompressionLevel", |level| match highest {
-        0 => {
+    let compression = keys.optional("squashfsCompression", |name| name.one_of(&Compression::NAMED));
+    // The level beside an unknown name is checked as one of the default's.
+    let compression = compression.unwrap_or_default();
+    let level = keys.optional("squashfsCompressionLevel", |level| match compression.levels() {
+        Some(levels) => level.number(levels),
+        None => {
             level.fault("this kind of compression has no levels");
             0
         }
-        _ => level.number(1..=highest),
     });
-    Compression { name, level }
+    level.map_or(compression, |level| compression.with_level(level))
 }
 
-pub(super) fn accepted_compressions(keys: &mut Object<'_>) -> Vec<&'static str> {
-    let names = |names: &Value<'_>| names.list(|name| name.one_of(&READABLE));
-    keys.optional("squashfsAcceptedCompressions", names).unwrap_or_else(|| ACCEPTED.into())
+pub(super) fn accepted_compressors(keys: &mut Object<'_>) -> Vec<Compressor> {
+    let names = |names: &Value<'_>| names.list(|name| name.one_of(&Compressor::NAMED));
+    keys.optional("squashfsAcceptedCompressions", names)
+        .unwrap_or_else(|| Compressor::WRITTEN.into())
 }
 
 pub(super) fn pulling(keys: &mut Object<'_>) -> Pulling {
@@ -331,11 +304,7 @@ fn is_server(text: &str) -> bool {
 
 /// `20GB`: a whole number and a unit.
 fn size(value: &Value<'_>) -> u64 {
-    let parse = |text: &str| {
-        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-        let (_, shift) = UNITS.iter().find(|(name, _)| *name == unit.trim_start_matches(' '))?;
-        (1..=9).contains(&number.len()).then(|| number.parse::<u64>().unwrap_or(0) << shift)
-    };
-    let text = value.text_where("a size such as \"20GB\"", |text| parse(text).is_some());
-    parse(&text).unwrap_or_default()
+    let is_size = |text: &str| bytes::parse_size(text).is_some();
+    let text = value.text_where("a size such as \"20GB\"", is_size);
+    bytes::parse_size(&text).unwrap_or_default()
 }

@@ -1,28 +1,28 @@
-//! Files that are locked by flock(2).
+//! Files for flock(2).
 //!
-//! Whoever can open a file can lock it, and hold up all who wait for that lock. So a lock file can
-//! be opened by those alone who may write in its directory: by its owner, and where a repository is
-//! shared by a group, by that group.
+//! Any process that can open a file can lock it, and block all that wait for the lock. So only users
+//! who may write in the directory can open its lock files: the owner, and in a repository that a group
+//! shares, that group.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{Error, ErrorKind, Result};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
-/// A link is not followed, and a pipe in its place not waited for.
+/// Flags of open(2): refuse a symbolic link, do not wait for a pipe.
 const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// An open lock file.
 #[derive(Debug)]
 pub struct LockFile {
-    /// For reading and writing: NFS turns an flock(2) into a POSIX lock, which wants it.
+    /// Open for reading and writing: NFS turns an flock(2) into a POSIX lock, which requires it.
     pub file: File,
-    /// Others may have it open still: it was readable for them until now, as earlier releases left
-    /// their lock files.
+    /// True if other users may have it open: it was accessible to them until now, as earlier releases
+    /// left their lock files.
     pub exposed: bool,
 }
 
-/// Opens the lock file `path`, which is created when it is missing, and closes it to others.
+/// Opens the lock file `path`, creates it if it does not exist, and makes it inaccessible to others.
 pub fn open(path: &Path) -> Result<LockFile> {
     let directory = fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
     let mut how = OpenOptions::new();
@@ -32,7 +32,7 @@ pub fn open(path: &Path) -> Result<LockFile> {
     if !status.is_file() {
         return Err(Error::new(ErrorKind::InvalidInput, "not a regular file"));
     }
-    // Another user's is theirs to close.
+    // Only the owner can change the mode.
     if status.uid() != rustix::process::geteuid().as_raw() {
         return Ok(LockFile { file, exposed: false });
     }
@@ -43,13 +43,13 @@ pub fn open(path: &Path) -> Result<LockFile> {
     Ok(LockFile { file, exposed: status.mode() & 0o666 & !mode != 0 })
 }
 
-/// Opens another user's lock file, which can be locked though not written.
+/// Opens the lock file of another user read-only, which suffices for flock(2).
 pub fn open_foreign(path: &Path) -> Result<File> {
     OpenOptions::new().read(true).custom_flags(FLAGS).open(path)
 }
 
-/// Gives `file`, which was locked until now, the mode of what is in `directory` for all who may read
-/// there: whoever can list it. That of another user keeps its mode.
+/// Makes `file`, which was a lock file until now, readable for all who may list `directory`. A file of
+/// another user keeps its mode.
 pub fn publish(file: &File, directory: &Path) {
     if let Ok(directory) = fs::metadata(directory) {
         let mode = 0o600 | directory.mode() & 0o044;
@@ -57,8 +57,8 @@ pub fn publish(file: &File, directory: &Path) {
     }
 }
 
-/// Read and write for those who may write in `directory`. Its group gets the file before the file
-/// is opened to a group: until then it has the primary group of this user, which may be anybody's.
+/// Returns the mode that lets those read and write who may write in `directory`. Changes the group of
+/// the file first: it has the primary group of this user, which anybody may be in.
 #[expect(clippy::disallowed_methods, reason = "gives a file of the user's to a group of theirs")]
 fn shared_mode(file: &File, status: &Metadata, directory: &Metadata) -> u32 {
     let for_group = directory.mode() & 0o020 != 0

@@ -1,8 +1,8 @@
-//! Whose a lock or a temporary file is, and whether that process still lives.
+//! Identifies the process that owns a lock or temporary file, and whether it is still alive.
 //!
-//! Written as `host~boot~namespace~pid~start`: a process number alone says nothing on a file system
-//! that many nodes share, nor after a reboot, nor in a container. Nodes may share a name too: only the
-//! boot id tells them apart. Earlier releases wrote no boot id.
+//! Written as `host~boot~namespace~pid~start`: a PID alone is ambiguous on a file system that many
+//! nodes share, after a reboot, and in a container. Nodes may share a name, too: only the boot id
+//! distinguishes them. Earlier releases wrote no boot id.
 
 use crate::sys::fs::read::read_proc;
 use crate::sys::proc::stat::Stat;
@@ -12,30 +12,30 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// A process, told from all others of a cluster and of all times.
+/// A process, unique in a cluster and over time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owner {
+pub struct ProcessIdentity {
     host: String,
-    /// The random id of this boot of the host's kernel, if it is known.
+    /// Boot id of the kernel (`/proc/sys/kernel/random/boot_id`), if it is known.
     boot: Option<String>,
-    /// The inode of its pid namespace: numbers have a meaning only there.
+    /// Inode of the PID namespace that `pid` is valid in.
     namespace: u64,
     pid: ProcessId,
-    /// In clock ticks since boot.
+    /// Start time in clock ticks since boot.
     start: u64,
 }
 
-impl Owner {
-    /// The process that asks.
+impl ProcessIdentity {
+    /// Returns the identity of this process.
     #[must_use]
-    pub fn me() -> Self {
+    pub fn current() -> Self {
         let host = rustix::system::uname().nodename().to_string_lossy().replace(['~', '/'], "_");
         let pid = ProcessId::current();
         let start = start(pid).unwrap_or_default();
         Self { host, boot: boot(), namespace: namespace(), pid, start }
     }
 
-    /// Reads back what was written by `Display`; anything else is nobody's.
+    /// Parses the output of `Display`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let fields: Vec<&str> = text.splitn(6, '~').collect();
@@ -53,18 +53,18 @@ impl Owner {
         })
     }
 
-    /// Whether the process has ended; `None` if that cannot be told from here. One of another boot of
-    /// this host cannot be told from one of another host of this name.
+    /// Returns whether the process has ended; `None` if this process cannot see it. Another boot of this
+    /// host looks like another host of the same name.
     #[must_use]
     pub fn is_gone(&self) -> Option<bool> {
-        let me = Self::me();
-        let visible = (&me.host, me.namespace) == (&self.host, self.namespace)
-            && (self.boot.is_none() || self.boot == me.boot);
+        let current = Self::current();
+        let visible = (&current.host, current.namespace) == (&self.host, self.namespace)
+            && (self.boot.is_none() || self.boot == current.boot);
         visible.then(|| start(self.pid) != Some(self.start))
     }
 }
 
-impl fmt::Display for Owner {
+impl fmt::Display for ProcessIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, boot, namespace, pid, start } = self;
         write!(f, "{host}~")?;
@@ -75,14 +75,14 @@ impl fmt::Display for Owner {
     }
 }
 
-/// Whether what lies at `path` and belongs to `owner` may be taken away: its process has ended,
-/// or, where that cannot be told, it was not touched for `patience`.
+/// Returns whether the file at `path` is abandoned: its owner has ended, or, if that is unknown, the
+/// file is older than `max_age`.
 #[must_use]
-pub fn is_abandoned(path: &Path, owner: Option<&Owner>, patience: Duration) -> bool {
-    owner.and_then(Owner::is_gone).unwrap_or_else(|| {
+pub fn is_abandoned(path: &Path, owner: Option<&ProcessIdentity>, max_age: Duration) -> bool {
+    owner.and_then(ProcessIdentity::is_gone).unwrap_or_else(|| {
         let touched = std::fs::symlink_metadata(path).and_then(|status| status.modified());
         let age = touched.ok().and_then(|time| SystemTime::now().duration_since(time).ok());
-        age.is_some_and(|age| age > patience)
+        age.is_some_and(|age| age > max_age)
     })
 }
 
@@ -91,12 +91,12 @@ fn boot() -> Option<String> {
     Some(id.trim_end().to_owned())
 }
 
-/// 0 before Linux 3.8, which does not tell.
+/// Returns 0 before Linux 3.8, which has no `/proc/self/ns/pid`.
 fn namespace() -> u64 {
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |status| status.ino())
 }
 
-/// When process `pid` started; `None` if there is none, or only its remains are left.
+/// Returns the start time of the process `pid`; `None` if it does not exist or is a zombie.
 fn start(pid: ProcessId) -> Option<u64> {
     let stat = Stat::read(pid.number())?;
     (!stat.is_zombie()).then_some(stat.started)
@@ -108,26 +108,26 @@ mod tests {
 
     #[test]
     fn a_living_process_is_told_from_a_dead_and_from_a_strange_one() {
-        let me = Owner::me();
-        assert_eq!(Owner::parse(&me.to_string()), Some(me.clone()));
+        let me = ProcessIdentity::current();
+        assert_eq!(ProcessIdentity::parse(&me.to_string()), Some(me.clone()));
         assert_eq!(me.is_gone(), Some(false));
-        assert_eq!(Owner { start: me.start + 1, ..me.clone() }.is_gone(), Some(true));
+        assert_eq!(ProcessIdentity { start: me.start + 1, ..me.clone() }.is_gone(), Some(true));
         assert_eq!(
-            Owner { pid: ProcessId::new(i32::MAX).unwrap(), ..me.clone() }.is_gone(),
+            ProcessIdentity { pid: ProcessId::new(i32::MAX).unwrap(), ..me.clone() }.is_gone(),
             Some(true)
         );
-        assert_eq!(Owner { host: "elsewhere".into(), ..me.clone() }.is_gone(), None);
-        let elsewhere = Owner { boot: Some("of another node".into()), ..me.clone() };
-        assert_eq!(Owner { start: me.start + 1, ..elsewhere }.is_gone(), None);
+        assert_eq!(ProcessIdentity { host: "elsewhere".into(), ..me.clone() }.is_gone(), None);
+        let elsewhere = ProcessIdentity { boot: Some("of another node".into()), ..me.clone() };
+        assert_eq!(ProcessIdentity { start: me.start + 1, ..elsewhere }.is_gone(), None);
         // As earlier releases wrote it.
-        let old = Owner { boot: None, ..me.clone() };
+        let old = ProcessIdentity { boot: None, ..me.clone() };
         assert_eq!(old.to_string().matches('~').count(), 3);
-        assert_eq!(Owner::parse(&old.to_string()), Some(old.clone()));
+        assert_eq!(ProcessIdentity::parse(&old.to_string()), Some(old.clone()));
         assert_eq!(old.is_gone(), Some(false));
-        assert_eq!(Owner { start: me.start + 1, ..old }.is_gone(), Some(true));
-        assert_eq!(Owner { namespace: 1, ..me }.is_gone(), None);
+        assert_eq!(ProcessIdentity { start: me.start + 1, ..old }.is_gone(), Some(true));
+        assert_eq!(ProcessIdentity { namespace: 1, ..me }.is_gone(), None);
         for text in ["", "a~1~2", "a~b~1~2~3~4", "a~b~1~-2~3", "a~1~-2~3"] {
-            assert_eq!(Owner::parse(text), None);
+            assert_eq!(ProcessIdentity::parse(text), None);
         }
     }
 }

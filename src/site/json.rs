@@ -77,6 +77,22 @@ pub struct Reading<T> {
     pub notes: Vec<(Level, Remark)>,
 }
 
+impl<T> Reading<T> {
+    /// Value, or one error with all faults, and notes. Messages call the file `file`, and show its
+    /// values and lines only if it is `readable` for the caller.
+    pub fn explain(self, file: &str, readable: bool) -> (crate::Result<T>, Vec<(Level, String)>) {
+        let describe = |fault: &Remark| {
+            let excerpt = readable.then(|| fault.excerpt());
+            std::iter::once(fault.describe(file, readable)).chain(excerpt)
+        };
+        let value = self.value.map_err(|faults| {
+            crate::Error::of_lines(&faults.iter().flat_map(describe).collect::<Vec<_>>())
+        });
+        let notes = self.notes.iter().map(|(level, note)| (*level, note.describe(file, readable)));
+        (value, notes.collect())
+    }
+}
+
 /// Reads `text` with `take`, which takes out of the document what it is made of.
 pub fn read<T>(text: &str, take: impl FnOnce(&Value<'_>) -> T) -> Reading<T> {
     let notebook = Notebook { text, faults: RefCell::default(), notes: RefCell::default() };
@@ -213,12 +229,22 @@ impl<'a> Value<'a> {
         0
     }
 
+    /// A whole number of up to 64 bits.
+    #[must_use]
+    pub fn wide_number(&self) -> u64 {
+        let number = match self.node.kind {
+            Kind::Number(_) => self.source().parse().ok(),
+            _ => None,
+        };
+        number.unwrap_or_else(|| {
+            self.expected(&format!("a whole number from 0 to {}", u64::MAX));
+            0
+        })
+    }
+
     /// An absolute path without `..`; repeated and trailing slashes are taken off.
     pub fn absolute_path(&self) -> PathBuf {
-        let text = self.text_where("an absolute path without \"..\"", |text| {
-            let path = Path::new(text);
-            path.is_absolute() && !path.components().any(|part| part == Component::ParentDir)
-        });
+        let text = self.text_where("an absolute path without \"..\"", is_absolute_path);
         Path::new(&text).components().collect()
     }
 
@@ -266,6 +292,12 @@ impl<'a> Value<'a> {
             unknown.note(Level::Warn, "unknown key, ignored");
         }
         value
+    }
+
+    /// Whether this is null.
+    #[must_use]
+    pub fn is_null(&self) -> bool {
+        matches!(self.node.kind, Kind::Null)
     }
 
     /// Whether this is an object.
@@ -322,6 +354,13 @@ impl<'a> Object<'a> {
             T::default()
         })
     }
+}
+
+/// Reports whether `text` is an absolute path without `..`.
+#[must_use]
+pub fn is_absolute_path(text: &str) -> bool {
+    let path = Path::new(text);
+    path.is_absolute() && !path.components().any(|part| part == Component::ParentDir)
 }
 
 /// Writes `value` for other programs: without the nulls that miniserde gives for what is absent.

@@ -3,6 +3,7 @@
 use super::{Report, Status};
 use crate::container::run::OciRuntime;
 use crate::container::run::oci_runtime::Kind;
+use crate::container::seccomp;
 use crate::error::Result;
 use crate::image::reference::Reference;
 use crate::import::temp::Space;
@@ -166,6 +167,20 @@ pub(super) fn named(report: &mut Report<'_>, config: &Config, runtime: Option<&O
                 "install it, or remove the hook from sarus.json",
             ),
         }
+    }
+}
+
+/// Seccomp profile of containers.
+pub(super) fn seccomp(report: &mut Report<'_>, config: &Config) {
+    const SUBJECT: &str = "seccompProfile";
+    match seccomp::describe(config) {
+        Ok((text, notes)) => {
+            for (_, note) in notes {
+                report.warning(SUBJECT, note, "remove it from the profile");
+            }
+            report.ok(SUBJECT, text);
+        }
+        Err(error) => report.failure(SUBJECT, &error),
     }
 }
 

@@ -14,7 +14,8 @@ use crate::site::json::{self, Object, Value};
 use crate::site::trust::{self, Checks};
 
 pub use sections::{
-    Compression, Environment, Hook, Hooks, Pulling, RamFilesystem, SiteMount, UserMounts,
+    Compression, Environment, Hook, Hooks, Pulling, RamFilesystem, SeccompProfile, SiteMount,
+    UserMounts,
 };
 
 /// Far beyond any real configuration; keeps a mistake from filling the memory of a root process.
@@ -89,6 +90,8 @@ pub struct Config {
     pub user_mounts: UserMounts,
     /// What the OCI runtime runs around the container's start and end.
     pub hooks: Hooks,
+    /// Filter of system calls of containers, if the site chooses one.
+    pub seccomp_profile: Option<SeccompProfile>,
     /// How images are compressed.
     pub compression: Compression,
     /// Compressors of the images that may be run.
@@ -140,19 +143,8 @@ impl Config {
     #[must_use]
     pub fn parse(file: &str, text: &str, readable: bool) -> Parsed {
         let reading = json::read(text, |root| root.object(Self::take));
-        let config = reading.value.map_err(|faults| {
-            let mut lines = Vec::new();
-            for fault in faults {
-                lines.push(fault.describe(file, readable));
-                if readable {
-                    lines.push(fault.excerpt());
-                }
-            }
-            Error::of_lines(&lines)
-        });
-        let notes =
-            reading.notes.iter().map(|(level, note)| (*level, note.describe(file, readable)));
-        Parsed { config, notes: notes.collect() }
+        let (config, notes) = reading.explain(file, readable);
+        Parsed { config, notes }
     }
 
     fn take(keys: &mut Object<'_>) -> Self {
@@ -178,6 +170,7 @@ impl Config {
             environment: keys.optional("environment", sections::environment).unwrap_or_default(),
             user_mounts: keys.optional("userMounts", sections::user_mounts).unwrap_or_default(),
             hooks: keys.optional("OCIHooks", sections::hooks).unwrap_or_default(),
+            seccomp_profile: keys.optional("seccompProfile", sections::seccomp_profile),
             compression: sections::compression(keys),
             accepted_compressions: sections::accepted_compressions(keys),
             pulling: sections::pulling(keys),

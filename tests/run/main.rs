@@ -11,10 +11,11 @@ mod mounts;
 mod options;
 mod pid;
 mod program;
+mod seccomp;
 mod streams;
 
 use common::hostile::{field, wait_until};
-use common::{IMAGE, Image, Installation, Output, Runtime, empty_cgroups, processes_of};
+use common::{IMAGE, Image, Installation, Output, Runtime, User, empty_cgroups, processes_of};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;

@@ -86,6 +86,7 @@ enum Part {
     Resources(Resources),
     Text(String),
     List(Vec<&'static str>),
+    Json(Value),
 }
 
 impl Serialize for Part {
@@ -95,6 +96,7 @@ impl Serialize for Part {
             Self::Resources(resources) => resources.begin(),
             Self::Text(text) => text.begin(),
             Self::List(list) => list.begin(),
+            Self::Json(value) => value.begin(),
         }
     }
 }
@@ -139,7 +141,7 @@ struct Device {
 }
 
 /// The text of config.json with `hooks`, for the OCI runtime that is the process `runtime` and that
-/// shall make the cgroup `cgroup`, if it is told which. Nothing in it is optional, so that no null is
+/// shall make the cgroup `cgroup`, if it is told which, and install the filter `seccomp`. Nothing in it is optional, so that no null is
 /// written, which the specification does not know.
 #[must_use]
 pub fn config_json(
@@ -147,8 +149,9 @@ pub fn config_json(
     hooks: &[StagedHook],
     runtime: Pid,
     cgroup: Option<&str>,
+    seccomp: Option<Value>,
 ) -> String {
-    json::to_string(&spec(bundle, hooks, runtime, cgroup))
+    json::to_string(&spec(bundle, hooks, runtime, cgroup, seccomp))
 }
 
 fn spec<'a>(
@@ -156,6 +159,7 @@ fn spec<'a>(
     hooks: &[StagedHook],
     runtime: Pid,
     cgroup: Option<&str>,
+    seccomp: Option<Value>,
 ) -> Spec<'a> {
     Spec {
         // The first version whose user has a umask.
@@ -164,12 +168,12 @@ fn spec<'a>(
         root: Root { path: &bundle.rootfs, readonly: false },
         mounts: mounts(bundle),
         hooks: hooks::to_json(hooks),
-        linux: linux(bundle, cgroup),
+        linux: linux(bundle, cgroup, seccomp),
         annotations: bundle.annotations(runtime),
     }
 }
 
-fn linux(bundle: &Bundle, cgroup: Option<&str>) -> Linux {
+fn linux(bundle: &Bundle, cgroup: Option<&str>, seccomp: Option<Value>) -> Linux {
     let namespaces: &[_] = match bundle.pid {
         PidNamespace::Private => &["pid", "mount"],
         PidNamespace::Host => &["mount"],
@@ -183,7 +187,8 @@ fn linux(bundle: &Bundle, cgroup: Option<&str>) -> Linux {
         ("maskedPaths", Part::List(MASKED.into())),
         ("readonlyPaths", Part::List(READONLY.into())),
     ];
-    parts.into_iter().chain(cgroup).collect()
+    let seccomp = seccomp.map(|filter| ("seccomp", Part::Json(filter)));
+    parts.into_iter().chain(cgroup).chain(seccomp).collect()
 }
 
 fn resources(bundle: &Bundle) -> Resources {

@@ -11,6 +11,7 @@ use crate::container::plan::Bundle;
 use crate::container::plan::hooks::{StagedHook, VERIFIED};
 use crate::container::plan::namespaces::PidNamespace;
 use crate::container::plan::oci_spec;
+use crate::container::seccomp;
 use crate::error::{Context, Error, Result};
 use crate::site::config::Config;
 use crate::sys::process::runtime_child::{self, Program};
@@ -47,6 +48,7 @@ pub fn run(
     let cgroup = if runtime.makes_cgroups() { cgroups::prepare(&id)? } else { None };
     let needs_janitor = runtime.makes_cgroups() || bundle.terminal.is_some();
     let args = arguments(config, bundle, runtime.kind, &id);
+    let seccomp = seccomp::for_oci_runtime(config)?;
     // Of others it is not known that they log.
     let stderr = match runtime.kind {
         Kind::Other => None,
@@ -62,7 +64,8 @@ pub fn run(
         stderr,
         takes_stdio: runtime.kind != Kind::Runc,
         prepare: &|pid| {
-            let text = oci_spec::config_json(bundle, hooks, pid, cgroup.as_deref());
+            let (cgroup, seccomp) = (cgroup.as_deref(), seccomp.clone());
+            let text = oci_spec::config_json(bundle, hooks, pid, cgroup, seccomp);
             files::create(place, "config.json", text.as_bytes(), 0o600, None).map(drop)
         },
     };

@@ -96,7 +96,8 @@ impl Rule {
 /// A seccomp profile for this architecture, without capabilities, on this kernel.
 ///
 /// For a system call, the first rule without conditions decides; without such a rule the first one
-/// whose conditions hold; without any the default action. This is the order of libseccomp.
+/// whose conditions hold; without any the default action. libseccomp decides so, too, unless conditions
+/// of several rules hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Profile {
     /// Action for system calls without a rule.

@@ -85,7 +85,7 @@ fn a_profile_of_podmans_and_one_of_older_engines_are_read() {
 }
 
 #[test]
-fn rules_of_one_call_are_taken_in_the_order_of_libseccomp() {
+fn a_rule_without_conditions_decides_and_otherwise_the_first_that_matches() {
     let allow = r#"{"names": ["dup"], "action": "SCMP_ACT_ALLOW"}"#;
     let when = |value: u32, action: &str| {
         format!(

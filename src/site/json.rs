@@ -6,6 +6,7 @@
 //! state) stays with miniserde.
 
 pub mod bounds;
+mod output;
 mod parse;
 
 use std::cell::RefCell;
@@ -13,6 +14,7 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use crate::log::Level;
+pub use output::write;
 use parse::{Kind, Node};
 
 /// Something to say about one place in a file.
@@ -264,6 +266,12 @@ impl<'a> Value<'a> {
 
     /// A list, each of whose items `take` reads.
     pub fn list<T>(&self, take: impl FnMut(&Value<'a>) -> T) -> Vec<T> {
+        self.items().iter().map(take).collect()
+    }
+
+    /// Items of a list. One function for all types that lists are read as, for size, as those below.
+    #[inline(never)]
+    fn items(&self) -> Vec<Value<'a>> {
         let Kind::List(items) = &self.node.kind else {
             self.expected("a list");
             return Vec::new();
@@ -272,31 +280,28 @@ impl<'a> Value<'a> {
             let path = format!("{}[{index}]", self.path);
             Value { node, path, notebook: self.notebook }
         };
-        items.iter().enumerate().map(child).collect::<Vec<_>>().iter().map(take).collect()
+        items.iter().enumerate().map(child).collect()
     }
 
     /// An object with known keys, which `take` takes out; the others are noted.
     pub fn object<T: Default>(&self, take: impl FnOnce(&mut Object<'a>) -> T) -> T {
-        if !self.is_object() {
-            self.expected("an object");
-            return T::default();
-        }
-        let mut object = Object {
-            at: self.node.at.start,
-            path: self.path.clone(),
-            notebook: self.notebook,
-            entries: self.entries(),
-        };
+        let Some(mut object) = self.begin() else { return T::default() };
         let value = take(&mut object);
-        for (_, unknown) in object.entries {
-            unknown.note(Level::Warn, "unknown key, ignored");
-        }
+        object.end();
         value
     }
 
-    /// Whether this is null.
-    #[must_use]
-    pub fn is_null(&self) -> bool {
+    #[inline(never)]
+    fn begin(&self) -> Option<Object<'a>> {
+        if !self.is_object() {
+            self.expected("an object");
+            return None;
+        }
+        let (at, path, entries) = (self.node.at.start, self.path.clone(), self.entries());
+        Some(Object { at, path, notebook: self.notebook, entries })
+    }
+
+    fn is_null(&self) -> bool {
         matches!(self.node.kind, Kind::Null)
     }
 
@@ -342,17 +347,41 @@ pub struct Object<'a> {
 impl<'a> Object<'a> {
     /// Takes a key that may be absent.
     pub fn optional<T>(&mut self, key: &str, take: impl FnOnce(&Value<'a>) -> T) -> Option<T> {
-        let index = self.entries.iter().position(|(known, _)| *known == key)?;
-        Some(take(&self.entries.swap_remove(index).1))
+        self.remove(key).as_ref().map(take)
     }
 
     /// Takes a key that must be there.
     pub fn required<T: Default>(&mut self, key: &str, take: impl FnOnce(&Value<'a>) -> T) -> T {
-        self.optional(key, take).unwrap_or_else(|| {
-            let what = format!("missing key \"{key}\"");
-            self.notebook.fault(&(self.at..self.at + 1), self.path.clone(), what, None);
-            T::default()
-        })
+        let value = self.remove(key);
+        if value.is_none() {
+            self.missing(key);
+        }
+        value.as_ref().map(take).unwrap_or_default()
+    }
+
+    /// Takes the value of a key that may be absent or null.
+    pub fn given(&mut self, key: &str) -> Option<Value<'a>> {
+        self.remove(key).filter(|value| !value.is_null())
+    }
+
+    #[inline(never)]
+    fn remove(&mut self, key: &str) -> Option<Value<'a>> {
+        let index = self.entries.iter().position(|(known, _)| *known == key)?;
+        Some(self.entries.swap_remove(index).1)
+    }
+
+    #[inline(never)]
+    fn missing(&self, key: &str) {
+        let what = format!("missing key \"{key}\"");
+        self.notebook.fault(&(self.at..self.at + 1), self.path.clone(), what, None);
+    }
+
+    /// Notes the keys that were not taken.
+    #[inline(never)]
+    fn end(self) {
+        for (_, unknown) in self.entries {
+            unknown.note(Level::Warn, "unknown key, ignored");
+        }
     }
 }
 
@@ -361,37 +390,6 @@ impl<'a> Object<'a> {
 pub fn is_absolute_path(text: &str) -> bool {
     let path = Path::new(text);
     path.is_absolute() && !path.components().any(|part| part == Component::ParentDir)
-}
-
-/// Writes `value` for other programs: without the nulls that miniserde gives for what is absent.
-#[must_use]
-pub fn write(value: &impl miniserde::Serialize) -> String {
-    let text = miniserde::json::to_string(value);
-    match miniserde::json::from_str(&text) {
-        Ok(mut value) => {
-            prune(&mut value);
-            miniserde::json::to_string(&value)
-        }
-        // What was just written can be read.
-        Err(_) => text,
-    }
-}
-
-/// Drops the nulls that miniserde writes for `None`.
-fn prune(value: &mut miniserde::json::Value) {
-    use miniserde::json::Value;
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(prune),
-        Value::Object(entries) => {
-            for (key, mut value) in std::mem::take(entries) {
-                if !matches!(value, Value::Null) {
-                    prune(&mut value);
-                    entries.insert(key, value);
-                }
-            }
-        }
-        _ => {}
-    }
 }
 
 #[cfg(test)]

@@ -114,17 +114,16 @@ impl Reader {
         for unused in ["listenerPath", "listenerMetadata"] {
             keys.optional(unused, |_| ());
         }
-        given(keys, "flags", flags);
+        if let Some(list) = keys.given("flags") {
+            flags(&list);
+        }
         let default = keys.required("defaultAction", action);
         let default = with_errno(keys, default, ["defaultErrno", "defaultErrnoRet"]);
         let mut profile = Profile { default, newest: None, rules: Vec::new() };
-        given(keys, "syscalls", |rules| {
-            rules.list(|rule| {
-                if let Some(rule) = self.rule(rule, &mut profile.newest) {
-                    profile.rules.push(rule);
-                }
-            })
-        });
+        if let Some(rules) = keys.given("syscalls") {
+            let rules = rules.list(|rule| self.rule(rule, &mut profile.newest));
+            profile.rules = rules.into_iter().flatten().collect();
+        }
         profile
     }
 
@@ -133,12 +132,13 @@ impl Reader {
         value.object(|keys| {
             let calls = self.names(keys, value);
             *newest = calls.iter().copied().max().max(*newest);
-            given(keys, "comment", Value::text);
-            let includes = given(keys, "includes", |filter| self.filter(filter));
-            let excludes = given(keys, "excludes", |filter| self.filter(filter));
+            keys.given("comment").map(|comment| comment.text());
+            let includes = keys.given("includes").map(|filter| self.filter(&filter));
+            let excludes = keys.given("excludes").map(|filter| self.filter(&filter));
             let action = keys.required("action", action);
             let action = with_errno(keys, action, ["errno", "errnoRet"]);
-            let conditions = given(keys, "args", |args| args.list(condition)).unwrap_or_default();
+            let conditions =
+                keys.given("args").map(|args| args.list(condition)).unwrap_or_default();
             let applies = includes.unwrap_or_default().includes()
                 && !excludes.unwrap_or_default().excludes()
                 && !calls.is_empty();
@@ -148,8 +148,8 @@ impl Reader {
 
     /// Numbers of the system calls of a rule, under `names`, or under `name` in older profiles.
     fn names(&self, keys: &mut Object<'_>, rule: &Value<'_>) -> Vec<u32> {
-        let names = given(keys, "names", |names| names.list(Value::text));
-        let name = given(keys, "name", Value::text).filter(|name| !name.is_empty());
+        let names = keys.given("names").map(|names| names.list(Value::text));
+        let name = keys.given("name").map(|name| name.text()).filter(|name| !name.is_empty());
         let names = match (names, name) {
             (Some(names), None) => names,
             (None, Some(name)) => vec![name],
@@ -167,13 +167,16 @@ impl Reader {
     }
 
     fn filter(&self, value: &Value<'_>) -> Filter {
-        let list = |keys: &mut Object<'_>, key| given(keys, key, |words| words.list(Value::text));
+        let list =
+            |keys: &mut Object<'_>, key| keys.given(key).map(|words| words.list(Value::text));
         value.object(|keys| Filter {
             capabilities: list(keys, "caps").is_some_and(|list| !list.is_empty()),
             architecture: list(keys, "arches")
                 .filter(|list| !list.is_empty())
                 .map(|list| list.iter().any(|name| name == ARCHITECTURE)),
-            kernel: given(keys, "minKernel", release)
+            kernel: keys
+                .given("minKernel")
+                .map(|text| release(&text))
                 .map(|text| version(&text).is_some_and(|least| self.kernel >= least)),
         })
     }
@@ -202,29 +205,24 @@ impl Filter {
     }
 }
 
-/// Takes a key that may be absent or null: programs write null for what they do not set.
-fn given<'a, T>(keys: &mut Object<'a>, key: &str, take: impl FnOnce(&Value<'a>) -> T) -> Option<T> {
-    keys.optional(key, |value| (!value.is_null()).then(|| take(value))).flatten()
-}
-
 /// Checks the architectures. Filters are native, so the list decides nothing.
 fn architectures(keys: &mut Object<'_>) {
     let name = |value: &Value<'_>| {
         let is_name = |text: &str| text.starts_with("SCMP_ARCH_");
         value.text_where("an architecture such as \"SCMP_ARCH_X86_64\"", is_name)
     };
-    let list = given(keys, "architectures", |list| list.list(name).len()).unwrap_or_default();
-    given(keys, "archMap", |map| {
+    let list = keys.given("architectures").map(|list| list.list(name).len()).unwrap_or_default();
+    if let Some(map) = keys.given("archMap") {
         let entries = map.list(|entry| {
             entry.object(|keys| {
                 keys.required("architecture", name);
-                given(keys, "subArchitectures", |list| list.list(name));
+                keys.given("subArchitectures").map(|list| list.list(name));
             });
         });
         if list > 0 && !entries.is_empty() {
             map.fault("has both \"architectures\" and \"archMap\"");
         }
-    });
+    }
 }
 
 fn flags(value: &Value<'_>) {
@@ -246,8 +244,8 @@ fn action(value: &Value<'_>) -> Word {
 /// Adds the errno of an action, by `name` or by `number`; EPERM if neither is given. That of other
 /// actions has no meaning.
 fn with_errno(keys: &mut Object<'_>, word: Word, [name, number]: [&str; 2]) -> Action {
-    let named = given(keys, name, |value| value.one_of(&ERRNOS)).filter(|errno| *errno != 0);
-    let numbered = given(keys, number, |value| {
+    let named = keys.given(name).map(|value| value.one_of(&ERRNOS)).filter(|errno| *errno != 0);
+    let numbered = keys.given(number).map(|value| {
         let errno = value.number(0..=MAX_ERRNO);
         if named.is_some_and(|named| named != errno) {
             value.fault("not the number of the errno that is named");
@@ -271,7 +269,7 @@ fn condition(value: &Value<'_>) -> Condition {
         index: keys.required("index", |index| index.number(0..=MAX_INDEX)) as u8,
         comparison: keys.required("op", |op| op.one_of(&COMPARISONS)),
         value: keys.required("value", Value::wide_number),
-        second: given(keys, "valueTwo", Value::wide_number).unwrap_or_default(),
+        second: keys.given("valueTwo").map(|value| value.wide_number()).unwrap_or_default(),
     })
 }
 

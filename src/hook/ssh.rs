@@ -1,7 +1,7 @@
 //! The hook that lets the containers of a user reach each other by SSH, on all nodes. Manual, "SSH
 //! hook". Start at [`prepare`].
 //!
-//! All files are mounted in the container at [`HOME`]: the site's OpenSSH, read-only, and on one of its
+//! All files are mounted in the container at `HOME`: the site's OpenSSH, read-only, and on one of its
 //! directories a tmpfs with the keys. No other user can reach the keys: the tmpfs is mounted in the
 //! container alone, and its mode is 0700.
 //!

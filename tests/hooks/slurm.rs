@@ -50,12 +50,11 @@ fn job(installation: &Installation, runtime: Runtime, before: &str, timeout: &st
             {template} >$bundle/config.json
         exec unshare --mount --propagation private sh -c '
             umount -l /sys/fs/cgroup/unified 2>/dev/null; exec "$@"' sh \
-            {runtime} run --bundle $bundle sync-{pid}-$(basename $bundle)
+            {runtime} run --bundle $bundle sync-$(basename $(dirname {place}))-$(basename $bundle)
         "#,
         place = place.display(),
         template = template.display(),
         runtime = runtime.path().display(),
-        pid = std::process::id(),
     );
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();

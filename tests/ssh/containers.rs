@@ -241,7 +241,7 @@ fn of_many_containers_that_start_at_once_one_has_the_daemon() {
             let output = rank.wait_with_output().unwrap();
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(String::from_utf8_lossy(&output.stdout), "red\n", "{text}");
-            without += usize::from(text.contains("no sshd in this container"));
+            without += usize::from(text.contains("sshd not started"));
         }
         assert_eq!(without, 5, "{runtime:?}");
     }

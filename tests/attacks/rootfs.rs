@@ -262,3 +262,20 @@ fn attributes_of_overlay_in_an_image_lead_nowhere() {
         assert_eq!(snapshot(&canary), before);
     }
 }
+
+#[test]
+fn no_working_directory_leads_out_by_a_descriptor() {
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        for number in 0..40 {
+            let directory = format!("/proc/self/fd/{number}");
+            for path in [directory.clone(), format!("{directory}/../../../../..")] {
+                let output = run(&installation, &["-w", &path, IMAGE, "ls", "-a", "."]);
+                assert!(!output.stdout.contains("overlay"), "{runtime:?} {path}: {output}");
+                assert!(!output.stdout.contains("OCIBundleDir"), "{runtime:?} {path}: {output}");
+                // A path with `..` is refused; a descriptor is none of a directory.
+                output.fails(125);
+            }
+        }
+    }
+}

@@ -13,7 +13,7 @@ const MANUAL: &str = include_str!("manual.json");
 
 const MINIMAL: &str = r#"{"securityChecks": true, "OCIBundleDir": "/var/b", "rootfsFolder": "rootfs",
     "prefixDir": "/opt/sarus", "tempDir": "/tmp", "localRepositoryBaseDir": "/home",
-    "runcPath": "/usr/bin/runc", "ramFilesystemType": "tmpfs"}"#;
+    "ramFilesystemType": "tmpfs"}"#;
 
 /// What takes the place of a key in the minimal file, or is added to it.
 const GOOD: [(&str, &str); 52] = [

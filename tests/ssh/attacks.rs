@@ -321,7 +321,7 @@ fn bundle(site: &Site, user: &User) -> Bundle {
 fn the_hook_starts_nothing_in_the_container() {
     let site = site(Runtime::Runc);
     let alice = &site.installation.alice;
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let mut bundle = bundle(&site, alice);
         let rootfs = bundle.directory.join("rootfs");
         fs::copy(site.installation.prefix().join("etc/passwd"), rootfs.join("etc/passwd")).unwrap();
@@ -362,7 +362,7 @@ fn logins_do_not_have_the_keys_of_who_starts_the_container() {
     assert!(look.contains("admins-secret"), "{look}");
     bundle.config["process"]["args"][2] =
         format!("{SSHD}ssh 127.0.0.1 'cat /proc/keys; echo end'").into();
-    for runtime in Runtime::ALL {
+    for runtime in Runtime::PROGRAMS {
         let command = bundle.command(runtime);
         let mut started = Command::new(&admin);
         started.arg(command.get_program()).args(command.get_args());

@@ -375,7 +375,7 @@ fn without_keys_a_run_ends_before_anything_is_set_up() {
     assert_eq!(
         run(),
         "sarus: cannot use SSH: this site configured no ssh_hook\n\
-         hint: the administrator names it in OCIHooks of sarus.json\n"
+         hint: the administrator adds it to OCIHooks in sarus.json\n"
     );
     let installation = installation.set("OCIHooks", &hooks);
     let alice = &installation.alice;

@@ -81,7 +81,7 @@ fn what_is_ignored_is_noted() {
 fn all_faults_come_in_one_error_with_their_lines_for_who_may_read_them() {
     let text = "{\n  \"securityChecks\": \"yes\",\n  \"tempDir\": \"tmp\"\n}";
     let error = Config::parse("sarus.json", text, true).config.unwrap_err().to_string();
-    assert!(error.contains("sarus.json:1:1: missing key \"runcPath\""), "{error}");
+    assert!(error.contains("sarus.json:1:1: missing key \"prefixDir\""), "{error}");
     assert!(error.contains(
         "sarus.json:3:14: tempDir: expected an absolute path without \"..\", found \"tmp\"\n      \"tempDir\": \"tmp\"\n                 ^~~~~"
     ), "{error}");

@@ -11,6 +11,7 @@ pub mod squashfs;
 pub mod tar;
 pub mod temp;
 pub mod tree;
+pub mod workers;
 
 use std::fs::File;
 
@@ -19,10 +20,10 @@ use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::metadata::Metadata;
 use crate::import::blob::Blob;
-use crate::import::layer::{Layer, Pending};
-use crate::import::source::Image;
+use crate::import::layer::{DeferredDigest, Layer};
+use crate::import::source::SourceImage;
 use crate::import::squashfs::{Compression, Owner};
-use crate::import::temp::Space;
+use crate::import::temp::TempDir;
 use crate::import::tree::Tree;
 
 /// An image that was written, and all of whose parts have the digests that they should have. Only
@@ -61,23 +62,23 @@ impl Imported {
 /// When a layer is damaged, is not what its digest says, or cannot be merged; when the temporary
 /// space is full.
 pub fn merge(
-    image: Image,
-    space: &Space,
+    image: SourceImage,
+    temp_dir: &TempDir,
     workers: usize,
     meter: &Meter,
     failed: &(dyn Fn() + Sync),
 ) -> Result<Merged> {
-    let Image { metadata, digest, layers } = image;
-    let layers = layer::expand_all(&layers, space, workers, meter, failed)?;
-    let (mut tree, mut data, mut pending) = (Tree::new(), Vec::new(), Vec::new());
+    let SourceImage { metadata, digest, layers } = image;
+    let layers = layer::expand_all(&layers, temp_dir, workers, meter, failed)?;
+    let (mut tree, mut data, mut deferred) = (Tree::new(), Vec::new(), Vec::new());
     for (index, layer) in layers.into_iter().enumerate() {
-        let Layer { name, entries, data: blob, pending: check } = layer;
+        let Layer { name, entries, data: blob, deferred: check } = layer;
         let index = u16::try_from(index).map_err(|_| Error::new("too many layers"))?;
         tree.apply(index, entries).context(|| format!("cannot use layer {name}"))?;
         data.push(blob);
-        pending.extend(check);
+        deferred.extend(check);
     }
-    Ok(Merged { metadata, digest, tree, data, pending })
+    Ok(Merged { metadata, digest, tree, data, deferred })
 }
 
 /// All layers as one tree, and what it was made from.
@@ -87,7 +88,7 @@ pub struct Merged {
     digest: Digest,
     tree: Tree,
     data: Vec<Blob>,
-    pending: Vec<Pending>,
+    deferred: Vec<DeferredDigest>,
 }
 
 impl Merged {
@@ -102,14 +103,15 @@ impl Merged {
         out: &File,
         progress: Progress,
     ) -> Result<Imported> {
-        let Self { metadata, digest, tree, data, pending } = self;
+        let Self { metadata, digest, tree, data, deferred } = self;
         let size = progress.during(squashfs::total(&tree), |meter| {
             std::thread::scope(|scope| {
                 // The tars that were read in place are hashed while their files are compressed: the
                 // image is worth nothing until both have come to a good end.
-                let workers = layer::cores();
-                let checks = scope
-                    .spawn(move || layer::in_parallel(&pending, workers, &|| {}, Pending::check));
+                let workers = workers::cores();
+                let checks = scope.spawn(move || {
+                    workers::in_parallel(&deferred, workers, &|| {}, DeferredDigest::check)
+                });
                 let owner = Owner::caller();
                 let size = squashfs::write(tree, &data, owner, compression, out, meter)
                     .context(|| "cannot make the squashfs image".into());

@@ -18,6 +18,7 @@
 //! Rooms use only rooms below them; `ROOMS` in `src/rooms.rs` is the order, which a test holds. [`sys`] alone has
 //! `unsafe` code and privileged system calls.
 
+pub mod bytes;
 pub mod error;
 pub mod log;
 pub mod user;

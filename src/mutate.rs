@@ -2,9 +2,9 @@
 
 /// Numbers that are the same each time: what fails once fails again.
 #[derive(Debug)]
-pub struct Numbers(u32);
+pub struct Random(u32);
 
-impl Numbers {
+impl Random {
     /// The first are always the same.
     pub fn new() -> Self {
         Self(1)
@@ -17,14 +17,14 @@ impl Numbers {
     }
 }
 
-/// `seed` with one to four changes: cut off, repeated from somewhere on, and bytes of `spice` in place of
+/// `seed` with one to four changes: cut off, repeated from somewhere on, and bytes of `dictionary` in place of
 /// others or between them.
-pub fn spoil(seed: &[u8], spice: &[u8], numbers: &mut Numbers) -> Vec<u8> {
+pub fn mutate(seed: &[u8], dictionary: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = seed.to_vec();
-    for _ in 0..=numbers.below(4) {
-        let at = numbers.below(bytes.len());
-        let byte = spice[numbers.below(spice.len())];
-        match numbers.below(4) {
+    for _ in 0..=random.below(4) {
+        let at = random.below(bytes.len());
+        let byte = dictionary[random.below(dictionary.len())];
+        match random.below(4) {
             0 => bytes.truncate(at.max(1)),
             1 => bytes[at] = byte,
             2 => bytes.insert(at, byte),

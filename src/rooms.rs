@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// one row do not use each other.
 const ROOMS: &[&[&str]] = &[
     &["error", "log"],
-    &["user"],
+    &["user", "bytes"],
     &["sys"],
     &["image", "cli", "squashfs"],
     &["site", "registry"],

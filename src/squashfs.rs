@@ -1,4 +1,3 @@
-//! The squashfs format, as far as writer and mount share it, and the check that an image file is
-//! valid before the kernel reads it.
+//! The squashfs format: validation of an image file before the kernel reads it.
 
 pub mod validate;

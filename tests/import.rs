@@ -14,11 +14,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use sarus::cli::progress::{Meter, Progress};
 use sarus::image::digest::Hasher;
 use sarus::image::platform::TargetPlatform;
-use sarus::import::layer::cores;
 use sarus::import::merge;
-use sarus::import::source::{self, Choice};
+use sarus::import::source::{self, ImageSelector};
 use sarus::import::squashfs::Compression;
-use sarus::import::temp::Space;
+use sarus::import::temp::TempDir;
+use sarus::import::workers::cores;
 use tar::{Builder, EntryType, Header};
 
 const ALL: [Compression; 4] =
@@ -72,14 +72,14 @@ fn import_and_compare(
     compression: Compression,
     expected: &BTreeMap<String, String>,
 ) {
-    let space = Space::new(&scratch.0).unwrap();
-    let choice = Choice { name: "test".into(), platform: TargetPlatform::host() };
+    let temp_dir = TempDir::new(&scratch.0).unwrap();
+    let choice = ImageSelector { name: "test".into(), platform: TargetPlatform::host() };
     let path = scratch.path("image.squashfs");
     let mut new = File::options();
     let out = new.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
     let source = scratch.path(source);
-    let image = source::open(source.as_os_str(), &choice, &space, Progress::quiet()).unwrap();
-    let merged = merge(image, &space, cores(), &Meter::default(), &|| {}).unwrap();
+    let image = source::open(source.as_os_str(), &choice, &temp_dir, Progress::quiet()).unwrap();
+    let merged = merge(image, &temp_dir, cores(), &Meter::default(), &|| {}).unwrap();
     let imported = merged.write(compression, &out, Progress::quiet()).unwrap();
     assert_eq!(imported.size(), out.metadata().unwrap().len());
     assert_eq!(imported.size() % 4096, 0);

@@ -7,10 +7,9 @@ use sarus::cli::progress::Progress;
 use sarus::error::{Context, Result};
 use sarus::image::platform::TargetPlatform;
 use sarus::image::reference::Reference;
-use sarus::import;
-use sarus::import::layer;
-use sarus::import::source::{self, Choice};
-use sarus::import::temp::Space;
+use sarus::import::source::{self, ImageSelector};
+use sarus::import::temp::TempDir;
+use sarus::import::{self, workers};
 use sarus::log;
 use std::path::PathBuf;
 
@@ -49,12 +48,12 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let reference = name.parse::<Reference>()?.for_load();
     let (config, repository) = super::open(given.centralized_repository)?;
     let compression = super::compression(&config, given.compression.as_deref())?;
-    let space = Space::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
+    let temp_dir = TempDir::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
 
     let progress = Progress::new();
-    let choice = Choice { name: name.into_owned(), platform: TargetPlatform::host() };
+    let selector = ImageSelector { name: name.into_owned(), platform: TargetPlatform::host() };
     // Help tells what FILE can be.
-    let image = source::open(file, &choice, &space, progress)
+    let image = source::open(file, &selector, &temp_dir, progress)
         .map_err(|error| error.or_hint(command.see_help()))?;
     let pending = repository.begin(&reference)?;
     progress.say("> expand image layers ...");
@@ -62,12 +61,12 @@ fn main(command: &Command, words: Words) -> Result<u8> {
         progress.say(&format!("> extracting     : {}", layer.name));
     }
     let stored = image.layers.iter().map(|layer| layer.blob.length()).sum();
-    let about = || format!("cannot import into {}", repository.path().display());
+    let context = || format!("cannot import into {}", repository.path().display());
     let merged = progress
-        .during(stored, |meter| import::merge(image, &space, layer::cores(), meter, &|| {}))
-        .context(about)?;
+        .during(stored, |meter| import::merge(image, &temp_dir, workers::cores(), meter, &|| {}))
+        .context(context)?;
     progress.say("> make squashfs ...");
-    let imported = merged.write(compression, pending.file(), progress).context(about)?;
+    let imported = merged.write(compression, pending.file(), progress).context(context)?;
     progress.say("> create metadata ...");
     let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
     log::print(&format!("# created: {}", image.image_path.display()));

@@ -8,8 +8,8 @@ use sarus::cli::prompt;
 use sarus::error::{Context, Error, Result};
 use sarus::image::platform::TargetPlatform;
 use sarus::image::reference::Reference;
-use sarus::import::pull::{self, Order};
-use sarus::import::temp::Space;
+use sarus::import::pull::{self, PullRequest};
+use sarus::import::temp::TempDir;
 use sarus::registry::{Credentials, Login, Registry, Settings};
 use std::path::PathBuf;
 
@@ -59,12 +59,12 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let reference = reference(&name.to_string_lossy())?;
     let platform = given.platform.as_deref().map(TargetPlatform::parse).transpose()?;
     let (config, repository) = super::open(given.centralized_repository)?;
-    let space = Space::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
-    let order = Order {
+    let temp_dir = TempDir::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
+    let request = PullRequest {
         reference: &reference,
         platform: platform.unwrap_or_else(TargetPlatform::host),
         repository: &repository,
-        space: &space,
+        temp_dir: &temp_dir,
         compression: super::compression(&config, given.compression.as_deref())?,
         downloads: usize::try_from(config.pulling.downloads).unwrap_or(1),
         cache_limit: config.pulling.cache_limit,
@@ -72,7 +72,7 @@ fn main(command: &Command, words: Words) -> Result<u8> {
     let settings = Settings::from_environment(&config.pulling.insecure_registries);
     let login = login(&given).map_err(|error| command.see(error))?;
     let registry = Registry::new(&reference, settings, login);
-    pull::pull(&registry, &order, Progress::new())
+    pull::pull(&registry, &request, Progress::new())
         .context(|| format!("cannot pull {reference}"))?;
     Ok(0)
 }

@@ -5,7 +5,7 @@ use crate::container::run::OciRuntime;
 use crate::container::run::oci_runtime::Kind;
 use crate::error::Result;
 use crate::image::reference::Reference;
-use crate::import::temp::Space;
+use crate::import::temp::TempDir;
 use crate::log::Level;
 use crate::registry::{Login, Registry, Settings};
 use crate::site::config::{Config, Installation};
@@ -177,7 +177,7 @@ pub(super) fn storage(report: &mut Report<'_>, config: &Config) {
         Err(error) => report.failure("images", &error),
     }
     // A repository is made where there is none; this is not.
-    match Space::new(&config.temp_dir) {
+    match TempDir::new(&config.temp_dir) {
         Ok(space) => place(report, "tempDir", space.path()),
         Err(error) => report.failure("tempDir", &error),
     }

@@ -96,7 +96,7 @@ impl Row {
 #[derive(Debug)]
 pub struct Board<'a> {
     progress: Progress,
-    rows: &'a [Row],
+    rows: &'a [&'a Row],
     total: u64,
     meter: Meter,
     since: Instant,
@@ -154,7 +154,7 @@ impl Progress {
 
     /// Does `work`, which tells of the `rows` one by one, and of all by the board's own meter, which
     /// goes to `total`.
-    pub fn board<T>(self, rows: &[Row], total: u64, work: impl FnOnce(&Board<'_>) -> T) -> T {
+    pub fn board<T>(self, rows: &[&Row], total: u64, work: impl FnOnce(&Board<'_>) -> T) -> T {
         let (meter, screen, ended) = Default::default();
         let since = Instant::now();
         let board = Board { progress: self, rows, total, meter, since, screen, ended };
@@ -223,7 +223,7 @@ impl Board<'_> {
         let mut lines = Vec::new();
         if !screen.ended {
             // What does not fit the screen could not be taken away again.
-            let rows = self.rows.iter().filter_map(Row::line);
+            let rows = self.rows.iter().filter_map(|row| row.line());
             lines.extend(rows.take(height.saturating_sub(2)));
             lines.push(line(self.meter.done(), self.total, self.since.elapsed()));
         }

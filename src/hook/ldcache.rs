@@ -9,6 +9,7 @@ mod write;
 
 pub use write::{Listing, Root, add};
 
+use crate::bytes::u32_at;
 use crate::error::{Error, Result};
 
 /// The cache, as linkers know it.
@@ -164,10 +165,6 @@ fn count_at(bytes: &[u8], at: usize) -> Result<usize> {
         return Err(Error::new(format!("it lists more than {MAX_ENTRIES} libraries")));
     }
     Ok(count)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 #[cfg(test)]

@@ -3,64 +3,60 @@
 //! A plain tar is read in place; a compressed one is inflated once, to a temporary file without a
 //! name, and hashed and parsed in the same pass. Start at [`expand_all`].
 
+mod decoder;
 mod entry;
-mod inflate;
+mod memory;
 #[cfg(test)]
 mod tests;
-mod window;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+pub use entry::{EntryKind, LayerEntry};
 
-pub use entry::{Entry, What};
-
+use crate::bytes;
 use crate::cli::progress::Meter;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::digest::{Digest, Hasher, HashingReader};
-use crate::import::blob::Blob;
-use crate::import::tar::{self, Members, Tape};
-use crate::import::temp::{Space, Spool};
+use crate::import::blob::{Blob, CHUNK};
+use crate::import::tar::{TarEntries, TarInput};
+use crate::import::temp::{TempDir, TempFile};
+use crate::import::workers::in_parallel;
+use decoder::{Codec, Decoder};
 use entry::Budget;
-use inflate::{Compression, Inflate};
-use window::Windows;
+use memory::MemoryLimiter;
 
 /// Most layers of an image: overlay file systems, and so Docker, stop at 128.
 pub const MAX_LAYERS: usize = 1024;
 
-/// What is read and written at a time.
-const CHUNK: usize = 256 << 10;
-
 /// Longest inflated layer: stops a bomb before it fills a large file system.
-const MAX_INFLATED: u64 = 1 << 40;
+const MAX_DECOMPRESSED: u64 = 1 << 40;
 
 /// A layer as its source gives it: open, not yet read.
 #[derive(Debug, Clone)]
-pub struct Source {
+pub struct LayerBlob {
     /// How messages name it.
     pub name: String,
     /// As stored, maybe compressed.
     pub blob: Blob,
     /// What its bytes must be.
-    pub expected: Expected,
+    pub expected: LayerDigest,
 }
 
 /// Which bytes of a layer the image vouches for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
+pub enum LayerDigest {
     /// The blob as stored, by its descriptor.
-    Stored(Digest),
+    Blob(Digest),
     /// The tar in it, by the image configuration's `diff_ids`.
-    Inflated(Digest),
-    /// Those that an [`Arrival`](crate::import::blob::Arrival) lets be read to the end: checked there.
-    Arriving,
+    DiffId(Digest),
+    /// Those that an [`StreamingBlob`](crate::import::blob::StreamingBlob) lets be read to the end: checked there.
+    CheckedByStream,
 }
 
-impl Expected {
+impl LayerDigest {
     /// What must be hashed here.
     fn digest(self) -> Option<Digest> {
         match self {
-            Self::Stored(digest) | Self::Inflated(digest) => Some(digest),
-            Self::Arriving => None,
+            Self::Blob(digest) | Self::DiffId(digest) => Some(digest),
+            Self::CheckedByStream => None,
         }
     }
 }
@@ -71,45 +67,31 @@ pub struct Layer {
     /// How messages name it.
     pub name: String,
     /// In the order of the tar.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<LayerEntry>,
     /// Where the data of files lies.
     pub data: Blob,
     /// What must still come true of `data` before anything made of it may be used.
-    pub pending: Option<Pending>,
+    pub deferred: Option<DeferredDigest>,
 }
 
 /// A check that is left for later, when other work leaves a core idle.
 #[derive(Debug, Clone)]
-pub struct Pending {
+pub struct DeferredDigest {
     name: String,
     blob: Blob,
     expected: Digest,
 }
 
-impl Pending {
+impl DeferredDigest {
     /// Reads all of the layer and compares its digest.
     ///
     /// # Errors
     /// When they differ, or the layer cannot be read.
     pub fn check(&self) -> Result<()> {
-        let about = || format!("cannot verify layer {}", self.name);
+        let context = || format!("cannot verify layer {}", self.name);
         let mut hasher = Hasher::default();
-        let mut reader = self.blob.reader();
-        let mut buffer = vec![0; CHUNK];
-        let mut total = 0;
-        loop {
-            match tar::read_all(&mut reader, &mut buffer).context(about)? {
-                0 => break,
-                count => {
-                    total += count as u64;
-                    hasher.update(buffer.get(..count).unwrap_or_default());
-                }
-            }
-        }
-        if total != self.blob.length() {
-            return Err(Error::new("the file ends early")).context(about);
-        }
-        hasher.check(self.expected).context(about)
+        self.blob.hash(&mut hasher, |_| Ok(())).context(context)?;
+        hasher.check(self.expected).context(context)
     }
 }
 
@@ -119,8 +101,8 @@ impl Pending {
 /// # Errors
 /// Of the layer that failed first.
 pub fn expand_all(
-    sources: &[Source],
-    space: &Space,
+    sources: &[LayerBlob],
+    temp_dir: &TempDir,
     workers: usize,
     meter: &Meter,
     failed: &(dyn Fn() + Sync),
@@ -130,18 +112,18 @@ pub fn expand_all(
         return Err(Error::new(format!("the image has {count} layers, more than {MAX_LAYERS}")));
     }
     // What is still on its way tells nothing, and would have to be waited for.
-    let here = sources.iter().filter(|source| source.blob.is_here());
+    let here = sources.iter().filter(|source| source.blob.is_complete());
     let needed = here.map(|source| {
         let blob = &source.blob;
-        Compression::of(blob)
-            .and_then(|compression| inflate::least(blob, compression))
+        Codec::detect(blob)
+            .and_then(|codec| decoder::min_decompressed_size(blob, codec))
             .context(|| format!("cannot read layer {}", source.name))
     });
     let needed = needed.sum::<Result<u64>>()?;
-    space.check(needed)?;
-    let (budget, windows) = (Budget::default(), Windows::default());
+    temp_dir.check_free_space(needed)?;
+    let (budget, limiter) = (Budget::default(), MemoryLimiter::default());
     in_parallel(sources, workers, failed, |source| {
-        let expanded = expand(source, space, &budget, &windows, meter)
+        let expanded = expand(source, temp_dir, &budget, &limiter, meter)
             .map_err(|error| error.or_kind(ErrorKind::Corrupt));
         // A wrong digest, known when all bytes are here, explains more than a malformed tar.
         if expanded.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
@@ -151,101 +133,56 @@ pub fn expand_all(
     })
 }
 
-/// Does `work` on every item, by `workers` threads; the results are in the items' order. After a
-/// failure nothing more is begun, and `failed` is called, while others may still work.
-///
-/// # Errors
-/// Of the item that failed first: others may only fail because that one did.
-pub fn in_parallel<I: Sync, O: Send>(
-    items: &[I],
-    workers: usize,
-    failed: &(dyn Fn() + Sync),
-    work: impl Fn(&I) -> Result<O> + Sync,
-) -> Result<Vec<O>> {
-    let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(items.len()));
-    let worker = || {
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { break };
-            let result = work(item);
-            let is_failure = result.is_err();
-            // Before others are made to fail for it.
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
-            if is_failure {
-                next.store(items.len(), Ordering::Relaxed);
-                failed();
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..workers.min(items.len()) {
-            scope.spawn(worker);
-        }
-        worker();
-    });
-    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let done = done.into_iter().map(|(at, result)| result.map(|result| (at, result)));
-    let mut done = done.collect::<Result<Vec<_>>>()?;
-    done.sort_by_key(|(at, _)| *at);
-    Ok(done.into_iter().map(|(_, result)| result).collect())
-}
-
-/// How many threads make sense: the cores that this process may use.
-#[must_use]
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
 fn expand(
-    source: &Source,
-    space: &Space,
+    source: &LayerBlob,
+    temp_dir: &TempDir,
     budget: &Budget,
-    windows: &Windows,
+    limiter: &MemoryLimiter,
     meter: &Meter,
 ) -> Result<Layer> {
     let name = source.name.clone();
-    let compression = Compression::of(&source.blob)?;
-    if compression == Compression::None {
-        let mut members = Members::of(&source.blob);
-        let entries = entry::read(&mut members, budget)?;
+    let codec = Codec::detect(&source.blob)?;
+    if codec == Codec::None {
+        let mut tar = TarEntries::from_blob(&source.blob);
+        let entries = entry::read(&mut tar, budget)?;
         meter.add(source.blob.length());
-        let pending = source.expected.digest().map(|expected| {
+        let deferred = source.expected.digest().map(|expected| {
             let (name, blob) = (name.clone(), source.blob.clone());
-            Pending { name, blob, expected }
+            DeferredDigest { name, blob, expected }
         });
-        return Ok(Layer { name, entries, data: source.blob.clone(), pending });
+        return Ok(Layer { name, entries, data: source.blob.clone(), deferred });
     }
     let (blob, expected) = (&source.blob, source.expected);
-    let window = windows.take(blob)?;
-    let inflating = Inflating::new(blob, Some(expected), compression, window.log(), space, meter)?;
-    let mut members = Members::new(inflating);
-    let entries = entry::read(&mut members, budget)?;
-    let data = members.into_tape().finish(expected)?;
-    Ok(Layer { name, entries, data, pending: None })
+    let permit = limiter.acquire(blob)?;
+    let input =
+        DecompressingInput::new(blob, Some(expected), codec, permit.window_log(), temp_dir, meter)?;
+    let mut tar = TarEntries::new(input);
+    let entries = entry::read(&mut tar, budget)?;
+    let data = tar.into_input().finish(expected)?;
+    Ok(Layer { name, entries, data, deferred: None })
 }
 
 /// `blob` itself if it is plain, or what is compressed in it, in a temporary file.
 ///
 /// # Errors
 /// When it is damaged or the temporary space is full.
-pub fn inflated(blob: &Blob, space: &Space, meter: &Meter) -> Result<Blob> {
-    let compression = Compression::of(blob)?;
-    if compression == Compression::None {
+pub fn decompressed(blob: &Blob, temp_dir: &TempDir, meter: &Meter) -> Result<Blob> {
+    let codec = Codec::detect(blob)?;
+    if codec == Codec::None {
         return Ok(blob.clone());
     }
-    space.check(inflate::least(blob, compression)?)?;
-    let most = inflate::MAX_WINDOW_LOG;
-    let mut inflating = Inflating::new(blob, None, compression, most, space, meter)?;
-    while inflating.refill()? {}
-    inflating.spool.into_blob()
+    temp_dir.check_free_space(decoder::min_decompressed_size(blob, codec)?)?;
+    let most = decoder::MAX_WINDOW_LOG;
+    let mut input = DecompressingInput::new(blob, None, codec, most, temp_dir, meter)?;
+    while input.refill()? {}
+    input.temp_file.into_blob()
 }
 
 /// A tar that comes out of a decompressor: what passes is hashed and kept.
-struct Inflating<'a> {
-    reader: Inflate,
+struct DecompressingInput<'a> {
+    reader: Decoder,
     hasher: Option<Hasher>,
-    spool: Spool<'a>,
+    temp_file: TempFile<'a>,
     meter: &'a Meter,
     /// How much of the blob the meter has been told of.
     told: u64,
@@ -254,26 +191,26 @@ struct Inflating<'a> {
     ready: std::ops::Range<usize>,
 }
 
-impl<'a> Inflating<'a> {
+impl<'a> DecompressingInput<'a> {
     fn new(
         blob: &Blob,
-        expected: Option<Expected>,
-        compression: Compression,
+        expected: Option<LayerDigest>,
+        codec: Codec,
         window_log: u32,
-        space: &'a Space,
+        temp_dir: &'a TempDir,
         meter: &'a Meter,
     ) -> Result<Self> {
         let (reader, hasher) = match expected {
-            Some(Expected::Stored(_)) => (HashingReader::new(blob.reader()), None),
-            Some(Expected::Inflated(_)) => {
+            Some(LayerDigest::Blob(_)) => (HashingReader::new(blob.reader()), None),
+            Some(LayerDigest::DiffId(_)) => {
                 (HashingReader::idle(blob.reader()), Some(Hasher::default()))
             }
-            Some(Expected::Arriving) | None => (HashingReader::idle(blob.reader()), None),
+            Some(LayerDigest::CheckedByStream) | None => (HashingReader::idle(blob.reader()), None),
         };
         Ok(Self {
-            reader: Inflate::new(reader, compression, window_log)?,
+            reader: Decoder::new(reader, codec, window_log)?,
             hasher,
-            spool: space.file()?,
+            temp_file: temp_dir.create_file()?,
             meter,
             told: 0,
             chunk: vec![0; CHUNK].into(),
@@ -283,14 +220,14 @@ impl<'a> Inflating<'a> {
 
     /// Inflates the next chunk; false at the end.
     fn refill(&mut self) -> Result<bool> {
-        let count = tar::read_all(&mut self.reader, &mut self.chunk)?;
+        let count = bytes::fill(&mut self.reader, &mut self.chunk)?;
         self.ready = 0..count;
         let bytes = self.chunk.get(..count).unwrap_or_default();
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
         }
-        self.spool.append(bytes)?;
-        if self.spool.length() > MAX_INFLATED {
+        self.temp_file.append(bytes)?;
+        if self.temp_file.length() > MAX_DECOMPRESSED {
             return Err(Error::new("more than 1 TiB comes out of it"));
         }
         let read = self.reader.consumed();
@@ -311,19 +248,19 @@ impl<'a> Inflating<'a> {
     }
 
     /// Compares the digest, once the tar has been read to its end.
-    fn finish(mut self, expected: Expected) -> Result<Blob> {
+    fn finish(mut self, expected: LayerDigest) -> Result<Blob> {
         let hasher = match expected {
-            Expected::Inflated(_) => self.hasher.take(),
-            Expected::Stored(_) | Expected::Arriving => self.reader.take_hasher(),
+            LayerDigest::DiffId(_) => self.hasher.take(),
+            LayerDigest::Blob(_) | LayerDigest::CheckedByStream => self.reader.take_hasher(),
         };
         if let Some(digest) = expected.digest() {
             hasher.ok_or_else(|| Error::new("it was not hashed"))?.check(digest)?;
         }
-        self.spool.into_blob()
+        self.temp_file.into_blob()
     }
 }
 
-impl Tape for Inflating<'_> {
+impl TarInput for DecompressingInput<'_> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -351,6 +288,6 @@ impl Tape for Inflating<'_> {
 
 /// The entries of a tar, for tests of what is made of them.
 #[cfg(test)]
-pub(crate) fn entries<T: Tape>(members: &mut Members<T>) -> Result<Vec<Entry>> {
-    entry::read(members, &Budget::default())
+pub(crate) fn entries<T: TarInput>(tar: &mut TarEntries<T>) -> Result<Vec<LayerEntry>> {
+    entry::read(tar, &Budget::default())
 }

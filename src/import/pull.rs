@@ -1,99 +1,101 @@
-//! The story of a pull: from the name of an image in a registry to that image in the repository.
+//! Pull of an image from a registry into a repository.
 //!
-//! Layers are read and merged while they, and others, are still on their way. Start at [`pull`].
+//! Layers are read and merged while they are still being downloaded. Start at [`pull`].
 
 mod download;
 
 use std::time::Duration;
 
-use crate::cli::progress::{Progress, Row};
-use crate::error::{Context, ErrorKind, Result};
+use crate::cli::progress::{Board, Progress};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::image::digest::Digest;
 use crate::image::platform::TargetPlatform;
 use crate::image::reference::Reference;
-use crate::import::blob::{Arrival, Blob};
-use crate::import::layer::{self, Expected, Source};
-use crate::import::source::remote::{self, Part, Remote};
+use crate::import::blob::Blob;
+use crate::import::layer::{LayerBlob, LayerDigest};
+use crate::import::source::SourceImage;
+use crate::import::source::remote::{self, BlobDescriptor, RemoteImage};
 use crate::import::squashfs::Compression;
-use crate::import::temp::Space;
-use crate::import::{self, Merged};
+use crate::import::temp::TempDir;
+use crate::import::{self, Merged, workers};
 use crate::registry::Registry;
 use crate::store::{Cache, Image, Repository};
-use download::{Download, Downloads};
+use download::{Download, Downloader, Event, Observer, Unobserved};
 
-/// What to pull, and how.
+/// Parameters of a pull.
 #[derive(Debug)]
-pub struct Order<'a> {
-    /// The name of the image, there and here.
+pub struct PullRequest<'a> {
+    /// Name of the image, in the registry and in the repository.
     pub reference: &'a Reference,
-    /// For which nodes.
+    /// Platform of the nodes that will run the image.
     pub platform: TargetPlatform,
-    /// Where it goes to.
+    /// Destination.
     pub repository: &'a Repository,
-    /// Where layers are inflated.
-    pub space: &'a Space,
-    /// Of the image.
+    /// Directory for decompressed layers.
+    pub temp_dir: &'a TempDir,
+    /// Compression of the squashfs image.
     pub compression: Compression,
-    /// How many layers are transferred at the same time.
+    /// Maximum number of simultaneous downloads.
     pub downloads: usize,
-    /// In bytes: how much the cache may take afterwards, if that is bounded.
+    /// Maximum size of the cache after the pull in bytes; `None` for no limit.
     pub cache_limit: Option<u64>,
 }
 
-/// Pulls what `order` says from `registry`; tells by `progress`. An image that is here and current
-/// is not pulled again.
+/// Pulls an image from `registry`, and reports to `progress`. An image that is already in the
+/// repository and current is not pulled again.
 ///
 /// # Errors
-/// When the registry does not give it, it is damaged or no image, or there is no space. Nothing is
-/// left behind then but blobs, or parts of them, which the next pull uses.
-pub fn pull(registry: &Registry, order: &Order<'_>, progress: Progress) -> Result<Image> {
-    let Order { reference, repository, .. } = order;
+/// The registry refuses or cannot be reached, the image is damaged, or there is no space. Complete
+/// and partial blobs stay in the cache for the next pull, and nothing else.
+pub fn pull(registry: &Registry, request: &PullRequest<'_>, progress: Progress) -> Result<Image> {
+    let PullRequest { reference, repository, .. } = request;
     let cache = repository.cache();
     let key = reference.unique_key();
     progress.say(&format!("# image            : {key}"));
     progress.say(&format!("# cache directory  : {:?}", cache.directory()));
-    progress.say(&format!("# temp directory   : {:?}", order.space.path()));
+    progress.say(&format!("# temp directory   : {:?}", request.temp_dir.path()));
     progress.say(&format!("# images directory : {:?}", repository.images_dir()));
 
-    // What is named by its digest cannot have changed.
+    // An image that is named by its digest cannot have changed.
     if let Some(image) = repository.find(reference)?
         && reference.digest.as_ref().is_some_and(|digest| digest.ends_with(&image.digest))
     {
         return Ok(up_to_date(image, progress));
     }
     let remote = progress.meanwhile(&format!("> asking {} ...", reference.server), || {
-        remote::resolve(registry, reference, &order.platform)
+        remote::resolve(registry, reference, &request.platform)
     })?;
-    if let Some(image) = current(repository, reference, &remote)? {
+    if let Some(image) = find_current(repository, reference, &remote)? {
         return Ok(up_to_date(image, progress));
     }
-    let waiting = notice(progress, "> waiting        : another process pulls this image");
-    let _claim = repository.claim(reference, waiting)?;
-    if let Some(image) = current(repository, reference, &remote)? {
+    let on_wait = say_once(progress, "> waiting        : another process pulls this image");
+    let _claim = repository.claim(reference, on_wait)?;
+    if let Some(image) = find_current(repository, reference, &remote)? {
         return Ok(up_to_date(image, progress));
     }
     cache.create()?;
-    let merged = fetch(registry, order, &cache, &remote, progress)?;
+    let merged = fetch(registry, request, &cache, &remote, progress)?;
 
-    let about = || format!("cannot import into {}", repository.path().display());
+    let context = || format!("cannot import into {}", repository.path().display());
     let pending = repository.begin(reference)?;
     let path = repository.images_dir().join(format!("{key}.squashfs"));
     progress.say(&format!("> make squashfs image: {path:?}"));
-    let imported = merged.write(order.compression, pending.file(), progress).context(about)?;
+    let imported = merged.write(request.compression, pending.file(), progress).context(context)?;
     let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
-    if let Some(limit) = order.cache_limit {
+    if let Some(limit) = request.cache_limit {
         cache.trim(limit);
     }
     Ok(image)
 }
 
-/// The image that is here, if it is the one that is there.
-fn current(
+/// Returns the image of the repository if it is the one of the registry.
+fn find_current(
     repository: &Repository,
     reference: &Reference,
-    remote: &Remote,
+    remote: &RemoteImage,
 ) -> Result<Option<Image>> {
-    let here = repository.find(reference)?;
-    Ok(here.filter(|image| image.digest == remote.digest.hex()))
+    let stored = repository.find(reference)?;
+    Ok(stored.filter(|image| image.digest == remote.digest.hex()))
 }
 
 fn up_to_date(image: Image, progress: Progress) -> Image {
@@ -101,8 +103,8 @@ fn up_to_date(image: Image, progress: Progress) -> Image {
     image
 }
 
-/// Says once that there is something to wait for.
-fn notice(progress: Progress, text: &'static str) -> impl FnMut(Duration) -> Result<()> {
+/// Returns a callback that prints `text` the first time that it is called.
+fn say_once(progress: Progress, text: &'static str) -> impl FnMut(Duration) -> Result<()> {
     let mut said = false;
     move |_| {
         if !std::mem::replace(&mut said, true) {
@@ -112,106 +114,133 @@ fn notice(progress: Progress, text: &'static str) -> impl FnMut(Duration) -> Res
     }
 }
 
-/// Brings all parts of the image here, and merges its layers meanwhile.
+/// Downloads all blobs of the image, and merges its layers meanwhile.
 fn fetch(
     registry: &Registry,
-    order: &Order<'_>,
+    request: &PullRequest<'_>,
     cache: &Cache,
-    remote: &Remote,
+    remote: &RemoteImage,
     progress: Progress,
 ) -> Result<Merged> {
-    let Order { space, .. } = order;
-    // The same layer may be there several times.
-    let mut parts: Vec<Part> = Vec::new();
-    for layer in &remote.layers {
-        if !parts.iter().any(|part| part.digest == layer.digest) {
-            parts.push(*layer);
-        }
-    }
-    check_space(order, cache, &parts)?;
+    let downloads: Vec<_> = distinct(&remote.layers).into_iter().map(Download::new).collect();
+    check_space(request, cache, &downloads)?;
     progress.say("> save image layers ...");
     let config = fetch_config(registry, cache, remote)?;
-
-    let arrivals: Vec<_> = parts.iter().map(|part| Arrival::new(part.size)).collect();
-    let arrival_of = |layer: &Part| {
-        let at = parts.iter().position(|part| part.digest == layer.digest).unwrap_or_default();
-        arrivals.get(at).map_or_else(|| Arrival::new(layer.size), std::sync::Arc::clone)
-    };
-    let image = remote.image(&config, &order.platform, |layer| Source {
-        name: cache.path(&layer.digest).display().to_string(),
-        blob: Blob::arriving(&arrival_of(layer)),
-        expected: Expected::Arriving,
-    })?;
-
-    let rows: Vec<_> = parts.iter().map(row).collect();
-    let total = remote.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
-    let workers = layer::cores().max(order.downloads);
+    let image = remote
+        .image(&config, &request.platform, |layer| layer_blob(cache, &downloads, &layer.digest))?;
+    let rows: Vec<_> = downloads.iter().map(|download| &download.row).collect();
+    let total = total_size(&mut remote.layers.iter().map(|layer| layer.size));
     progress.board(&rows, total, |board| {
-        let tell = &|line: &str, live: bool| match live {
-            true => board.say_unless_live(line),
-            false => board.say(line),
-        };
-        let all = parts.iter().zip(&arrivals).zip(&rows);
-        let all = all.map(|((part, arrival), row)| Download { part: *part, arrival, row });
-        let downloads = Downloads::new(registry, cache, all.collect(), tell);
-        let merged = std::thread::scope(|scope| {
-            for _ in 0..order.downloads.min(parts.len()) {
-                scope.spawn(|| downloads.work());
-            }
-            // Told apart from the downloads, as the manual shows it.
-            scope.spawn(|| {
-                if downloads.wait() {
-                    board.say("> expanding image layers ...");
-                    for layer in &remote.layers {
-                        board.say(&format!("> extracting     : {:?}", cache.path(&layer.digest)));
-                    }
-                }
-            });
-            let stop = || downloads.stop();
-            import::merge(image, space, workers, board.meter(), &stop).inspect_err(|_| stop())
-        });
-        // What kept a layer from arriving explains more than that it did not; and nothing may be
-        // made of an image whose layers did not all arrive.
-        match downloads.take_failure() {
+        let lines = Lines { board, cache, layers: &remote.layers };
+        let downloader = Downloader::new(registry, cache, &downloads, &lines);
+        let merged = download_and_merge(&downloader, request, image, board);
+        // A failed download explains more than the layer that could not be read for it; and nothing
+        // may be made of an image without all of its layers.
+        match downloader.take_failure() {
             Some(error) => Err(error),
-            None => merged.map_err(|error| match error.kind() {
-                ErrorKind::Corrupt => error.or_hint("the image is damaged: tell whoever made it"),
-                _ => error,
-            }),
+            None => merged.map_err(blame_image),
         }
     })
 }
 
-fn row(part: &Part) -> Row {
-    let digest: String = part.digest.hex().chars().take(12).collect();
-    Row::new(format!("  {digest}"), part.size)
+fn download_and_merge(
+    downloader: &Downloader<'_>,
+    request: &PullRequest<'_>,
+    image: SourceImage,
+    board: &Board<'_>,
+) -> Result<Merged> {
+    let threads = workers::cores().max(request.downloads);
+    let stop = || downloader.stop();
+    std::thread::scope(|scope| {
+        downloader.start(scope, request.downloads);
+        import::merge(image, request.temp_dir, threads, board.meter(), &stop)
+            .inspect_err(|_| stop())
+    })
 }
 
-fn fetch_config(registry: &Registry, cache: &Cache, remote: &Remote) -> Result<Vec<u8>> {
-    let about = || "cannot get its configuration".to_owned();
-    let part = remote.config;
-    let arrival = Arrival::new(part.size);
-    let row = row(&part);
-    let download = Download { part, arrival: &arrival, row: &row };
-    let downloads = Downloads::new(registry, cache, vec![download], &|_, _| {});
-    downloads.work();
-    if let Some(error) = downloads.take_failure() {
+fn blame_image(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Corrupt => error.or_hint("the image is damaged: tell its maintainer"),
+        _ => error,
+    }
+}
+
+/// The blobs without repetitions: images can have the same layer several times.
+fn distinct(blobs: &[BlobDescriptor]) -> Vec<BlobDescriptor> {
+    let mut distinct: Vec<BlobDescriptor> = Vec::new();
+    for blob in blobs {
+        if !distinct.iter().any(|known| known.digest == blob.digest) {
+            distinct.push(*blob);
+        }
+    }
+    distinct
+}
+
+/// The layer with this digest, to be read while it is downloaded.
+fn layer_blob(cache: &Cache, downloads: &[Download], digest: &Digest) -> Result<LayerBlob> {
+    let download = downloads.iter().find(|download| download.blob.digest == *digest);
+    let download = download.ok_or_else(|| Error::new("the layer is not downloaded"))?;
+    Ok(LayerBlob {
+        name: cache.path(digest).display().to_string(),
+        blob: Blob::streaming(&download.stream),
+        expected: LayerDigest::CheckedByStream,
+    })
+}
+
+/// The lines of a pull, as the manual shows them.
+struct Lines<'a> {
+    board: &'a Board<'a>,
+    cache: &'a Cache,
+    layers: &'a [BlobDescriptor],
+}
+
+impl Observer for Lines<'_> {
+    fn on_event(&self, event: Event, digest: &Digest) {
+        match event {
+            Event::Waiting => self.board.say(&format!("> waiting        : {digest}")),
+            Event::FoundInCache => self.board.say(&format!("> found in cache : {digest}")),
+            Event::Completed => self.board.say(&format!("> completed      : {digest}")),
+            // A row of the board shows as much.
+            Event::Pulling => self.board.say_unless_live(&format!("> pulling        : {digest}")),
+            Event::Retry => self.board.say_unless_live(&format!("> retry          : {digest}")),
+        }
+    }
+
+    fn on_all_complete(&self) {
+        self.board.say("> expanding image layers ...");
+        for layer in self.layers {
+            self.board.say(&format!("> extracting     : {:?}", self.cache.path(&layer.digest)));
+        }
+    }
+}
+
+fn fetch_config(registry: &Registry, cache: &Cache, remote: &RemoteImage) -> Result<Vec<u8>> {
+    let download = Download::new(remote.config);
+    let downloader = Downloader::new(registry, cache, std::slice::from_ref(&download), &Unobserved);
+    downloader.run();
+    if let Some(error) = downloader.take_failure() {
         return Err(error);
     }
-    Blob::arriving(&arrival).bytes(part.size).context(about)
+    Blob::streaming(&download.stream)
+        .bytes(remote.config.size)
+        .context(|| "cannot read the image configuration".into())
 }
 
-/// Looks whether there is room, before any time is spent.
-fn check_space(order: &Order<'_>, cache: &Cache, parts: &[Part]) -> Result<()> {
-    let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0, u64::saturating_add);
-    let missing = sum(&mut parts.iter().map(|part| cache.missing(&part.digest, part.size)));
-    if let Some(limit) = order.cache_limit
-        && cache.check_space(missing).is_err()
+/// Checks that cache and temporary directory have enough free space for the image.
+fn check_space(request: &PullRequest<'_>, cache: &Cache, downloads: &[Download]) -> Result<()> {
+    let blobs = || downloads.iter().map(|download| &download.blob);
+    let missing = || total_size(&mut blobs().map(|blob| cache.missing(&blob.digest, blob.size)));
+    if let Some(limit) = request.cache_limit
+        && cache.check_space(missing()).is_err()
     {
         cache.trim(limit);
     }
-    cache.check_space(sum(&mut parts.iter().map(|part| cache.missing(&part.digest, part.size))))?;
-    // What is compressed becomes larger, if anything.
-    let compressed = parts.iter().filter(|part| !part.plain);
-    order.space.check(sum(&mut compressed.map(|part| part.size)))
+    cache.check_space(missing())?;
+    // Decompressed layers are hardly smaller than the compressed ones.
+    let compressed = blobs().filter(|blob| !blob.is_plain_tar);
+    request.temp_dir.check_free_space(total_size(&mut compressed.map(|blob| blob.size)))
+}
+
+fn total_size(sizes: &mut dyn Iterator<Item = u64>) -> u64 {
+    sizes.fold(0, u64::saturating_add)
 }

@@ -24,8 +24,8 @@ pub use compressor::Compression;
 use crate::cli::progress::Meter;
 use crate::error::{Cause, Context, Error, Result};
 use crate::import::blob::Blob;
-use crate::import::layer::cores;
-use crate::import::tree::{Content, Directory, Kind, Node, Tree};
+use crate::import::tree::{Content, Directory, Node, NodeKind, Tree};
+use crate::import::workers::cores;
 use crate::squashfs::validate;
 use compressor::Engine;
 use content::ContentReader;
@@ -77,8 +77,8 @@ struct Plan<'a> {
 pub fn total(tree: &Tree) -> u64 {
     fn below(node: &Node) -> u64 {
         match &node.kind {
-            Kind::File(content) => content.length(),
-            Kind::Directory(directory) => {
+            NodeKind::File(content) => content.length(),
+            NodeKind::Directory(directory) => {
                 directory.values().map(below).fold(0, u64::saturating_add)
             }
             _ => 0,
@@ -149,7 +149,7 @@ impl<'a> Plan<'a> {
         self.writer.set_root_uid(self.owner.uid);
         self.writer.set_root_gid(self.owner.gid);
         match root.kind {
-            Kind::Directory(directory) => self.descend(&mut PathBuf::from("/"), directory),
+            NodeKind::Directory(directory) => self.descend(&mut PathBuf::from("/"), directory),
             _ => Err(Error::new("the root is not a directory")),
         }
     }
@@ -169,11 +169,11 @@ impl<'a> Plan<'a> {
         let header = NodeHeader { permissions: node.mode, uid, gid, mtime: node.mtime };
         let about = || format!("cannot store {}", path.display());
         match node.kind {
-            Kind::Directory(directory) => {
+            NodeKind::Directory(directory) => {
                 self.writer.push_dir(&path, header).map_err(failure).context(about)?;
                 return self.descend(path, directory);
             }
-            Kind::File(content) => {
+            NodeKind::File(content) => {
                 self.total = self.total.saturating_add(content.length());
                 if self.total > MAX_TOTAL {
                     return Err(Error::new("the image's files have more than 1 TiB"))
@@ -183,16 +183,16 @@ impl<'a> Plan<'a> {
                 self.contents.push(content);
                 self.writer.push_file(reader, &path, header)
             }
-            Kind::Symlink(target) if target.len() > MAX_LINK => {
+            NodeKind::Symlink(target) if target.len() > MAX_LINK => {
                 let length = target.len();
                 return Err(format!("its link has {length} bytes, more than {MAX_LINK}"))
                     .context(about);
             }
-            Kind::Symlink(target) => {
+            NodeKind::Symlink(target) => {
                 let target = PathBuf::from(OsStr::from_bytes(&target));
                 self.writer.push_symlink(target, &path, header)
             }
-            Kind::Fifo => self.writer.push_fifo(&path, header),
+            NodeKind::Fifo => self.writer.push_fifo(&path, header),
         }
         .map_err(failure)
         .context(about)

@@ -1,4 +1,4 @@
-//! What a tar says: its members, and where in it their data lies. Start at [`Members::next`].
+//! What a tar says: its members, and where in it their data lies. Start at [`TarEntries::next`].
 //!
 //! Understands old, ustar, GNU and PAX headers (`tar(5)`, `pax(1)`): long names and links, sizes
 //! beyond 8 GiB, sparse files, names that are not UTF-8. All bytes are taken as hostile; file
@@ -11,7 +11,8 @@ mod tests;
 
 use tar::{EntryType, Header};
 
-use crate::error::{Context, Error, Result};
+use crate::bytes;
+use crate::error::{Error, Result};
 use crate::import::blob::{Blob, BlobReader};
 use pax::Pax;
 pub use sparse::{Extent, Sparse};
@@ -24,7 +25,7 @@ const BLOCK: u64 = 512;
 const MAX_EXTENSION: u64 = 1 << 20;
 
 /// How a tar is read: forwards, from wherever its bytes come.
-pub trait Tape {
+pub trait TarInput {
     /// Reads into all of `buffer`, less only at the end of the tar.
     ///
     /// # Errors
@@ -39,9 +40,9 @@ pub trait Tape {
 }
 
 /// A tar that lies plain in a file.
-impl Tape for BlobReader {
+impl TarInput for BlobReader {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        read_all(self, buffer)
+        bytes::fill(self, buffer)
     }
 
     fn skip(&mut self, count: u64) -> Result<()> {
@@ -49,41 +50,24 @@ impl Tape for BlobReader {
     }
 }
 
-/// Reads until `buffer` is full or `reader` ends.
-///
-/// # Errors
-/// What `reader` says.
-pub fn read_all(reader: &mut impl std::io::Read, buffer: &mut [u8]) -> Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match reader.read(rest) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context(|| "cannot read it".into()),
-        }
-    }
-    Ok(filled)
-}
-
 /// One file, directory or link of a tar.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Member {
+pub struct TarEntry {
     /// As written, not normalised.
     pub path: Vec<u8>,
     /// What it is.
-    pub kind: Kind,
+    pub kind: TarEntryKind,
     /// Permissions, with set-id and sticky bits.
     pub mode: u16,
     /// Seconds since 1970, fractions cut off.
     pub mtime: i64,
 }
 
-/// What a [`Member`] is.
+/// What a [`TarEntry`] is.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum TarEntryKind {
     /// A regular file.
-    File(Data),
+    File(FileData),
     /// A directory.
     Directory,
     /// A symbolic link to this.
@@ -98,7 +82,7 @@ pub enum Kind {
 
 /// Where the bytes of a file lie, as offsets in the tar.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Data {
+pub enum FileData {
     /// `length` bytes from `offset`.
     Plain {
         /// In bytes from the tar's beginning.
@@ -112,26 +96,26 @@ pub enum Data {
 
 /// Reads the members of a tar one by one.
 #[derive(Debug)]
-pub struct Members<T> {
-    tape: T,
-    /// Where the next byte of `tape` lies in the tar.
+pub struct TarEntries<T> {
+    input: T,
+    /// Where the next byte of `input` lies in the tar.
     position: u64,
     /// Where the next header lies.
     next: u64,
 }
 
-impl Members<BlobReader> {
+impl TarEntries<BlobReader> {
     /// The members of a plain tar.
     #[must_use]
-    pub fn of(blob: &Blob) -> Self {
+    pub fn from_blob(blob: &Blob) -> Self {
         Self::new(blob.reader())
     }
 }
 
-impl<T: Tape> Members<T> {
+impl<T: TarInput> TarEntries<T> {
     /// Reads a tar from its beginning.
-    pub fn new(tape: T) -> Self {
-        Self { tape, position: 0, next: 0 }
+    pub fn new(input: T) -> Self {
+        Self { input, position: 0, next: 0 }
     }
 
     /// The next member, or nothing after the last: then all of the tar has been read, and what
@@ -140,7 +124,7 @@ impl<T: Tape> Members<T> {
     /// # Errors
     /// When the tar is truncated, damaged, goes on after its end, or holds what no layer may hold.
     #[expect(clippy::should_implement_trait, reason = "fails, and borrows")]
-    pub fn next(&mut self) -> Result<Option<Member>> {
+    pub fn next(&mut self) -> Result<Option<TarEntry>> {
         let mut pax = Pax::default();
         let mut extended = false;
         loop {
@@ -160,19 +144,19 @@ impl<T: Tape> Members<T> {
                     self.extension(&header)?;
                     extended = false;
                 }
-                _ => return self.member(&header, pax).map(Some),
+                _ => return self.entry(&header, pax).map(Some),
             }
         }
     }
 
     /// What the tar was read from.
-    pub fn into_tape(self) -> T {
-        self.tape
+    pub fn into_input(self) -> T {
+        self.input
     }
 
     /// The next header that is not all zeros, checked.
     fn header(&mut self) -> Result<Option<Header>> {
-        self.tape.skip(self.next.saturating_sub(self.position))?;
+        self.input.skip(self.next.saturating_sub(self.position))?;
         self.position = self.next;
         let mut header = Header::new_old();
         match self.fill(header.as_mut_bytes())? {
@@ -213,7 +197,7 @@ impl<T: Tape> Members<T> {
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> Result<u64> {
-        let count = self.tape.fill(buffer)? as u64;
+        let count = self.input.fill(buffer)? as u64;
         self.position += count;
         Ok(count)
     }
@@ -245,7 +229,7 @@ impl<T: Tape> Members<T> {
         Ok(name)
     }
 
-    fn member(&mut self, header: &Header, mut pax: Pax) -> Result<Member> {
+    fn entry(&mut self, header: &Header, mut pax: Pax) -> Result<TarEntry> {
         let old = header.as_old();
         let path = pax.path.take().unwrap_or_else(|| header.path_bytes().into_owned());
         let mode = number(&old.mode).unwrap_or(0) & 0o7777;
@@ -261,31 +245,31 @@ impl<T: Tape> Members<T> {
         let kind = match header.entry_type() {
             EntryType::Regular | EntryType::Continuous => match self.data(header, &mut pax)? {
                 // Before POSIX a directory was a file whose name ends in a slash.
-                _ if path.ends_with(b"/") => Kind::Directory,
-                data => Kind::File(data),
+                _ if path.ends_with(b"/") => TarEntryKind::Directory,
+                data => TarEntryKind::File(data),
             },
-            EntryType::GNUSparse => Kind::File(self.gnu_sparse(header, &pax)?),
+            EntryType::GNUSparse => TarEntryKind::File(self.gnu_sparse(header, &pax)?),
             // What has no data has none whatever its header claims, as in Go's reader.
-            EntryType::Directory => Kind::Directory,
-            EntryType::Symlink => Kind::Symlink(link()?),
-            EntryType::Link => Kind::Link(link()?),
-            EntryType::Char | EntryType::Block => Kind::Device,
-            EntryType::Fifo => Kind::Fifo,
+            EntryType::Directory => TarEntryKind::Directory,
+            EntryType::Symlink => TarEntryKind::Symlink(link()?),
+            EntryType::Link => TarEntryKind::Link(link()?),
+            EntryType::Char | EntryType::Block => TarEntryKind::Device,
+            EntryType::Fifo => TarEntryKind::Fifo,
             other => {
                 let (other, path) = (other.as_byte(), path.escape_ascii());
                 return Err(Error::new(format!("{path}: unknown type {other} in the tar")));
             }
         };
         let path = pax.sparse_name.take().unwrap_or(path);
-        Ok(Member { path, kind, mode: u16::try_from(mode).unwrap_or(0), mtime })
+        Ok(TarEntry { path, kind, mode: u16::try_from(mode).unwrap_or(0), mtime })
     }
 
-    fn data(&mut self, header: &Header, pax: &mut Pax) -> Result<Data> {
+    fn data(&mut self, header: &Header, pax: &mut Pax) -> Result<FileData> {
         let length = pax.size.map_or_else(|| size_of(header), Ok)?;
         let offset = self.next;
         self.reserve(length)?;
         match pax.sparse_map(length)? {
-            pax::Map::None => Ok(Data::Plain { offset, length }),
+            pax::Map::None => Ok(FileData::Plain { offset, length }),
             pax::Map::Given(map, real) => Ok(Sparse::new(&map, offset, length, real)?.into()),
             pax::Map::InData(real) => {
                 let (map, used) = sparse::read_map(|block| Ok(self.fill(block)? == BLOCK))?;
@@ -295,7 +279,7 @@ impl<T: Tape> Members<T> {
         }
     }
 
-    fn gnu_sparse(&mut self, header: &Header, pax: &Pax) -> Result<Data> {
+    fn gnu_sparse(&mut self, header: &Header, pax: &Pax) -> Result<FileData> {
         let length = pax.size.map_or_else(|| size_of(header), Ok)?;
         let gnu = header.as_gnu().ok_or_else(|| Error::new("a sparse file without GNU header"))?;
         let more = gnu.is_extended();

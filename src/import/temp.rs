@@ -1,6 +1,6 @@
 //! Temporary space that nobody has to clean up: files without a name.
 //!
-//! [`Space`] is the directory that `--temp-dir` or sarus.json names. A file of it lives until its
+//! [`TempDir`] is the directory that `--temp-dir` or sarus.json names. A file of it lives until its
 //! last descriptor is closed, also when the process is killed.
 
 use std::fs::File;
@@ -15,19 +15,19 @@ use crate::import::blob::Blob;
 
 /// Where inflated data goes.
 #[derive(Debug, Clone)]
-pub struct Space {
+pub struct TempDir {
     directory: PathBuf,
 }
 
-impl Space {
+impl TempDir {
     /// Uses `directory`, which must exist.
     ///
     /// # Errors
     /// When it is not a directory.
     pub fn new(directory: &Path) -> Result<Self> {
-        let wrong = || format!("cannot use the temporary directory {}", directory.display());
-        if !std::fs::metadata(directory).context(wrong)?.is_dir() {
-            return Err(Error::new(format!("{}: not a directory", wrong())));
+        let context = || format!("cannot use the temporary directory {}", directory.display());
+        if !std::fs::metadata(directory).context(context)?.is_dir() {
+            return Err(Error::new(format!("{}: not a directory", context())));
         }
         Ok(Self { directory: directory.to_owned() })
     }
@@ -42,7 +42,7 @@ impl Space {
     ///
     /// # Errors
     /// Names the directory, and the option that chooses another.
-    pub fn check(&self, needed: u64) -> Result<()> {
+    pub fn check_free_space(&self, needed: u64) -> Result<()> {
         let state = rustix::fs::statvfs(&self.directory)
             .context(|| format!("cannot examine {}", self.directory.display()))?;
         let free = state.f_bavail.saturating_mul(state.f_frsize);
@@ -58,7 +58,7 @@ impl Space {
     ///
     /// # Errors
     /// When the directory does not let the caller create files.
-    pub fn file(&self) -> Result<Spool<'_>> {
+    pub fn create_file(&self) -> Result<TempFile<'_>> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = match rustix::fs::open(&self.directory, flags | OFlags::TMPFILE, mode) {
@@ -68,7 +68,7 @@ impl Space {
                 .created_and_removed(flags, mode)
                 .context(|| format!("cannot create a file in {}", self.directory.display()))?,
         };
-        Ok(Spool { space: self, file, length: 0 })
+        Ok(TempFile { temp_dir: self, file, length: 0 })
     }
 
     fn created_and_removed(&self, flags: OFlags, mode: Mode) -> rustix::io::Result<File> {
@@ -98,13 +98,13 @@ impl Space {
 
 /// A file without a name that is being filled.
 #[derive(Debug)]
-pub struct Spool<'a> {
-    space: &'a Space,
+pub struct TempFile<'a> {
+    temp_dir: &'a TempDir,
     file: File,
     length: u64,
 }
 
-impl Spool<'_> {
+impl TempFile<'_> {
     /// Appends `bytes`.
     ///
     /// # Errors
@@ -113,11 +113,11 @@ impl Spool<'_> {
         self.length += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                self.space.full("it is full")
+                self.temp_dir.full("it is full")
             }
             _ => Error::new(format!(
                 "cannot write to the temporary directory {}: {error}",
-                self.space.path().display()
+                self.temp_dir.path().display()
             )),
         })
     }
@@ -133,7 +133,7 @@ impl Spool<'_> {
     /// # Errors
     /// When the file cannot be examined.
     pub fn into_blob(self) -> Result<Blob> {
-        Blob::whole(self.file).context(|| "cannot examine a temporary file".into())
+        Blob::from_file(self.file).context(|| "cannot examine a temporary file".into())
     }
 }
 
@@ -145,19 +145,19 @@ mod tests {
     fn leaves_no_name_behind() {
         let directory = std::env::temp_dir().join(format!("sarus-temp-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let space = Space::new(&directory).unwrap();
+        let temp_dir = TempDir::new(&directory).unwrap();
         let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
-        let named = space.created_and_removed(flags, mode).unwrap();
-        let mut spool = space.file().unwrap();
-        spool.append(b"some").unwrap();
-        spool.append(b"thing").unwrap();
+        let named = temp_dir.created_and_removed(flags, mode).unwrap();
+        let mut temp_file = temp_dir.create_file().unwrap();
+        temp_file.append(b"some").unwrap();
+        temp_file.append(b"thing").unwrap();
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
-        assert_eq!(spool.into_blob().unwrap().bytes(9).unwrap(), b"something");
+        assert_eq!(temp_file.into_blob().unwrap().bytes(9).unwrap(), b"something");
         drop(named);
-        let error = space.check(u64::MAX).unwrap_err();
+        let error = temp_dir.check_free_space(u64::MAX).unwrap_err();
         assert!(error.to_string().contains(directory.to_str().unwrap()), "{error}");
         assert!(error.hint().unwrap().contains("--temp-dir"));
         std::fs::remove_dir(&directory).unwrap();
-        assert!(Space::new(&directory).is_err());
+        assert!(TempDir::new(&directory).is_err());
     }
 }

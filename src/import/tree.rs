@@ -14,7 +14,7 @@ use std::collections::btree_map;
 use std::sync::Arc;
 
 use crate::error::{Context, Error, Result};
-use crate::import::layer::{Entry, What};
+use crate::import::layer::{EntryKind, LayerEntry};
 use crate::import::tar::Sparse;
 
 /// Deepest nesting of directories: ten times what real images have. Those who walk the tree
@@ -44,12 +44,12 @@ pub struct Node {
     /// The last layer that described it, by index: whiteouts spare what their own layer brings.
     layer: u16,
     /// What it is.
-    pub kind: Kind,
+    pub kind: NodeKind,
 }
 
 /// What a [`Node`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum NodeKind {
     /// A directory.
     Directory(Directory),
     /// A regular file.
@@ -117,7 +117,7 @@ impl Tree {
     #[must_use]
     pub fn into_root(mut self) -> Node {
         // Something to mount the container's own /dev on.
-        if let Kind::Directory(root) = &mut self.root.kind {
+        if let NodeKind::Directory(root) = &mut self.root.kind {
             root.entry((*b"dev").into()).or_insert_with(|| Node::implied(0));
         }
         self.root
@@ -128,35 +128,44 @@ impl Tree {
     /// # Errors
     /// When an entry lies below a file, behind a link out of the tree, or links to what is not
     /// there.
-    pub fn apply(&mut self, layer: u16, entries: Vec<Entry>) -> Result<()> {
+    pub fn apply(&mut self, layer: u16, entries: Vec<LayerEntry>) -> Result<()> {
         for entry in entries {
-            let Entry { path, what, mode, mtime } = entry;
-            self.put(layer, &path, what, mode, mtime)
+            let LayerEntry { path, kind, mode, mtime } = entry;
+            self.put(layer, &path, kind, mode, mtime)
                 .context(|| format!("cannot merge /{}", path.escape_ascii()))?;
         }
         Ok(())
     }
 
-    fn put(&mut self, layer: u16, path: &[u8], what: What, mode: u16, mtime: i64) -> Result<()> {
-        match what {
-            What::Opaque => return self.hide_all(layer, path),
-            What::Whiteout => return self.hide(layer, path),
+    fn put(
+        &mut self,
+        layer: u16,
+        path: &[u8],
+        kind: EntryKind,
+        mode: u16,
+        mtime: i64,
+    ) -> Result<()> {
+        match kind {
+            EntryKind::Opaque => return self.hide_all(layer, path),
+            EntryKind::Whiteout => return self.hide(layer, path),
             _ => {}
         }
         let mtime = u32::try_from(mtime.max(0)).unwrap_or(u32::MAX);
         let node = |rights: u16, kind| Node { mode: mode | rights, mtime, layer, kind };
-        let node = match what {
-            What::Directory => node(0o700, Kind::Directory(Directory::new())),
-            What::File { offset, length } => {
-                node(0o600, Kind::File(Content::Whole { layer, offset, length }))
+        let node = match kind {
+            EntryKind::Directory => node(0o700, NodeKind::Directory(Directory::new())),
+            EntryKind::File { offset, length } => {
+                node(0o600, NodeKind::File(Content::Whole { layer, offset, length }))
             }
-            What::Sparse(map) => node(0o600, Kind::File(Content::Sparse { layer, map })),
-            What::Symlink(target) => Node { mode: 0o777, ..node(0, Kind::Symlink(target)) },
-            What::Link(target) => self.linked(layer, &target)?,
+            EntryKind::Sparse(map) => node(0o600, NodeKind::File(Content::Sparse { layer, map })),
+            EntryKind::Symlink(target) => {
+                Node { mode: 0o777, ..node(0, NodeKind::Symlink(target)) }
+            }
+            EntryKind::Link(target) => self.linked(layer, &target)?,
             // No user may make one; umoci too leaves an empty file that nobody can use.
-            What::Device => Node { mode: 0o600, ..node(0, Kind::File(Content::EMPTY)) },
-            What::Fifo => node(0o600, Kind::Fifo),
-            What::Opaque | What::Whiteout => return Ok(()),
+            EntryKind::Device => Node { mode: 0o600, ..node(0, NodeKind::File(Content::EMPTY)) },
+            EntryKind::Fifo => node(0o600, NodeKind::Fifo),
+            EntryKind::Opaque | EntryKind::Whiteout => return Ok(()),
         };
         if path.is_empty() {
             self.root.describe(node);
@@ -178,14 +187,14 @@ impl Tree {
 
     /// A copy of an earlier entry: squashfs gets the same data under a second name.
     fn linked(&self, layer: u16, target: &[u8]) -> Result<Node> {
-        let about = || format!("cannot link to /{}", target.escape_ascii());
+        let context = || format!("cannot link to /{}", target.escape_ascii());
         let (parent, name) = split(target);
-        let parent = self.locate(parent).context(about)?;
+        let parent = self.locate(parent).context(context)?;
         let found = self.directory(&parent).and_then(|directory| directory.get(name));
         match found {
-            None => Err(Error::new("no such file in this layer or below")).context(about),
+            None => Err(Error::new("no such file in this layer or below")).context(context),
             Some(node) if node.is_directory() => {
-                Err(Error::new("it is a directory")).context(about)
+                Err(Error::new("it is a directory")).context(context)
             }
             Some(node) => Ok(Node { layer, ..node.clone() }),
         }
@@ -220,7 +229,9 @@ impl Tree {
             if depth >= MAX_DEPTH {
                 return Err(Error::new(format!("more than {MAX_DEPTH} directories deep")));
             }
-            let Kind::Directory(directory) = &mut node.kind else { return Err(not_a_directory()) };
+            let NodeKind::Directory(directory) = &mut node.kind else {
+                return Err(not_a_directory());
+            };
             // A name that is there is looked up by reference: most are.
             if !directory.contains_key(name) {
                 directory.insert(name.into(), Node::implied(layer));
@@ -228,7 +239,7 @@ impl Tree {
             node = directory.get_mut(name).ok_or_else(not_a_directory)?;
         }
         match &mut node.kind {
-            Kind::Directory(directory) => Ok(directory),
+            NodeKind::Directory(directory) => Ok(directory),
             _ => Err(not_a_directory()),
         }
     }
@@ -252,23 +263,23 @@ impl Tree {
 
 impl Node {
     fn implied(layer: u16) -> Self {
-        Self { mode: IMPLIED_MODE, mtime: 0, layer, kind: Kind::Directory(Directory::new()) }
+        Self { mode: IMPLIED_MODE, mtime: 0, layer, kind: NodeKind::Directory(Directory::new()) }
     }
 
     fn is_directory(&self) -> bool {
-        matches!(self.kind, Kind::Directory(_))
+        matches!(self.kind, NodeKind::Directory(_))
     }
 
     fn directory(&self) -> Option<&Directory> {
         match &self.kind {
-            Kind::Directory(directory) => Some(directory),
+            NodeKind::Directory(directory) => Some(directory),
             _ => None,
         }
     }
 
     fn directory_mut(&mut self) -> Option<&mut Directory> {
         match &mut self.kind {
-            Kind::Directory(directory) => Some(directory),
+            NodeKind::Directory(directory) => Some(directory),
             _ => None,
         }
     }
@@ -276,7 +287,7 @@ impl Node {
     /// Takes the place of `self`; a directory over a directory leaves what is in it.
     fn describe(&mut self, new: Self) {
         match (&mut self.kind, new) {
-            (Kind::Directory(_), Self { mode, mtime, layer, kind: Kind::Directory(_) }) => {
+            (NodeKind::Directory(_), Self { mode, mtime, layer, kind: NodeKind::Directory(_) }) => {
                 (self.mode, self.mtime, self.layer) = (mode, mtime, layer);
             }
             (_, new) => *self = new,
@@ -285,7 +296,7 @@ impl Node {
 
     /// Removes what is not of `layer` below this node, and tells whether anything is left to keep.
     fn keep(&mut self, layer: u16) -> bool {
-        if let Kind::Directory(directory) = &mut self.kind {
+        if let NodeKind::Directory(directory) = &mut self.kind {
             directory.retain(|_, node| node.keep(layer));
             return self.layer == layer || !directory.is_empty();
         }

@@ -1,14 +1,15 @@
-//! Validation of a squashfs image that a user may have written by hand, before the kernel mounts it.
+//! Validation of a squashfs image, which a user may have written by hand, before the kernel mounts
+//! it.
 //!
 //! The superblock and every table that the kernel reads at mount time must agree with each other
-//! and with the size of the file, more strictly than the kernel asks for: tables lie in the order in
-//! which all writers put them, without gaps, and each is a chain of metadata blocks whose headers
-//! lead exactly from its start to its end. The content of inodes and directories stays unread.
-//! Besides, no bytes of the image may make it look like a member of something else (see
+//! and with the size of the file, more strictly than the kernel asks for: tables lie in the order
+//! in which all writers put them, without gaps, and each is a chain of metadata blocks whose
+//! headers lead exactly from its start to its end. The contents of inodes and directories are not
+//! read. Besides, no part of the image may look like another format that the host acts on (see
 //! [`signatures`]).
 //!
 //! Pure: reads the image through [`Read`], and allocates nothing by a number that was not checked
-//! against the file's size. Format: <https://docs.kernel.org/filesystems/squashfs.html>.
+//! against the size of the file. Format: <https://docs.kernel.org/filesystems/squashfs.html>.
 
 mod signatures;
 mod superblock;
@@ -19,39 +20,41 @@ use crate::error::{Context, Result};
 pub use signatures::RESERVED;
 pub use superblock::COMPRESSORS;
 
-/// Reads a range of the image: fills the buffer from the byte offset on, or fails.
+/// Fills the buffer with the bytes of the image from an offset on, or fails.
 pub type Read<'a> = dyn Fn(&mut [u8], u64) -> std::io::Result<()> + 'a;
 
-/// Checks an image of `size` bytes, and returns the name of its compressor, one of
-/// [`COMPRESSORS`].
+/// Checks an image of `size` bytes. Returns the name of its compressor, one of [`COMPRESSORS`].
 ///
 /// # Errors
-/// If the image is invalid, looks like something else too, or cannot be read.
+/// The image is invalid, looks like another format too, or cannot be read.
 pub fn check(read: &Read<'_>, size: u64) -> Result<&'static str> {
     let file = File { read, size };
-    let superblock = superblock::read(&file).context(|| "invalid squashfs superblock".into())?;
-    tables::check(&file, &superblock).context(|| "invalid squashfs image".into())?;
+    let (superblock, compressor) =
+        superblock::read(&file).context(|| "invalid squashfs superblock".into())?;
+    tables::check(&file, &superblock, compressor.data_start)
+        .context(|| "invalid squashfs image".into())?;
     signatures::check(&file)?;
-    Ok(superblock.compressor)
+    Ok(compressor.name)
 }
 
 /// The file of an image.
 struct File<'a> {
     read: &'a Read<'a>,
-    /// In bytes.
+    /// Size in bytes.
     size: u64,
 }
 
 impl File<'_> {
-    /// Fills `buffer` from the byte `at` on.
-    fn fill(&self, buffer: &mut [u8], at: u64) -> Result<()> {
-        (self.read)(buffer, at).context(|| format!("cannot read {} bytes at {at}", buffer.len()))
+    /// Fills `buffer` with the bytes from `offset` on.
+    fn fill(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        (self.read)(buffer, offset)
+            .context(|| format!("cannot read {} bytes at {offset}", buffer.len()))
     }
 
-    /// The `N` bytes at `at`.
-    fn bytes<const N: usize>(&self, at: u64) -> Result<[u8; N]> {
+    /// Returns the `N` bytes at `offset`.
+    fn bytes<const N: usize>(&self, offset: u64) -> Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.fill(&mut bytes, at)?;
+        self.fill(&mut bytes, offset)?;
         Ok(bytes)
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::mutate::Numbers;
+use crate::mutate::Random;
 
 /// The C library of the machine that tests, whatever it is called there.
 fn libc() -> Vec<u8> {
@@ -124,9 +124,9 @@ fn a_library_with_too_many_names_is_refused() {
 }
 
 #[test]
-fn no_nonsense_makes_the_reader_panic() {
-    let mut numbers = Numbers::new();
-    let mut next = |end| numbers.below(end);
+fn mutated_input_never_makes_the_reader_panic() {
+    let mut random = Random::new();
+    let mut next = |end| random.below(end);
     let original = libc();
     // What is read lies in the headers, the dynamic section and the versions.
     let segments = segments(&original[..]).unwrap();

@@ -9,7 +9,8 @@
 use std::cmp::Ordering;
 use std::ffi::c_char;
 
-use super::{FLAGS, HEADER, Line, NEW, Table, WIDTH, damaged, u32_at};
+use super::{FLAGS, HEADER, Line, NEW, Table, WIDTH, damaged};
+use crate::bytes::u32_at;
 use crate::error::{Error, Result};
 
 /// A name of a library that the cache shall list, of this machine's kind and for all processors.

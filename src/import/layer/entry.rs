@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Context, Error, Result};
-use crate::import::tar::{Data, Kind, Member, Members, Sparse, Tape};
+use crate::import::tar::{FileData, Sparse, TarEntries, TarEntry, TarEntryKind, TarInput};
 
 /// Longest path, as the kernel's `PATH_MAX` without its final zero byte.
 const MAX_PATH: usize = 4095;
@@ -17,20 +17,20 @@ const MAX_TEXT: u64 = 256 << 20;
 
 /// A file that a layer adds or, as a whiteout, hides.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LayerEntry {
     /// Relative to the root, without `.`, `..` or double slashes; empty for the root itself.
     pub path: Box<[u8]>,
     /// What it is.
-    pub what: What,
+    pub kind: EntryKind,
     /// Permissions, with set-id and sticky bits.
     pub mode: u16,
     /// Seconds since 1970.
     pub mtime: i64,
 }
 
-/// What an [`Entry`] does.
+/// What an [`LayerEntry`] does.
 #[derive(Debug, PartialEq, Eq)]
-pub enum What {
+pub enum EntryKind {
     /// A regular file with so many bytes from an offset of the layer's data.
     File {
         /// In bytes.
@@ -44,7 +44,7 @@ pub enum What {
     Directory,
     /// A symbolic link to this.
     Symlink(Box<[u8]>),
-    /// Another name of the file at this path, which is as safe as [`Entry::path`].
+    /// Another name of the file at this path, which is as safe as [`LayerEntry::path`].
     Link(Box<[u8]>),
     /// A device node, which no user may make.
     Device,
@@ -77,17 +77,17 @@ impl Budget {
 }
 
 /// Reads all entries of a layer.
-pub fn read<T: Tape>(members: &mut Members<T>, budget: &Budget) -> Result<Vec<Entry>> {
+pub fn read<T: TarInput>(members: &mut TarEntries<T>, budget: &Budget) -> Result<Vec<LayerEntry>> {
     let mut entries = Vec::new();
     while let Some(member) = members.next()? {
-        let Member { path, kind, mode, mtime } = member;
-        if let Some((path, what)) =
+        let TarEntry { path, kind, mode, mtime } = member;
+        if let Some((path, kind)) =
             judge(&path, kind).context(|| path.escape_ascii().to_string())?
         {
-            let entry = Entry { path, what, mode, mtime };
-            let link = match &entry.what {
-                What::Symlink(link) | What::Link(link) => link.len(),
-                What::Sparse(sparse) => size_of_val(sparse.extents.as_slice()),
+            let entry = LayerEntry { path, kind, mode, mtime };
+            let link = match &entry.kind {
+                EntryKind::Symlink(link) | EntryKind::Link(link) => link.len(),
+                EntryKind::Sparse(sparse) => size_of_val(sparse.extents.as_slice()),
                 _ => 0,
             };
             budget.take(entry.path.len() + link)?;
@@ -99,14 +99,14 @@ pub fn read<T: Tape>(members: &mut Members<T>, budget: &Budget) -> Result<Vec<En
 }
 
 /// What a member means, or nothing if it is a remark of AUFS.
-fn judge(path: &[u8], kind: Kind) -> Result<Option<(Box<[u8]>, What)>> {
+fn judge(path: &[u8], kind: TarEntryKind) -> Result<Option<(Box<[u8]>, EntryKind)>> {
     let path = normal(path)?;
     let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
         None => (&[][..], &*path),
     };
     if name == b".wh..wh..opq" {
-        return Ok(Some((parent.into(), What::Opaque)));
+        return Ok(Some((parent.into(), EntryKind::Opaque)));
     }
     // Where AUFS, Docker's first storage driver, kept its own files.
     if path.split(|byte| *byte == b'/').any(|name| name.starts_with(b".wh..wh.")) {
@@ -118,21 +118,25 @@ fn judge(path: &[u8], kind: Kind) -> Result<Option<(Box<[u8]>, What)>> {
         }
         let slash: &[u8] = if parent.is_empty() { b"" } else { b"/" };
         let path = [parent, slash, hidden].concat().into();
-        return Ok(Some((path, What::Whiteout)));
+        return Ok(Some((path, EntryKind::Whiteout)));
     }
-    let what = match kind {
-        Kind::File(Data::Plain { offset, length }) => What::File { offset, length },
-        Kind::File(Data::Sparse(sparse)) => What::Sparse(Arc::new(*sparse)),
-        Kind::Directory => What::Directory,
-        Kind::Symlink(target) => What::Symlink(link(target)?),
-        Kind::Link(target) => What::Link(normal(&target).context(|| "its target".into())?),
-        Kind::Device => What::Device,
-        Kind::Fifo => What::Fifo,
+    let kind = match kind {
+        TarEntryKind::File(FileData::Plain { offset, length }) => {
+            EntryKind::File { offset, length }
+        }
+        TarEntryKind::File(FileData::Sparse(sparse)) => EntryKind::Sparse(Arc::new(*sparse)),
+        TarEntryKind::Directory => EntryKind::Directory,
+        TarEntryKind::Symlink(target) => EntryKind::Symlink(link(target)?),
+        TarEntryKind::Link(target) => {
+            EntryKind::Link(normal(&target).context(|| "its target".into())?)
+        }
+        TarEntryKind::Device => EntryKind::Device,
+        TarEntryKind::Fifo => EntryKind::Fifo,
     };
-    if path.is_empty() && what != What::Directory {
+    if path.is_empty() && kind != EntryKind::Directory {
         return Err(Error::new("the root is not a directory"));
     }
-    Ok(Some((path, what)))
+    Ok(Some((path, kind)))
 }
 
 fn link(target: Vec<u8>) -> Result<Box<[u8]>> {

@@ -7,8 +7,8 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-fn space() -> Space {
-    Space::new(&std::env::temp_dir()).unwrap()
+fn temp_dir() -> TempDir {
+    TempDir::new(&std::env::temp_dir()).unwrap()
 }
 
 fn tar(content: &[u8]) -> Vec<u8> {
@@ -33,22 +33,22 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     frame
 }
 
-fn source(blob: &[u8], expected: Expected) -> Source {
-    Source { name: "test".into(), blob: Blob::of(blob), expected }
+fn source(blob: &[u8], expected: LayerDigest) -> LayerBlob {
+    LayerBlob { name: "test".into(), blob: Blob::from_bytes(blob), expected }
 }
 
 /// Expands one layer, and does the checks that were left for later.
-fn expanded(blob: &[u8], expected: Expected) -> Result<Layer> {
-    let layers = expand_all(&[source(blob, expected)], &space(), 1, &Meter::default(), &|| {})?;
+fn expanded(blob: &[u8], expected: LayerDigest) -> Result<Layer> {
+    let layers = expand_all(&[source(blob, expected)], &temp_dir(), 1, &Meter::default(), &|| {})?;
     let layer = layers.into_iter().next().unwrap();
-    layer.pending.iter().try_for_each(Pending::check)?;
+    layer.deferred.iter().try_for_each(DeferredDigest::check)?;
     Ok(layer)
 }
 
 fn content(layer: &Layer) -> Vec<u8> {
-    match layer.entries[0].what {
-        What::File { offset, length } => {
-            layer.data.part(offset, length).unwrap().bytes(u64::MAX).unwrap()
+    match layer.entries[0].kind {
+        EntryKind::File { offset, length } => {
+            layer.data.slice(offset, length).unwrap().bytes(u64::MAX).unwrap()
         }
         ref other => panic!("{other:?}"),
     }
@@ -81,8 +81,8 @@ fn every_form_of_compression_gives_the_same_files() {
         ("zstd, skippable frames", [skippable, vec![0x5f, 0x2a, 0x4d, 0x18, 0, 0, 0, 0]].concat()),
     ];
     for (name, form) in forms {
-        let stored = Expected::Stored(Digest::of(&form));
-        for expected in [stored, Expected::Inflated(Digest::of(&tar))] {
+        let stored = LayerDigest::Blob(Digest::of(&form));
+        for expected in [stored, LayerDigest::DiffId(Digest::of(&tar))] {
             let layer = expanded(&form, expected).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert!(content(&layer) == sample, "{name}");
             assert_eq!(layer.data.length(), tar.len() as u64, "{name}");
@@ -94,7 +94,7 @@ fn every_form_of_compression_gives_the_same_files() {
 fn a_wrong_digest_is_told_for_every_form() {
     let tar = tar(b"content");
     for form in [tar.clone(), gzip(&tar), zstd(&tar)] {
-        for expected in [Expected::Stored(Digest::of(b"")), Expected::Inflated(Digest::of(b""))] {
+        for expected in [LayerDigest::Blob(Digest::of(b"")), LayerDigest::DiffId(Digest::of(b""))] {
             let error = expanded(&form, expected).unwrap_err();
             assert!(error.to_string().contains(&Digest::of(b"").to_string()), "{error}");
             assert!(error.to_string().contains("layer test"), "{error}");
@@ -106,7 +106,7 @@ fn a_wrong_digest_is_told_for_every_form() {
 fn a_layer_cut_anywhere_is_an_error() {
     let tar = tar(&sample());
     for form in [tar.clone(), gzip(&tar), zstd(&tar)] {
-        let expected = Expected::Stored(Digest::of(&form));
+        let expected = LayerDigest::Blob(Digest::of(&form));
         for length in (0..form.len()).step_by(9_973).chain(form.len() - 9..form.len()) {
             assert!(expanded(&form[..length], expected).is_err(), "{length} of {}", form.len());
         }
@@ -126,7 +126,7 @@ fn garbage_is_refused() {
         (vec![1; 600], "it is no tar archive"),
     ];
     for (blob, expected) in cases {
-        let error = expanded(&blob, Expected::Stored(Digest::of(&blob))).unwrap_err().to_string();
+        let error = expanded(&blob, LayerDigest::Blob(Digest::of(&blob))).unwrap_err().to_string();
         assert!(error.contains(expected) && error.starts_with("cannot read layer test"), "{error}");
     }
 }
@@ -134,7 +134,7 @@ fn garbage_is_refused() {
 #[test]
 fn an_empty_layer_is_no_error() {
     for form in [vec![], vec![0; 1024], gzip(&[0; 1024]), gzip(b"")] {
-        let layer = expanded(&form, Expected::Stored(Digest::of(&form))).unwrap();
+        let layer = expanded(&form, LayerDigest::Blob(Digest::of(&form))).unwrap();
         assert!(layer.entries.is_empty());
     }
 }
@@ -149,23 +149,7 @@ fn damaged_layers_neither_panic_nor_hang() {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             let at = (state >> 33) as usize % damaged.len();
             damaged[at] ^= (state >> 20) as u8 | 1;
-            assert!(expanded(&damaged, Expected::Stored(Digest::of(&form))).is_err());
+            assert!(expanded(&damaged, LayerDigest::Blob(Digest::of(&form))).is_err());
         }
     }
-}
-
-#[test]
-fn work_is_done_in_order_and_stops_at_an_error() {
-    let items: Vec<u32> = (0..100).collect();
-    assert_eq!(in_parallel(&items, 3, &|| {}, |item| Ok(item * 2)).unwrap()[99], 198);
-    let fail = |workers| {
-        let failed = in_parallel(&items, workers, &|| {}, |item| match item {
-            50.. => Err(Error::new(item.to_string())),
-            item => Ok(*item),
-        });
-        failed.unwrap_err().to_string()
-    };
-    assert_eq!(fail(1), "50");
-    assert!(["50", "51", "52"].contains(&fail(3).as_str()));
-    assert!(in_parallel(&[0u8; 0], 3, &|| {}, |_| Ok(())).unwrap().is_empty());
 }

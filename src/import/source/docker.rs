@@ -4,10 +4,10 @@
 use miniserde::Deserialize;
 
 use super::files::Files;
-use super::{Choice, Image, MAX_JSON, ambiguous, assemble, manifest, same_name};
+use super::{ImageSelector, MAX_JSON, SourceImage, ambiguous, assemble, manifest, same_name};
 use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
-use crate::import::layer::{Expected, Source};
+use crate::import::layer::{LayerBlob, LayerDigest};
 
 /// One image of `manifest.json`.
 #[derive(Debug, Deserialize)]
@@ -20,12 +20,12 @@ struct Saved {
     layers: Option<Vec<String>>,
 }
 
-/// The image that `choice` means.
-pub fn image(files: &Files, choice: &Choice) -> Result<Image> {
-    let about = || "cannot read manifest.json".to_owned();
-    let bytes = files.get("manifest.json")?.bytes(MAX_JSON).context(about)?;
-    let images: Vec<Saved> = manifest::parse(&bytes).context(about)?;
-    let saved = choose(&images, choice)?;
+/// The image that `selector` means.
+pub fn image(files: &Files, selector: &ImageSelector) -> Result<SourceImage> {
+    let context = || "cannot read manifest.json".to_owned();
+    let bytes = files.get("manifest.json")?.bytes(MAX_JSON).context(context)?;
+    let images: Vec<Saved> = manifest::parse(&bytes).context(context)?;
+    let saved = choose(&images, selector)?;
     let config = files.get(&saved.config)?.bytes(MAX_JSON);
     let config = config.context(|| format!("cannot read {}", saved.config))?;
     if digest_in_name(&saved.config).is_some_and(|expected| Digest::of(&config) != expected) {
@@ -34,28 +34,28 @@ pub fn image(files: &Files, choice: &Choice) -> Result<Image> {
             .with_hint("the archive is damaged or was tampered with: save it again"));
     }
     let layers = saved.layers.as_deref().unwrap_or_default();
-    assemble(&config, choice, layers.len(), |at, diff_id| {
+    assemble(&config, selector, layers.len(), |at, diff_id| {
         let path = layers.get(at).map(String::as_str).unwrap_or_default();
         let name = format!("{}/{path}", files.name());
-        Ok(Source { name, blob: files.get(path)?, expected: Expected::Inflated(diff_id) })
+        Ok(LayerBlob { name, blob: files.get(path)?, expected: LayerDigest::DiffId(diff_id) })
     })
 }
 
 /// The only image, or the one that has the wanted name.
-fn choose<'a>(images: &'a [Saved], choice: &Choice) -> Result<&'a Saved> {
+fn choose<'a>(images: &'a [Saved], selector: &ImageSelector) -> Result<&'a Saved> {
     let tags = |image: &'a Saved| image.tags.as_deref().unwrap_or_default();
     match images {
         [] => Err(Error::new("it holds no image")),
         [image] => Ok(image),
         _ => images
             .iter()
-            .find(|image| tags(image).iter().any(|tag| same_name(tag, &choice.name)))
+            .find(|image| tags(image).iter().any(|tag| same_name(tag, &selector.name)))
             .ok_or_else(|| {
                 let names = images.iter().map(|image| match tags(image) {
                     [] => "(without a name)".into(),
                     tags => tags.join(" = "),
                 });
-                ambiguous(choice, names)
+                ambiguous(selector, names)
             }),
     }
 }

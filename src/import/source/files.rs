@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::cli::progress::{Meter, Progress};
 use crate::error::{Context, Error, Result};
 use crate::import::blob::Blob;
-use crate::import::layer::inflated;
-use crate::import::tar::{self, Data, Kind, Members};
-use crate::import::temp::Space;
+use crate::import::layer::decompressed;
+use crate::import::tar::{self, FileData, TarEntries, TarEntryKind};
+use crate::import::temp::TempDir;
 
 /// Most files of an archive: a few for each layer, of each image in it.
 const MAX_FILES: usize = 100_000;
@@ -44,9 +44,9 @@ enum Found {
 
 impl Files {
     /// Opens `path`, `-` being stdin. What cannot be read in place is put into `space` once.
-    pub fn open(path: &OsStr, space: &Space, progress: Progress) -> Result<Self> {
+    pub fn open(path: &OsStr, temp_dir: &TempDir, progress: Progress) -> Result<Self> {
         let base = Path::new(path).file_name().unwrap_or(path);
-        let name = space.path().join(if path == "-" { OsStr::new("stdin") } else { base });
+        let name = temp_dir.path().join(if path == "-" { OsStr::new("stdin") } else { base });
         let name = name.display().to_string();
         let file = if path == "-" {
             let stdin = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
@@ -59,12 +59,12 @@ impl Files {
             return Ok(Self { name, place: Place::Directory(path.into()) });
         }
         let blob = if kind.is_file() {
-            Blob::whole(file).context(|| "cannot examine it".into())?
+            Blob::from_file(file).context(|| "cannot examine it".into())?
         } else {
-            progress.during(0, |meter| kept(file, space, meter))?
+            progress.during(0, |meter| kept(file, temp_dir, meter))?
         };
         let length = blob.length();
-        let blob = progress.during(length, |meter| inflated(&blob, space, meter))?;
+        let blob = progress.during(length, |meter| decompressed(&blob, temp_dir, meter))?;
         let index = index(&blob)?;
         Ok(Self { name, place: Place::Tar { blob, index } })
     }
@@ -90,7 +90,7 @@ impl Files {
         match &self.place {
             Place::Directory(directory) => match File::open(directory.join(&name)) {
                 Ok(file) => {
-                    Blob::whole(file).map(Some).context(|| format!("cannot examine {name}"))
+                    Blob::from_file(file).map(Some).context(|| format!("cannot examine {name}"))
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error).context(|| format!("cannot open {name}")),
@@ -100,7 +100,7 @@ impl Files {
                     match index.get(&name) {
                         None => return Ok(None),
                         Some(Found::File { offset, length }) => {
-                            let part = blob.part(*offset, *length);
+                            let part = blob.slice(*offset, *length);
                             let part = part.ok_or_else(|| Error::new("the tar is truncated"));
                             return part.map(Some);
                         }
@@ -127,14 +127,14 @@ fn resolved(path: &str) -> Option<String> {
 }
 
 /// What comes from a pipe, in a file.
-fn kept(mut file: File, space: &Space, meter: &Meter) -> Result<Blob> {
-    let mut spool = space.file()?;
+fn kept(mut file: File, temp_dir: &TempDir, meter: &Meter) -> Result<Blob> {
+    let mut temp_file = temp_dir.create_file()?;
     let mut buffer = vec![0; 256 << 10];
     loop {
         match file.read(&mut buffer) {
-            Ok(0) => return spool.into_blob(),
+            Ok(0) => return temp_file.into_blob(),
             Ok(count) => {
-                spool.append(buffer.get(..count).unwrap_or_default())?;
+                temp_file.append(buffer.get(..count).unwrap_or_default())?;
                 meter.add(count as u64);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -145,25 +145,27 @@ fn kept(mut file: File, space: &Space, meter: &Meter) -> Result<Blob> {
 
 /// Where the files of a tar lie.
 fn index(blob: &Blob) -> Result<HashMap<String, Found>> {
-    let mut members = Members::of(blob);
+    let mut members = TarEntries::from_blob(blob);
     let mut index = HashMap::new();
-    while let Some(tar::Member { path, kind, .. }) = members.next()? {
+    while let Some(tar::TarEntry { path, kind, .. }) = members.next()? {
         if index.len() >= MAX_FILES {
             return Err(Error::new(format!("more than {MAX_FILES} files in it")));
         }
         // No name that an image gives can mean what is not UTF-8, too long or outside.
         let Some(name) = text(&path) else { continue };
         let found = match kind {
-            Kind::File(Data::Plain { offset, length }) => Found::File { offset, length },
+            TarEntryKind::File(FileData::Plain { offset, length }) => {
+                Found::File { offset, length }
+            }
             // Relative to the directory that the link is in.
-            Kind::Symlink(target) => {
+            TarEntryKind::Symlink(target) => {
                 let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
                 match text(&[folder.as_bytes(), b"/", &target].concat()) {
                     Some(target) => Found::Link(target),
                     None => continue,
                 }
             }
-            Kind::Link(target) => match text(&target) {
+            TarEntryKind::Link(target) => match text(&target) {
                 Some(target) => Found::Link(target),
                 None => continue,
             },

@@ -2,39 +2,39 @@
 //! a configuration and layers, each by digest and size.
 
 use super::files::Files;
-use super::{Choice, Image, MAX_JSON, TargetPlatform, ambiguous, assemble, same_name};
+use super::{ImageSelector, MAX_JSON, SourceImage, TargetPlatform, ambiguous, assemble, same_name};
 use crate::error::{Context, Error, Result};
 use crate::image::manifest::{Descriptor, Document};
 use crate::import::blob::Blob;
-use crate::import::layer::{Expected, Source};
+use crate::import::layer::{LayerBlob, LayerDigest};
 
 /// Deepest nesting of indexes: one is usual, two are known.
 pub(super) const MAX_NESTING: usize = 4;
 
-/// The image that `choice` means.
-pub fn image(files: &Files, choice: &Choice) -> Result<Image> {
-    let about = || "cannot read index.json".to_owned();
-    let bytes = files.get("index.json")?.bytes(MAX_JSON).context(about)?;
-    let mut document = Document::parse(&bytes).context(about)?;
+/// The image that `selector` means.
+pub fn image(files: &Files, selector: &ImageSelector) -> Result<SourceImage> {
+    let context = || "cannot read index.json".to_owned();
+    let bytes = files.get("index.json")?.bytes(MAX_JSON).context(context)?;
+    let mut document = Document::parse(&bytes).context(context)?;
     for _ in 0..MAX_NESTING {
         let Some(manifests) = document.manifests else {
-            return described(files, choice, document);
+            return described(files, selector, document);
         };
-        let chosen = choose(&manifests, choice)?;
-        let about = || format!("cannot read manifest {}", chosen.digest);
-        document = Document::parse(&read(files, chosen)?).context(about)?;
+        let chosen = choose(&manifests, selector)?;
+        let context = || format!("cannot read manifest {}", chosen.digest);
+        document = Document::parse(&read(files, chosen)?).context(context)?;
     }
     Err(Error::new("its indexes are nested too deeply"))
 }
 
-fn described(files: &Files, choice: &Choice, manifest: Document) -> Result<Image> {
+fn described(files: &Files, selector: &ImageSelector, manifest: Document) -> Result<SourceImage> {
     let (config, layers) = manifest.image()?;
     let config = read(files, &config)?;
-    assemble(&config, choice, layers.len(), |at, _| {
+    assemble(&config, selector, layers.len(), |at, _| {
         let layer = layers.get(at).ok_or_else(|| Error::new("it is missing"))?;
         let digest = layer.digest()?;
         let name = format!("{}/{}", files.name(), digest.hex());
-        Ok(Source { name, blob: open(files, layer)?, expected: Expected::Stored(digest) })
+        Ok(LayerBlob { name, blob: open(files, layer)?, expected: LayerDigest::Blob(digest) })
     })
 }
 
@@ -51,11 +51,11 @@ fn open(files: &Files, descriptor: &Descriptor) -> Result<Blob> {
 
 /// The verified content of a small blob.
 fn read(files: &Files, descriptor: &Descriptor) -> Result<Vec<u8>> {
-    let about = || format!("cannot read blob {:.100}", descriptor.digest);
-    let bytes = open(files, descriptor)?.bytes(MAX_JSON).context(about)?;
+    let context = || format!("cannot read blob {:.100}", descriptor.digest);
+    let bytes = open(files, descriptor)?.bytes(MAX_JSON).context(context)?;
     let mut hasher = crate::image::digest::Hasher::default();
     hasher.update(&bytes);
-    hasher.check(descriptor.digest()?).context(about)?;
+    hasher.check(descriptor.digest()?).context(context)?;
     Ok(bytes)
 }
 
@@ -89,8 +89,8 @@ pub(super) fn for_platform<'a>(
 }
 
 /// The one manifest or index that fits platform and name.
-fn choose<'a>(manifests: &'a [Descriptor], choice: &Choice) -> Result<&'a Descriptor> {
-    let fitting = fitting(manifests, &choice.platform)?;
+fn choose<'a>(manifests: &'a [Descriptor], selector: &ImageSelector) -> Result<&'a Descriptor> {
+    let fitting = fitting(manifests, &selector.platform)?;
     let mut several = fitting.iter().map(|image| image.name()).collect::<Vec<_>>();
     several.sort_unstable();
     several.dedup();
@@ -98,18 +98,18 @@ fn choose<'a>(manifests: &'a [Descriptor], choice: &Choice) -> Result<&'a Descri
         // One name or none at all: only the platform tells them apart.
         [_] => fitting,
         _ => {
-            let tag = choice.name.rsplit(['/', ':']).next();
-            let wanted = |name: &str| same_name(name, &choice.name) || Some(name) == tag;
+            let tag = selector.name.rsplit(['/', ':']).next();
+            let wanted = |name: &str| same_name(name, &selector.name) || Some(name) == tag;
             let named = |image: &&Descriptor| image.name().is_some_and(wanted);
             let named: Vec<_> = fitting.iter().copied().filter(named).collect();
             if named.is_empty() {
                 let name = |image: &&Descriptor| image.name().unwrap_or("(without a name)").into();
-                return Err(ambiguous(choice, fitting.iter().map(name)));
+                return Err(ambiguous(selector, fitting.iter().map(name)));
             }
             named
         }
     };
-    best(fitting, &choice.platform)
+    best(fitting, &selector.platform)
 }
 
 #[cold]

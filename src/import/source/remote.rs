@@ -1,40 +1,41 @@
 //! An image in a registry: its manifest leads to a configuration and layers, which are yet to be
 //! fetched.
 
-use super::{Choice, Image, TargetPlatform, assemble, oci};
+use super::{ImageSelector, SourceImage, TargetPlatform, assemble, oci};
 use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::image::manifest::{self, Descriptor, Document};
 use crate::image::reference::Reference;
-use crate::import::layer::{MAX_LAYERS, Source};
+use crate::import::layer::{LayerBlob, MAX_LAYERS};
 use crate::registry::Registry;
 
 /// What an image in a registry consists of.
 #[derive(Debug)]
-pub struct Remote {
+pub struct RemoteImage {
     /// Of the manifest: what identifies the image.
     pub digest: Digest,
     /// The image's configuration.
-    pub config: Part,
+    pub config: BlobDescriptor,
     /// The lowest first; one may be there several times.
-    pub layers: Vec<Part>,
+    pub layers: Vec<BlobDescriptor>,
 }
 
 /// A blob of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Part {
+pub struct BlobDescriptor {
     /// What it must be.
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
     /// Whether it says that it is a tar as it is.
-    pub plain: bool,
+    pub is_plain_tar: bool,
 }
 
-impl Part {
-    fn of(descriptor: &Descriptor) -> Result<Self> {
-        let plain = descriptor.media_type.as_deref().is_some_and(|kind| kind.ends_with("tar"));
-        Ok(Self { digest: descriptor.digest()?, size: descriptor.size, plain })
+impl BlobDescriptor {
+    fn parse(descriptor: &Descriptor) -> Result<Self> {
+        let is_plain_tar =
+            descriptor.media_type.as_deref().is_some_and(|kind| kind.ends_with("tar"));
+        Ok(Self { digest: descriptor.digest()?, size: descriptor.size, is_plain_tar })
     }
 }
 
@@ -46,19 +47,19 @@ pub fn resolve(
     registry: &Registry,
     reference: &Reference,
     platform: &TargetPlatform,
-) -> Result<Remote> {
+) -> Result<RemoteImage> {
     let mut which = reference.digest.clone().unwrap_or_else(|| reference.tag.clone());
     for _ in 0..oci::MAX_NESTING {
         let sent = registry.manifest(&which)?;
-        let about = || format!("cannot read manifest {}", sent.digest);
-        let document = Document::parse(&sent.bytes).context(about)?;
+        let context = || format!("cannot read manifest {}", sent.digest);
+        let document = Document::parse(&sent.bytes).context(context)?;
         match &document.manifests {
             Some(manifests) => {
                 let chosen = oci::for_platform(manifests, platform);
                 let chosen = chosen.map_err(|error| error.with_hint(OTHER_PLATFORM))?;
-                which = chosen.digest().context(about)?.to_string();
+                which = chosen.digest().context(context)?.to_string();
             }
-            None => return described(sent.digest, document).context(about),
+            None => return described(sent.digest, document).context(context),
         }
     }
     Err(Error::new("its indexes are nested too deeply"))
@@ -66,7 +67,7 @@ pub fn resolve(
 
 const OTHER_PLATFORM: &str = "--platform os/architecture[/variant] pulls an image for other nodes";
 
-fn described(digest: Digest, document: Document) -> Result<Remote> {
+fn described(digest: Digest, document: Document) -> Result<RemoteImage> {
     let (config, layers) = document.image()?;
     if layers.len() > MAX_LAYERS {
         let count = layers.len();
@@ -75,11 +76,11 @@ fn described(digest: Digest, document: Document) -> Result<Remote> {
     if config.size > super::MAX_JSON {
         return Err(Error::new(format!("its configuration has {} bytes", config.size)));
     }
-    let layers = layers.iter().map(Part::of).collect::<Result<_>>()?;
-    Ok(Remote { digest, config: Part::of(&config)?, layers })
+    let layers = layers.iter().map(BlobDescriptor::parse).collect::<Result<_>>()?;
+    Ok(RemoteImage { digest, config: BlobDescriptor::parse(&config)?, layers })
 }
 
-impl Remote {
+impl RemoteImage {
     /// The image, given the bytes of its configuration, which were verified, and a way to get at
     /// each layer.
     ///
@@ -89,8 +90,8 @@ impl Remote {
         &self,
         config: &[u8],
         platform: &TargetPlatform,
-        layer: impl Fn(&Part) -> Source,
-    ) -> Result<Image> {
+        layer: impl Fn(&BlobDescriptor) -> Result<LayerBlob>,
+    ) -> Result<SourceImage> {
         let offered: manifest::Config =
             manifest::parse(config).context(|| "cannot read its configuration".into())?;
         if let Some(offered) = offered.platform()
@@ -101,11 +102,11 @@ impl Remote {
                 Error::new(format!("it is an image for {offered:.100}, not for {platform}"));
             return Err(error.with_hint(OTHER_PLATFORM));
         }
-        let choice = Choice { name: String::new(), platform: platform.clone() };
-        let image = assemble(config, &choice, self.layers.len(), |at, _| {
-            self.layers.get(at).map(&layer).ok_or_else(|| Error::new("it is missing"))
+        let selector = ImageSelector { name: String::new(), platform: platform.clone() };
+        let image = assemble(config, &selector, self.layers.len(), |at, _| {
+            layer(self.layers.get(at).ok_or_else(|| Error::new("it is missing"))?)
         })?;
-        Ok(Image { digest: self.digest, ..image })
+        Ok(SourceImage { digest: self.digest, ..image })
     }
 }
 

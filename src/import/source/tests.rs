@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tar::{Builder, EntryType, Header};
 
 use super::*;
-use crate::import::layer::Expected;
+use crate::import::layer::LayerDigest;
 
 /// A file of a test's own that goes away with it.
 struct Scratch(PathBuf);
@@ -30,13 +30,13 @@ impl Drop for Scratch {
     }
 }
 
-fn choice(name: &str) -> Choice {
-    Choice { name: name.into(), platform: TargetPlatform::parse("linux/amd64").unwrap() }
+fn selector(name: &str) -> ImageSelector {
+    ImageSelector { name: name.into(), platform: TargetPlatform::parse("linux/amd64").unwrap() }
 }
 
-fn opened(path: &Scratch, name: &str) -> Result<Image> {
-    let space = Space::new(&std::env::temp_dir()).unwrap();
-    open(path.0.as_os_str(), &choice(name), &space, Progress::quiet())
+fn opened(path: &Scratch, name: &str) -> Result<SourceImage> {
+    let temp_dir = TempDir::new(&std::env::temp_dir()).unwrap();
+    open(path.0.as_os_str(), &selector(name), &temp_dir, Progress::quiet())
 }
 
 fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -85,7 +85,7 @@ fn a_docker_archive_is_read_plain_or_compressed() {
         assert_eq!(image.metadata.cmd, Some(vec!["sh".into()]));
         assert_eq!(image.layers.len(), 2);
         for layer in image.layers {
-            assert_eq!(layer.expected, Expected::Inflated(Digest::of(&LAYER)));
+            assert_eq!(layer.expected, LayerDigest::DiffId(Digest::of(&LAYER)));
             assert_eq!(layer.blob.bytes(2000).unwrap(), LAYER);
         }
     }
@@ -114,8 +114,8 @@ fn layers_may_be_links_in_the_archive() {
     let scratch = Scratch::with("links", &tar.into_inner().unwrap());
     let image = opened(&scratch, "any").unwrap();
     assert!(image.layers.iter().all(|layer| layer.blob.bytes(2000).unwrap() == LAYER));
-    let space = Space::new(&std::env::temp_dir()).unwrap();
-    let files = Files::open(scratch.0.as_os_str(), &space, Progress::quiet()).unwrap();
+    let temp_dir = TempDir::new(&std::env::temp_dir()).unwrap();
+    let files = Files::open(scratch.0.as_os_str(), &temp_dir, Progress::quiet()).unwrap();
     assert!(files.find("loop").unwrap_err().to_string().contains("too many links"));
     assert!(files.find("out").unwrap().is_none());
     assert!(files.find("../x").is_err());
@@ -203,7 +203,7 @@ impl Layout {
         format!(r#"{{"schemaVersion":2,"manifests":[{entries}]}}"#)
     }
 
-    fn open(&self, entries: &[String], name: &str) -> Result<Image> {
+    fn open(&self, entries: &[String], name: &str) -> Result<SourceImage> {
         std::fs::write(self.directory.0.join("index.json"), self.index(entries)).unwrap();
         opened(&self.directory, name)
     }
@@ -277,7 +277,7 @@ fn an_image_is_found_in_a_layout() {
         }
     }
     let image = layout.open(&[one], "any").unwrap();
-    assert_eq!(image.layers[0].expected, Expected::Stored(Digest::of(&LAYER)));
+    assert_eq!(image.layers[0].expected, LayerDigest::Blob(Digest::of(&LAYER)));
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_wrong_guess_never_shows() {
 
 #[test]
 fn holes_read_as_zeros() {
-    let data = [Blob::of(b"none"), Blob::of(b"headtail")];
+    let data = [Blob::from_bytes(b"none"), Blob::from_bytes(b"headtail")];
     let extents = vec![
         Extent { at: 2, length: 4, offset: 0 },
         Extent { at: 6, length: 1, offset: 4 },
@@ -123,23 +123,26 @@ fn holes_read_as_zeros() {
 
 #[test]
 fn what_squashfs_cannot_hold_is_told() {
-    let entry = |path: &str, what| crate::import::layer::Entry {
+    let entry = |path: &str, kind| crate::import::layer::LayerEntry {
         path: path.as_bytes().into(),
-        what,
+        kind,
         mode: 0o644,
         mtime: 0,
     };
     let huge = Arc::new(Sparse { length: MAX_TOTAL + 1, extents: vec![] });
     let cases = [
-        (crate::import::layer::What::Symlink(vec![b'x'; 256].into()), "its link has 256 bytes"),
-        (crate::import::layer::What::Sparse(huge), "more than 1 TiB"),
+        (
+            crate::import::layer::EntryKind::Symlink(vec![b'x'; 256].into()),
+            "its link has 256 bytes",
+        ),
+        (crate::import::layer::EntryKind::Sparse(huge), "more than 1 TiB"),
     ];
     for (what, expected) in cases {
         let mut tree = Tree::new();
         tree.apply(0, vec![entry("a/b", what)]).unwrap();
         let owner = Owner { uid: 0, gid: 0 };
         let file = std::fs::File::open("/dev/null").unwrap();
-        let data = [Blob::of(b"")];
+        let data = [Blob::from_bytes(b"")];
         let meter = Meter::default();
         let error = write(tree, &data, owner, Compression::None, &file, &meter).unwrap_err();
         let error = error.to_string();

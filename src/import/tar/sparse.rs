@@ -5,7 +5,7 @@
 
 use tar::{GnuExtSparseHeader, GnuSparseHeader};
 
-use super::{BLOCK, Data, number};
+use super::{BLOCK, FileData, number};
 use crate::error::{Error, Result};
 
 /// Most pieces of one file: 4 GiB with every second 8 KiB a hole.
@@ -52,7 +52,7 @@ impl Sparse {
     }
 }
 
-impl From<Sparse> for Data {
+impl From<Sparse> for FileData {
     fn from(sparse: Sparse) -> Self {
         Self::Sparse(Box::new(sparse))
     }

@@ -6,11 +6,11 @@ use tar::{Builder, Header};
 
 use super::*;
 
-fn members(bytes: &[u8]) -> Result<Vec<Member>> {
-    let mut members = Members::of(&Blob::of(bytes));
+fn entries(bytes: &[u8]) -> Result<Vec<TarEntry>> {
+    let mut entries = TarEntries::from_blob(&Blob::from_bytes(bytes));
     let mut all = Vec::new();
-    while let Some(member) = members.next()? {
-        all.push(member);
+    while let Some(entry) = entries.next()? {
+        all.push(entry);
     }
     Ok(all)
 }
@@ -75,18 +75,18 @@ fn sample() -> Vec<u8> {
 }
 
 #[test]
-fn all_kinds_of_members_are_read() {
+fn all_kinds_of_entries_are_read() {
     let long = vec![b'l'; 200];
-    let found = members(&sample()).unwrap();
-    let kinds: Vec<_> = found.iter().map(|member| &member.kind).collect();
+    let found = entries(&sample()).unwrap();
+    let kinds: Vec<_> = found.iter().map(|entry| &entry.kind).collect();
     let expected = [
-        &Kind::Directory,
-        &Kind::File(Data::Plain { offset: 2048, length: 5 }),
-        &Kind::Symlink(long.clone()),
-        &Kind::Link(long.clone()),
-        &Kind::Fifo,
-        &Kind::Device,
-        &Kind::File(Data::Plain { offset: 7168, length: 513 }),
+        &TarEntryKind::Directory,
+        &TarEntryKind::File(FileData::Plain { offset: 2048, length: 5 }),
+        &TarEntryKind::Symlink(long.clone()),
+        &TarEntryKind::Link(long.clone()),
+        &TarEntryKind::Fifo,
+        &TarEntryKind::Device,
+        &TarEntryKind::File(FileData::Plain { offset: 7168, length: 513 }),
     ];
     assert_eq!(kinds, expected);
     assert_eq!(found[1].path, long);
@@ -96,9 +96,9 @@ fn all_kinds_of_members_are_read() {
 #[test]
 fn a_tar_cut_anywhere_is_an_error_or_a_whole_beginning() {
     let tar = sample();
-    let all = members(&tar).unwrap();
+    let all = entries(&tar).unwrap();
     for length in 0..tar.len() {
-        match members(&tar[..length]) {
+        match entries(&tar[..length]) {
             Err(error) => {
                 let expected =
                     if length < 512 { "it is no tar archive" } else { "the tar is truncated" };
@@ -128,7 +128,7 @@ fn damaged_tars_neither_panic_nor_hang() {
                 header.set_cksum();
                 damaged[block..block + 512].copy_from_slice(header.as_bytes());
             }
-            let mut cursor = Members::new(Bytes(&damaged));
+            let mut cursor = TarEntries::new(Bytes(&damaged));
             while let Ok(Some(_)) = cursor.next() {}
         }
     }
@@ -137,9 +137,9 @@ fn damaged_tars_neither_panic_nor_hang() {
 /// A tar in memory: the file system would make the test above slow.
 struct Bytes<'a>(&'a [u8]);
 
-impl Tape for Bytes<'_> {
+impl TarInput for Bytes<'_> {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        read_all(&mut self.0, buffer)
+        bytes::fill(&mut self.0, buffer)
     }
 
     fn skip(&mut self, count: u64) -> Result<()> {
@@ -153,16 +153,16 @@ impl Tape for Bytes<'_> {
 fn what_follows_the_end_must_be_zeros() {
     let mut tar = sample();
     tar.resize(tar.len() + 9000, 0);
-    assert_eq!(members(&tar).unwrap().len(), 7);
+    assert_eq!(entries(&tar).unwrap().len(), 7);
     *tar.last_mut().unwrap() = 1;
-    assert!(members(&tar).unwrap_err().to_string().contains("goes on after its end"));
+    assert!(entries(&tar).unwrap_err().to_string().contains("goes on after its end"));
 }
 
 #[test]
 fn a_bad_checksum_is_told_with_its_place() {
     let mut tar = sample();
     tar[512] ^= 1;
-    let error = members(&tar).unwrap_err().to_string();
+    let error = entries(&tar).unwrap_err().to_string();
     assert_eq!(error, "bad checksum of the tar header at byte 512");
 }
 
@@ -176,22 +176,22 @@ fn pax_records_override_the_header() {
         ("comment", ""),
     ];
     let tar = extended(&records, &named(b"x", EntryType::Regular, 0), b"abc");
-    let found = members(&tar).unwrap();
+    let found = entries(&tar).unwrap();
     assert_eq!(found[0].path, "a\nb=\u{fc}".as_bytes());
     assert_eq!(found[0].mtime, 1_700_000_000);
-    assert_eq!(found[0].kind, Kind::File(Data::Plain { offset: 1536, length: 3 }));
+    assert_eq!(found[0].kind, TarEntryKind::File(FileData::Plain { offset: 1536, length: 3 }));
     let tar = extended(&[("linkpath", &huge)], &named(b"x", EntryType::Symlink, 0), b"");
-    assert_eq!(members(&tar).unwrap()[0].kind, Kind::Symlink(huge.clone().into_bytes()));
+    assert_eq!(entries(&tar).unwrap()[0].kind, TarEntryKind::Symlink(huge.clone().into_bytes()));
     let tar = extended(&[("mtime", "-5.5")], &named(b"x", EntryType::Directory, 0), b"");
-    assert_eq!(members(&tar).unwrap()[0].mtime, -5);
+    assert_eq!(entries(&tar).unwrap()[0].mtime, -5);
     // Larger than the tar: found when the next header is looked for.
     let tar = extended(&[("size", &huge)], &named(b"x", EntryType::Regular, 0), b"abc");
-    assert_eq!(members(&tar).unwrap_err().to_string(), "the tar is truncated");
+    assert_eq!(entries(&tar).unwrap_err().to_string(), "the tar is truncated");
     for bad in ["5 a=b\n", "6 ab\n\n", "99 a=b\n", "x a=b\n", "7 size=\n", "a=b"] {
         let mut tar = Vec::new();
         append(&mut tar, &named(b"pax", EntryType::XHeader, bad.len() as u64), bad.as_bytes());
         append(&mut tar, &named(b"x", EntryType::Directory, 0), b"");
-        assert!(members(&tar).is_err(), "{bad}");
+        assert!(entries(&tar).is_err(), "{bad}");
     }
 }
 
@@ -214,8 +214,8 @@ fn numbers_are_octal_or_binary() {
 }
 
 fn extents(tar: &[u8]) -> (u64, Vec<(u64, u64, u64)>) {
-    match &members(tar).unwrap()[0].kind {
-        Kind::File(Data::Sparse(sparse)) => {
+    match &entries(tar).unwrap()[0].kind {
+        TarEntryKind::File(FileData::Sparse(sparse)) => {
             let pieces = sparse.extents.iter().map(|e| (e.at, e.length, e.offset)).collect();
             (sparse.length, pieces)
         }
@@ -240,7 +240,7 @@ fn sparse_1_0() -> Vec<u8> {
 #[test]
 fn all_forms_of_sparse_files_are_understood() {
     let tar = sparse_1_0();
-    assert_eq!(members(&tar).unwrap()[0].path, b"real");
+    assert_eq!(entries(&tar).unwrap()[0].path, b"real");
     assert_eq!(extents(&tar), (2_000_000, vec![(0, 4, 2048), (1_048_576, 3, 2052)]));
 
     let records = [
@@ -282,7 +282,7 @@ fn maps_that_lie_are_refused() {
     {
         let records = [("GNU.sparse.size", "100"), ("GNU.sparse.map", map)];
         let tar = extended(&records, &named(b"x", EntryType::Regular, 3), b"abc");
-        assert!(members(&tar).is_err(), "{map}");
+        assert!(entries(&tar).is_err(), "{map}");
     }
 }
 
@@ -290,13 +290,13 @@ fn maps_that_lie_are_refused() {
 fn unknown_types_and_endless_headers_are_refused() {
     let mut tar = named(b"x", EntryType::new(b'V'), 0).as_bytes().to_vec();
     tar.resize(2048, 0);
-    assert_eq!(members(&tar).unwrap_err().to_string(), "x: unknown type 86 in the tar");
+    assert_eq!(entries(&tar).unwrap_err().to_string(), "x: unknown type 86 in the tar");
     let tar = named(b"x", EntryType::GNULongName, 1 << 30).as_bytes().to_vec();
-    assert!(members(&tar).unwrap_err().to_string().contains("1073741824 bytes"));
+    assert!(entries(&tar).unwrap_err().to_string().contains("1073741824 bytes"));
     let tar = named(b"x", EntryType::Regular, 8 << 30).as_bytes().to_vec();
-    assert!(members(&tar).is_err());
+    assert!(entries(&tar).is_err());
     let mut tar = Vec::new();
     append(&mut tar, &named(b"x", EntryType::GNULongName, 3), b"abc");
     tar.resize(4096, 0);
-    assert_eq!(members(&tar).unwrap_err().to_string(), "the tar is truncated");
+    assert_eq!(entries(&tar).unwrap_err().to_string(), "the tar is truncated");
 }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{Kind, Node, names};
+use super::{Node, NodeKind, names};
 use crate::error::{Error, Result};
 
 /// Most links on one way, as the kernel's limit (`path_resolution(7)`).
@@ -16,13 +16,13 @@ pub fn locate<'p>(root: &Node, path: &'p [u8]) -> Result<Cow<'p, [u8]>> {
     let mut node = Some(root);
     for name in names(path) {
         node = match node.map(|node| &node.kind) {
-            Some(Kind::Directory(directory)) => directory.get(name),
-            Some(Kind::Symlink(_)) => return follow(root, path).map(Cow::Owned),
+            Some(NodeKind::Directory(directory)) => directory.get(name),
+            Some(NodeKind::Symlink(_)) => return follow(root, path).map(Cow::Owned),
             _ => node,
         };
     }
     match node.map(|node| &node.kind) {
-        Some(Kind::Symlink(_)) => follow(root, path).map(Cow::Owned),
+        Some(NodeKind::Symlink(_)) => follow(root, path).map(Cow::Owned),
         _ => Ok(Cow::Borrowed(path)),
     }
 }
@@ -41,12 +41,12 @@ fn follow<'t>(root: &'t Node, path: &'t [u8]) -> Result<Vec<u8>> {
         }
         let here = way.last().map_or(Some(root), |(_, node)| *node);
         let found = match here.map(|node| &node.kind) {
-            Some(Kind::Directory(directory)) => directory.get(name),
+            Some(NodeKind::Directory(directory)) => directory.get(name),
             Some(_) => return Err(super::not_a_directory()),
             None => None,
         };
         match found {
-            Some(Node { kind: Kind::Symlink(target), .. }) => {
+            Some(Node { kind: NodeKind::Symlink(target), .. }) => {
                 links += 1;
                 if links > MAX_LINKS {
                     return Err(Error::new("too many links, maybe a loop"));

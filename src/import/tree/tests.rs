@@ -8,7 +8,7 @@ use tar::{Builder, EntryType, Header};
 use super::*;
 use crate::import::blob::Blob;
 use crate::import::layer;
-use crate::import::tar::Members;
+use crate::import::tar::TarEntries;
 
 fn tar_of(lines: &[&str]) -> Vec<u8> {
     let mut tar = Builder::new(Vec::new());
@@ -48,7 +48,7 @@ fn tar_of(lines: &[&str]) -> Vec<u8> {
 fn merged(layers: &[&[&str]]) -> Result<Tree> {
     let mut tree = Tree::new();
     for (index, lines) in layers.iter().enumerate() {
-        let mut members = Members::of(&Blob::of(&tar_of(lines)));
+        let mut members = TarEntries::from_blob(&Blob::from_bytes(&tar_of(lines)));
         let entries = layer::entries(&mut members)?;
         tree.apply(u16::try_from(index).unwrap(), entries)?;
     }
@@ -57,16 +57,16 @@ fn merged(layers: &[&[&str]]) -> Result<Tree> {
 
 fn list(node: &Node, path: &str, lines: &mut Vec<String>) {
     let what = match &node.kind {
-        Kind::Directory(_) => format!("{path}/ {:o}", node.mode),
-        Kind::Symlink(target) => format!("{path} -> {}", target.escape_ascii()),
-        Kind::Fifo => format!("{path} fifo"),
-        Kind::File(Content::Whole { layer, length, .. }) => format!("{path} {layer}:{length}"),
-        Kind::File(Content::Sparse { .. }) => format!("{path} sparse"),
+        NodeKind::Directory(_) => format!("{path}/ {:o}", node.mode),
+        NodeKind::Symlink(target) => format!("{path} -> {}", target.escape_ascii()),
+        NodeKind::Fifo => format!("{path} fifo"),
+        NodeKind::File(Content::Whole { layer, length, .. }) => format!("{path} {layer}:{length}"),
+        NodeKind::File(Content::Sparse { .. }) => format!("{path} sparse"),
     };
     if !path.is_empty() {
         lines.push(what);
     }
-    if let Kind::Directory(directory) = &node.kind {
+    if let NodeKind::Directory(directory) = &node.kind {
         for (name, node) in directory {
             let slash = if path.is_empty() { "" } else { "/" };
             list(node, &format!("{path}{slash}{}", name.escape_ascii()), lines);
@@ -249,9 +249,9 @@ fn what_leads_out_is_refused() {
 #[test]
 fn depth_and_times_have_bounds() {
     let deep = ["d"; MAX_DEPTH + 1].join("/");
-    let entry = |path: &str, mtime| Entry {
+    let entry = |path: &str, mtime| LayerEntry {
         path: path.as_bytes().into(),
-        what: What::Directory,
+        kind: EntryKind::Directory,
         mode: 0,
         mtime,
     };
@@ -273,5 +273,5 @@ fn there_is_always_a_place_for_devices() {
 #[test]
 fn nodes_stay_small() {
     assert!(size_of::<Node>() <= 48, "{}", size_of::<Node>());
-    assert!(size_of::<Entry>() <= 64, "{}", size_of::<Entry>());
+    assert!(size_of::<LayerEntry>() <= 64, "{}", size_of::<LayerEntry>());
 }

@@ -65,7 +65,7 @@ fn skip_string(bytes: &mut std::str::Bytes<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mutate::{Numbers, spoil};
+    use crate::mutate::{Random, mutate};
     use miniserde::json::Value;
 
     fn passes(text: &str, depth: usize, values: usize) -> bool {
@@ -125,11 +125,11 @@ mod tests {
 
     #[test]
     fn whatever_the_parser_takes_is_within_the_limits_that_were_checked() {
-        let mut numbers = Numbers::new();
+        let mut random = Random::new();
         let seed = br#"{"a":[1,"x\"y",{"b":[]},[[2]]],"c\\":{"d":"[","e":null}}"#;
         let mut parsed = 0;
         for _ in 0..50_000 {
-            let bytes = spoil(seed, b"[]{},:\"\\1", &mut numbers);
+            let bytes = mutate(seed, b"[]{},:\"\\1", &mut random);
             let Ok(text) = String::from_utf8(bytes) else { continue };
             let Ok(value) = miniserde::json::from_str::<Value>(&text) else { continue };
             let (depth, values) = count(&value);

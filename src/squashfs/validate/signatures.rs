@@ -1,55 +1,57 @@
 //! Signatures of other formats that programs on the host look for when a loop device appears.
 //!
-//! udev lets libblkid probe the device, and mdadm, LVM, bcache, btrfs, ZFS and others act on what
-//! it finds or look for themselves. squashfs leaves everything but its first 96 bytes to whoever
-//! writes the image, so that it can be a physical volume of LVM at the same time, or have the UUID
-//! of the host's root file system.
+//! udev lets libblkid probe the device, and mdadm, LVM, bcache, btrfs, ZFS and others act on the
+//! result or probe on their own. squashfs leaves everything but its first 96 bytes to the writer of
+//! the image, so the image can be a physical volume of LVM at the same time, or have the UUID of the
+//! host's root file system.
 //!
-//! libblkid takes the first RAID, LVM or LUKS signature, whatever else is there. Of several file
-//! systems it believes none; but on a device of at most 1440 KiB it believes the first, and squashfs
-//! comes late in its list. So an image is refused if libblkid could believe any of these, by no
-//! stricter conditions than it has itself. Formats whose signature lies where the superblock of
-//! squashfs is are missing here if no valid superblock has it: XFS, NTFS, LUKS 1 and LVM 1 begin with
-//! another magic number, the sector size of FAT lies in the block size, and the names of BeFS, APFS and
-//! Oracle ASM in the offset of the root inode, which would be too large. Missing are also formats that
-//! have neither UUID nor label and that nothing acts on, such as Minix, and the RAID formats of
-//! mainboards that only dmraid knows. A label alone is a harm: /dev/disk/by-label gets it.
+//! libblkid reports the first RAID, LVM or LUKS signature whatever else is there. Of several file
+//! systems it reports none, but on a device of at most 1440 KiB it reports the first, and squashfs
+//! comes late in its list. So an image is refused if libblkid could report any of these formats, by
+//! conditions no stricter than libblkid's.
 //!
-//! An honest image has such bytes by chance, or as a disk image stored without compression at
-//! exactly the wrong place. Images of ours hold no data in their first [`RESERVED`] bytes. What is
-//! looked for behind them has at least 4 bytes; should chance bring even that about,
-//! the import fails, which checks what it has written, and not the run.
+//! Not in the tables, since no valid squashfs superblock can have them: XFS, NTFS, LUKS 1 and LVM 1
+//! start with another magic number, the sector size of FAT lies in the block size, and the names of
+//! BeFS, APFS and Oracle ASM lie in the offset of the root inode, which would be too large. Also not
+//! in the tables: formats with neither UUID nor label that nothing acts on, such as Minix, and
+//! firmware RAID formats that only dmraid knows. A label alone does harm, since it becomes a name in
+//! /dev/disk/by-label.
+//!
+//! An honest image has such bytes by chance, or as an uncompressed disk image at exactly the wrong
+//! place. Images that we write hold no data in their first [`RESERVED`] bytes, and signatures after
+//! these have at least 4 bytes. Should one appear by chance all the same, the import fails, which
+//! validates the image that it has written, and not the run.
 
 use super::File;
 use crate::error::{Error, Result};
 
-/// Bytes at the start of an image that are free of users' data, so that nothing in them is taken for
-/// something else: up to the end of the superblock of btrfs.
+/// Bytes at the start of an image that hold no data of users, so that no signature appears in them
+/// by chance: up to the end of the superblock of btrfs.
 pub const RESERVED: u64 = 68 << 10;
 
-/// Bytes of the last part of the file that is read at once.
+/// Bytes at the end of the file that are read at once.
 const TAIL: u64 = 8 << 10;
 
 /// Position of a signature.
 #[derive(Clone, Copy)]
-enum At {
+enum Position {
     /// Bytes from the start.
     Start(u32),
-    /// Bytes back from the end, after the end was rounded down to a multiple of the first number.
+    /// A unit, and bytes before the end, which is first rounded down to a multiple of the unit.
     End(u32, u32),
 }
-use At::{End, Start};
+use Position::{End, Start};
 
-/// Name of a format, and the bytes that it has at a position.
-type Signature = (&'static str, At, &'static [u8]);
+/// Name of a format, position and bytes of its signature.
+type Signature = (&'static str, Position, &'static [u8]);
 
-/// Formats that libblkid finds by fixed bytes.
+/// Formats with a fixed signature.
 const SIGNATURES: &[Signature] = &[
-    // The label tells its own sector; the first cannot be here.
+    // The label contains the number of its sector; sector 0 holds the squashfs superblock.
     ("LVM2", Start(0x200), b"LABELONE\x01\0\0\0\0\0\0\0"),
     ("LVM2", Start(0x400), b"LABELONE\x02\0\0\0\0\0\0\0"),
     ("LVM2", Start(0x600), b"LABELONE\x03\0\0\0\0\0\0\0"),
-    // Metadata version 1.2, 1.0 and 0.90; that of 1.1 lies at the very start.
+    // Metadata versions 1.2, 1.0 and 0.90; version 1.1 would overlap the squashfs superblock.
     ("MD RAID", Start(0x1000), b"\xfc\x4e\x2b\xa9\x01\0\0\0"),
     ("MD RAID", End(0x1000, 0x2000), b"\xfc\x4e\x2b\xa9\x01\0\0\0"),
     ("MD RAID", End(0x10000, 0x10000), b"\xfc\x4e\x2b\xa9\0\0\0\0"),
@@ -71,7 +73,7 @@ const SIGNATURES: &[Signature] = &[
     ("EROFS", Start(0x400), b"\xe2\xe1\xf5\xe0"),
     ("VxFS", Start(0x400), b"\xf5\xfc\x01\xa5"),
     ("VxFS", Start(0x400), b"\xa5\x01\xfc\xf5"),
-    // The version is part of it.
+    // Signature and version.
     ("HFS+", Start(0x400), b"H+\0\x04"),
     ("HFS+", Start(0x400), b"HX\0\x05"),
     ("OCFS2", Start(0x400), b"OCFSV2"),
@@ -88,7 +90,7 @@ const SIGNATURES: &[Signature] = &[
     ("VMFS", Start(0x10_0000), b"\x0d\xd0\x01\xc0"),
     ("JFS", Start(0x8000), b"JFS1"),
     ("HPFS", Start(0x2000), b"\x49\xe8\x95\xf9"),
-    // Volume descriptors from sector 16 on, the first of which may be of any of these kinds.
+    // Volume descriptors from sector 16 on; the first may have any of these identifiers.
     ("ISO 9660", Start(0x8001), b"CD001"),
     ("High Sierra", Start(0x8009), b"CDROM"),
     ("UDF", Start(0x8001), b"BEA01"),
@@ -101,27 +103,29 @@ const SIGNATURES: &[Signature] = &[
     ("GPT", End(0x200, 0x200), b"EFI PART"),
 ];
 
-/// Swap space and suspended systems, at the end of the first page, whose size depends on the
-/// machine.
+/// Signatures of swap space and of suspended systems. They lie at the end of the first page, whose
+/// size depends on the machine.
 const SWAP: [&[u8]; 6] =
     [b"SWAPSPACE2", b"SWAP-SPACE", b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001"];
+/// Page sizes in bytes.
 const PAGES: [u32; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 
-/// Second headers of LUKS 2, which count without the first: 16 KiB to 4 MiB.
+/// Signature of the second header of LUKS 2, which is valid without the first one.
 const LUKS: &[u8] = b"SKUL\xba\xbe\0\x02";
+/// Base-2 logarithms of the positions of the second header: 16 KiB to 4 MiB.
 const LUKS_HEADERS: std::ops::RangeInclusive<u32> = 14..=22;
 
-/// 256 KiB: the size of each of four labels of ZFS, two at the start and two at the end.
+/// Size in bytes of each of the four labels of ZFS, two at the start and two at the end.
 const ZFS_LABEL: u32 = 256 << 10;
 
-/// Name, places, and magic numbers.
-type Variants = (&'static str, &'static [At], &'static [&'static [u8]]);
+/// Name of a format, its positions and its magic numbers.
+type Variants = (&'static str, &'static [Position], &'static [&'static [u8]]);
 
-/// Formats that have one of several magic numbers, such as in both byte orders, at one of several
+/// Formats with one of several magic numbers, such as in both byte orders, at one of several
 /// positions.
 const VARIANTS: &[Variants] = &[
-    // 40 bytes before the middle of a label: the end of its checksum, without which no label is
-    // imported.
+    // Magic number of the embedded checksum: the last 40 bytes of the first half of a label, which
+    // is ignored without it.
     (
         "ZFS",
         &[
@@ -160,30 +164,30 @@ const VARIANTS: &[Variants] = &[
     ("Xenix", &[Start(0x800)], &[b"\x2b\x55\x44", b"\x44\x55\x2b"]),
 ];
 
-/// Refuses a file that other software would take for its own.
+/// Refuses an image that has the signature of another format.
 pub fn check(file: &File<'_>) -> Result<()> {
-    let image = Image::read(file)?;
+    let probe = Probe::read(file)?;
     for (name, at, bytes) in SIGNATURES {
-        if image.has(*at, bytes) {
+        if probe.has(*at, bytes) {
             return Err(found(name));
         }
     }
-    if PAGES.iter().any(|page| SWAP.iter().any(|name| image.has(Start(page - 10), name))) {
+    if PAGES.iter().any(|page| SWAP.iter().any(|name| probe.has(Start(page - 10), name))) {
         return Err(found("swap space"));
     }
-    if LUKS_HEADERS.into_iter().any(|power| image.has(Start(1 << power), LUKS)) {
+    if LUKS_HEADERS.into_iter().any(|power| probe.has(Start(1 << power), LUKS)) {
         return Err(found("LUKS"));
     }
     for (name, positions, magics) in VARIANTS {
-        if positions.iter().any(|at| magics.iter().any(|magic| image.has(*at, magic))) {
+        if positions.iter().any(|at| magics.iter().any(|magic| probe.has(*at, magic))) {
             return Err(found(name));
         }
     }
     for (name, is_there) in [
-        ("ext2, ext3 or ext4", image.is_ext()),
-        ("HFS", image.is_hfs()),
-        ("FileVault 2", image.is_file_vault()),
-        ("a partition table", image.is_partitioned()),
+        ("ext2, ext3 or ext4", probe.is_ext()),
+        ("HFS", probe.is_hfs()),
+        ("FileVault 2", probe.is_file_vault()),
+        ("a partition table", probe.is_partitioned()),
     ] {
         if is_there {
             return Err(found(name));
@@ -193,20 +197,21 @@ pub fn check(file: &File<'_>) -> Result<()> {
 }
 
 fn found(name: &str) -> Error {
-    Error::new(format!("the image has the signature of {name} too, which the host might believe"))
+    Error::new(format!("the image has the signature of {name}, which the host could act on"))
 }
 
-/// The parts of a file in which signatures lie.
-struct Image<'a> {
+/// The parts of a file in which most signatures lie.
+struct Probe<'a> {
     file: &'a File<'a>,
     head: Vec<u8>,
     tail: Vec<u8>,
-    /// Position of `tail`; bytes of the loop device.
+    /// Position of `tail`.
     tail_start: u64,
+    /// Size of the loop device in bytes: the file's, rounded down to whole sectors.
     size: u64,
 }
 
-impl<'a> Image<'a> {
+impl<'a> Probe<'a> {
     fn read(file: &'a File<'a>) -> Result<Self> {
         let size = file.size & !511;
         let read = |at: u64, length: u64| {
@@ -219,10 +224,10 @@ impl<'a> Image<'a> {
         Ok(Self { file, head, tail, tail_start, size })
     }
 
-    /// Whether `bytes`, at most 16, are at `at`. What cannot be read is not there: the file has just
-    /// become shorter, and the kernel will not find it either.
-    fn has(&self, at: At, bytes: &[u8]) -> bool {
-        let position = match at {
+    /// Returns whether the image has `bytes`, at most 16, at `position`. Bytes that cannot be read
+    /// are not there: the file was truncated meanwhile, and the kernel will not find them either.
+    fn has(&self, position: Position, bytes: &[u8]) -> bool {
+        let position = match position {
             Start(start) => Some(u64::from(start)),
             End(unit, back) => (self.size & !(u64::from(unit) - 1)).checked_sub(back.into()),
         };
@@ -245,26 +250,25 @@ impl<'a> Image<'a> {
         self.head.get(at).copied().unwrap_or_default()
     }
 
-    /// Two bytes are all that libblkid asks for: whatever the others say, they mean one of the
-    /// three. So one of 65,536 images of other writers than ours is refused by chance, if it has
-    /// random data there.
+    /// ext2, ext3 and ext4: two bytes are all that libblkid asks for. So one of 65,536 images with
+    /// random data at that position, which images of ours do not have, is refused by chance.
     fn is_ext(&self) -> bool {
         self.has(Start(0x438), b"\x53\xef")
     }
 
-    /// Two bytes, and a block size (in big-endian order) that is a multiple of 512.
+    /// HFS: two bytes, and a big-endian block size that is a multiple of 512.
     fn is_hfs(&self) -> bool {
         self.has(Start(0x400), b"BD") && self.byte(0x416) & 1 == 0 && self.byte(0x417) == 0
     }
 
-    /// Version 1 where squashfs has the time it was made, and `CS` with checksum algorithm 1 where it
-    /// has the position of the export table.
+    /// FileVault 2: version 1 in the modification time of squashfs, `CS` and checksum algorithm 1 in
+    /// the position of its export table.
     fn is_file_vault(&self) -> bool {
         self.has(Start(8), b"\x01\0") && self.has(Start(88), b"CS\x01\0\0\0")
     }
 
-    /// An MBR: the two bytes at its end, and four entries that are each active or not. One of them is
-    /// in use, or nobody acts on it.
+    /// A partition table (MBR): two bytes at its end, and four entries that are each marked active or
+    /// inactive. At least one has a type, or nothing acts on the table.
     fn is_partitioned(&self) -> bool {
         let entries = [446, 462, 478, 494];
         self.has(Start(0x1fe), b"\x55\xaa")
@@ -273,7 +277,8 @@ impl<'a> Image<'a> {
     }
 }
 
-/// `length` bytes at `position` of a file, of which `bytes` is the part from `start` on.
+/// The `length` bytes at `position` of a file, if `bytes`, which is the part from `start` on, has
+/// them.
 fn slice(bytes: &[u8], start: u64, position: u64, length: usize) -> Option<&[u8]> {
     let at = usize::try_from(position.checked_sub(start)?).ok()?;
     bytes.get(at..at.checked_add(length)?)

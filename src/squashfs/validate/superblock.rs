@@ -1,9 +1,10 @@
-//! The superblock: the first 96 bytes, and the compressor's options behind it.
+//! The superblock: the first 96 bytes of an image, and the compressor options that may follow it.
 
 use super::File;
+use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::error::{Context, Error, Result};
 
-/// Bytes of the superblock.
+/// Size of the superblock in bytes.
 pub const SIZE: u64 = 96;
 
 /// Position of a table that the image does not have.
@@ -12,28 +13,29 @@ pub const ABSENT: u64 = u64::MAX;
 /// Bits of `flags` that have a meaning; the highest says that the id table is stored uncompressed.
 const KNOWN_FLAGS: u16 = 0x0fff;
 
-/// The bit that says that compressor options follow the superblock.
+/// Bit of `flags`: compressor options follow the superblock.
 const HAS_OPTIONS: u16 = 1 << 10;
 
-/// Names of the compressors that the kernel reads, each with its id in the superblock and the bytes
-/// of its options.
+/// Compressors that the kernel reads: name, id in the superblock, size of the options in bytes.
 pub const COMPRESSORS: [(&str, u16, u64); 5] =
     [("gzip", 1, 8), ("lzo", 3, 8), ("xz", 4, 8), ("lz4", 5, 8), ("zstd", 6, 4)];
 
-/// What the tables are checked against. Positions are bytes from the start of the file.
+/// Fields of the superblock. Positions are in bytes from the start of the file.
 #[derive(Debug)]
 pub struct Superblock {
-    pub compressor: &'static str,
     pub inodes: u32,
+    block_size: u32,
     pub fragments: u32,
+    compressor: u16,
+    block_log: u16,
+    flags: u16,
     pub ids: u16,
-    /// Position of a metadata block behind the inode table's start, shifted left by 16, and the
-    /// offset of the root inode in it.
+    version: (u16, u16),
+    /// Reference to the root inode: position of its metadata block after the start of the inode
+    /// table, shifted left by 16, and its offset in the uncompressed block.
     pub root_inode: u64,
-    /// Where the last table ends.
+    /// End of the last table.
     pub bytes_used: u64,
-    /// First byte that data may lie at.
-    pub data: u64,
     pub id_table: u64,
     pub xattr_table: u64,
     pub inode_table: u64,
@@ -42,105 +44,100 @@ pub struct Superblock {
     pub export_table: u64,
 }
 
-/// Reads and checks what can be judged by the superblock and the file's size alone.
-pub fn read(file: &File<'_>) -> Result<Superblock> {
+impl Superblock {
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            inodes: u32_at(bytes, 4)?,
+            block_size: u32_at(bytes, 12)?,
+            fragments: u32_at(bytes, 16)?,
+            compressor: u16_at(bytes, 20)?,
+            block_log: u16_at(bytes, 22)?,
+            flags: u16_at(bytes, 24)?,
+            ids: u16_at(bytes, 26)?,
+            version: (u16_at(bytes, 28)?, u16_at(bytes, 30)?),
+            root_inode: u64_at(bytes, 32)?,
+            bytes_used: u64_at(bytes, 40)?,
+            id_table: u64_at(bytes, 48)?,
+            xattr_table: u64_at(bytes, 56)?,
+            inode_table: u64_at(bytes, 64)?,
+            directory_table: u64_at(bytes, 72)?,
+            fragment_table: u64_at(bytes, 80)?,
+            export_table: u64_at(bytes, 88)?,
+        })
+    }
+}
+
+/// Compressor of an image.
+#[derive(Debug)]
+pub struct Compressor {
+    pub name: &'static str,
+    /// First position at which file data may lie: after the compressor options, if there are any.
+    pub data_start: u64,
+}
+
+/// Reads the superblock, and makes the checks that need nothing but it and the size of the file.
+pub fn read(file: &File<'_>) -> Result<(Superblock, Compressor)> {
+    let too_short = || Error::new(format!("the file has only {} bytes", file.size));
     if file.size < SIZE {
-        return Err(Error::new(format!("the file has {} bytes only", file.size)));
+        return Err(too_short());
     }
     let bytes: [u8; SIZE as usize] = file.bytes(0)?;
+    let superblock = Superblock::parse(&bytes).ok_or_else(too_short)?;
     if !bytes.starts_with(b"hsqs") {
-        return Err(Error::new("the magic number is missing"));
+        return Err(Error::new("bad magic number"));
     }
-    let version = (u16_at(&bytes, 28), u16_at(&bytes, 30));
-    if version != (4, 0) {
-        return Err(Error::new(format!("version {}.{}, expected 4.0", version.0, version.1)));
+    if superblock.version != (4, 0) {
+        let (major, minor) = superblock.version;
+        return Err(Error::new(format!("version {major}.{minor}, expected 4.0")));
     }
-    let flags = u16_at(&bytes, 24);
-    if flags & !KNOWN_FLAGS != 0 {
-        return Err(Error::new(format!("unknown flags {flags:#06x}")));
+    if superblock.flags & !KNOWN_FLAGS != 0 {
+        return Err(Error::new(format!("unknown flags {:#06x}", superblock.flags)));
     }
-    let block_size = check_block_size(&bytes)?;
-    let (compressor, data) = compressor(file, &bytes, flags, block_size)?;
-    let superblock = Superblock {
-        compressor,
-        inodes: u32_at(&bytes, 4),
-        fragments: u32_at(&bytes, 16),
-        ids: u16_at(&bytes, 26),
-        root_inode: u64_at(&bytes, 32),
-        bytes_used: u64_at(&bytes, 40),
-        data,
-        id_table: u64_at(&bytes, 48),
-        xattr_table: u64_at(&bytes, 56),
-        inode_table: u64_at(&bytes, 64),
-        directory_table: u64_at(&bytes, 72),
-        fragment_table: u64_at(&bytes, 80),
-        export_table: u64_at(&bytes, 88),
-    };
+    check_block_size(&superblock)?;
+    let compressor = read_compressor(file, &superblock)?;
     // A loop device ends at the last whole sector of 512 bytes.
-    if superblock.bytes_used > file.size & !511 {
-        let (used, size) = (superblock.bytes_used, file.size);
+    let (used, size) = (superblock.bytes_used, file.size);
+    if used > size & !511 {
         return Err(Error::new(format!("{used} bytes are in use, but the file has {size}")));
     }
-    Ok(superblock)
+    Ok((superblock, compressor))
 }
 
-/// The size of data blocks: a power of two from 4 KiB to 1 MiB, stored together with its logarithm.
-fn check_block_size(bytes: &[u8]) -> Result<u32> {
-    let (size, log) = (u32_at(bytes, 12), u16_at(bytes, 22));
-    match (12..=20).contains(&log) && size == 1 << log {
-        true => Ok(size),
-        false => Err(Error::new(format!("block size {size} with logarithm {log}"))),
+/// Checks the size of data blocks: a power of two from 4 KiB to 1 MiB, stored with its logarithm.
+fn check_block_size(superblock: &Superblock) -> Result<()> {
+    let (size, log) = (superblock.block_size, superblock.block_log);
+    if (12..=20).contains(&log) && size == 1 << log {
+        return Ok(());
     }
+    Err(Error::new(format!("block size {size} with logarithm {log}")))
 }
 
-/// The name of the compressor, and where data may begin: behind its options, if there are any. They
-/// are a metadata block that is stored uncompressed.
-fn compressor(
-    file: &File<'_>,
-    bytes: &[u8],
-    flags: u16,
-    block_size: u32,
-) -> Result<(&'static str, u64)> {
-    let id = u16_at(bytes, 20);
+/// Reads the compressor options, which are a metadata block that is stored uncompressed.
+fn read_compressor(file: &File<'_>, superblock: &Superblock) -> Result<Compressor> {
+    let id = superblock.compressor;
     let known = COMPRESSORS.iter().find(|(_, known, _)| *known == id);
     let (name, _, length) =
         *known.ok_or_else(|| Error::new(format!("unknown compressor with id {id}")))?;
-    if flags & HAS_OPTIONS == 0 {
-        return Ok((name, SIZE));
+    if superblock.flags & HAS_OPTIONS == 0 {
+        return Ok(Compressor { name, data_start: SIZE });
     }
-    let options: [u8; 6] = file.bytes(SIZE).context(|| format!("{name} options"))?;
-    let header = u16_at(&options, 0);
+    let [low, high, dictionary @ ..]: [u8; 6] =
+        file.bytes(SIZE).context(|| format!("{name} options"))?;
+    let header = u16::from_le_bytes([low, high]);
     if u64::from(header) != length | 0x8000 {
         return Err(Error::new(format!("{name} options with the header {header:#06x}")));
     }
-    let dictionary = u32_at(&options, 2);
-    if name == "xz" && !is_dictionary(dictionary, block_size) {
+    let dictionary = u32::from_le_bytes(dictionary);
+    if name == "xz" && !is_valid_dictionary(dictionary, superblock.block_size) {
         return Err(Error::new(format!("xz dictionary of {dictionary} bytes")));
     }
-    Ok((name, SIZE + 2 + length))
+    Ok(Compressor { name, data_start: SIZE + 2 + length })
 }
 
-/// Whether xz may have a dictionary of `size` bytes: 2^n or 3 * 2^n, at least a metadata block, or it
-/// could not be read, and at most a block of data: the kernel allocates as much as it is told.
-fn is_dictionary(size: u32, block_size: u32) -> bool {
+/// Returns whether xz may have a dictionary of `size` bytes: 2^n or 3 * 2^n; at least the size of a
+/// metadata block, which could not be decompressed otherwise; at most the size of a data block,
+/// since the kernel allocates as much as the image asks for.
+fn is_valid_dictionary(size: u32, block_size: u32) -> bool {
     let odd = size.checked_shr(size.trailing_zeros()).unwrap_or_default();
     matches!(odd, 1 | 3) && (8 << 10..=block_size).contains(&size)
-}
-
-/// `N` bytes at `at`.
-fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(array_at(bytes, at))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(array_at(bytes, at))
-}
-
-/// The number of eight bytes at `at`, as positions are stored.
-pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(array_at(bytes, at))
 }

@@ -1,61 +1,62 @@
-//! The tables behind the data: inodes, directories, fragments, export, ids and extended attributes,
-//! in this order.
+//! The tables after the file data: inodes, directories, fragments, export, ids and extended
+//! attributes, in this order.
 //!
-//! Inodes and directories are chains of metadata blocks. Each other table is such a chain, followed
-//! by an index with the position of each of its blocks, which is what the superblock points to. A
-//! metadata block is a header of two bytes, whose lower 15 bits are the size of what follows.
+//! The inode and the directory table are chains of metadata blocks. Each other table is such a
+//! chain, followed by an index with the position of each block; the superblock points to the index.
+//! A metadata block is a header of two bytes, whose lower 15 bits are the size of the rest.
 
 use super::File;
-use super::superblock::{ABSENT, Superblock, u64_at};
+use super::superblock::{ABSENT, Superblock};
+use crate::bytes::{u16_at, u64_at};
 use crate::error::{Context, Error, Result};
 
-/// Bytes that a metadata block holds when it is uncompressed, and so at most compressed too.
+/// Largest size in bytes of a metadata block, uncompressed and so compressed too.
 const BLOCK: u64 = 8192;
 
-/// Bytes of the smallest inode, that of a pipe or socket.
+/// Size in bytes of the smallest inode: a pipe or a socket.
 const MIN_INODE: u64 = 20;
 
-/// Bytes of an index. The kernel allocates each in one piece, and warns above 4 MiB. Enough for 134
-/// million inodes and 67 million fragments.
+/// Largest index in bytes: 134 million inodes, 67 million fragments. The kernel allocates an index
+/// in one piece, and warns above 4 MiB.
 const MAX_INDEX: u64 = 1 << 20;
 
-/// Bytes that are read at once of a chain of blocks.
+/// Bytes of a chain that are read at once.
 const WINDOW: u64 = 64 << 10;
 
 /// A table with an index.
-struct Indexed {
-    /// Number of entries.
+struct IndexedTable {
     entries: u64,
-    /// Bytes of an entry.
-    entry: u64,
-    /// Position of the end of the last block.
+    /// Size of an entry in bytes.
+    entry_size: u64,
+    /// End of the last metadata block.
     blocks_end: u64,
     /// Position of the index.
     index: u64,
 }
 
-/// Checks all tables from the last to the first: each has to end where the next one begins.
-pub fn check(file: &File<'_>, superblock: &Superblock) -> Result<()> {
+/// Checks all tables from the last to the first: each must end where the next one starts. File data
+/// starts at `data_start` at the earliest.
+pub fn check(file: &File<'_>, superblock: &Superblock, data_start: u64) -> Result<()> {
     let mut tables = Tables { file, window: Vec::new(), start: 0 };
-    let mut end = tables.xattrs(superblock)?;
-    for (name, entries, entry, index) in [
+    let mut end = tables.check_xattrs(superblock)?;
+    for (name, entries, entry_size, index) in [
         ("id table", superblock.ids.into(), 4, superblock.id_table),
         ("export table", superblock.inodes.into(), 8, superblock.export_table),
         ("fragment table", superblock.fragments.into(), 16, superblock.fragment_table),
     ] {
-        // An image without fragments has any position for their table.
+        // Without fragments, the position of their table means nothing.
         let absent = index == ABSENT || (name == "fragment table" && entries == 0);
         if !absent || name == "id table" {
-            let table = Indexed { entries, entry, blocks_end: index, index };
-            end = tables.indexed(&table, end).context(|| name.into())?;
+            let table = IndexedTable { entries, entry_size, blocks_end: index, index };
+            end = tables.check_indexed(&table, end).context(|| name.into())?;
         }
     }
     let directories = superblock.directory_table;
-    tables.chain(directories, end, |_| Ok(())).context(|| "directory table".into())?;
-    tables.inodes(superblock).context(|| "inode table".into())
+    tables.follow_chain(directories, end, |_| Ok(())).context(|| "directory table".into())?;
+    tables.check_inodes(superblock, data_start).context(|| "inode table".into())
 }
 
-/// A reader of tables, in large pieces.
+/// Reads the headers of metadata blocks through a window on the file.
 struct Tables<'a> {
     file: &'a File<'a>,
     /// Bytes of the file from `start` on.
@@ -64,67 +65,72 @@ struct Tables<'a> {
 }
 
 impl Tables<'_> {
-    /// Checks extended attributes and their id table; returns where the table before it ends.
-    fn xattrs(&mut self, superblock: &Superblock) -> Result<u64> {
+    /// Checks the extended attributes and their id table. Returns where the table before them ends.
+    fn check_xattrs(&mut self, superblock: &Superblock) -> Result<u64> {
         let (position, end) = (superblock.xattr_table, superblock.bytes_used);
         if position == ABSENT {
             return Ok(end);
         }
-        let about = || "xattr table".into();
-        // A header of 16 bytes: start of the attributes' chain, number of ids.
+        let context = || "xattr table".into();
+        // The index has a header of 16 bytes: start of the attributes, number of ids.
         let index = position.checked_add(16).filter(|index| *index <= end);
-        let index = index.ok_or_else(|| outside(position)).context(about)?;
-        let header: [u8; 16] = self.file.bytes(position).context(about)?;
-        let (start, entries) = (u64_at(&header, 0), u64_at(&header, 8) & 0xffff_ffff);
-        let table = Indexed { entries, entry: 16, blocks_end: position, index };
-        let first = self.indexed(&table, end).context(about)?;
+        let index = index.ok_or_else(|| out_of_bounds(position)).context(context)?;
+        let [start, entries] = self.xattr_header(position).context(context)?;
+        let table = IndexedTable { entries, entry_size: 16, blocks_end: position, index };
+        let first = self.check_indexed(&table, end).context(context)?;
         if start >= first {
-            return Err(outside(start)).context(about);
+            return Err(out_of_bounds(start)).context(context);
         }
-        self.chain(start, first, |_| Ok(())).context(about)?;
+        self.follow_chain(start, first, |_| Ok(())).context(context)?;
         Ok(start)
     }
 
-    /// Checks a table whose index ends at `end`; returns the position of its first block.
-    fn indexed(&mut self, table: &Indexed, end: u64) -> Result<u64> {
-        let length = table.entries.div_ceil(BLOCK / table.entry) * 8;
+    fn xattr_header(&self, position: u64) -> Result<[u64; 2]> {
+        let start = u64::from_le_bytes(self.file.bytes(position)?);
+        let ids = u32::from_le_bytes(self.file.bytes(position + 8)?);
+        Ok([start, ids.into()])
+    }
+
+    /// Checks a table whose index ends at `end`. Returns the position of its first block.
+    fn check_indexed(&mut self, table: &IndexedTable, end: u64) -> Result<u64> {
+        let length = table.entries.div_ceil(BLOCK / table.entry_size) * 8;
         if length == 0 || length > MAX_INDEX {
             return Err(Error::new(format!("{} entries", table.entries)));
         }
-        // So it lies within the file, and its size is that of something real.
+        // So the index lies within the file, which also bounds its size.
         if table.index.checked_add(length) != Some(end) {
             let index = table.index;
             return Err(Error::new(format!(
-                "{length} bytes of index at {index} do not end at {end}"
+                "index of {length} bytes at {index} does not end at {end}"
             )));
         }
         let mut index = vec![0; usize::try_from(length).unwrap_or_default()];
         self.file.fill(&mut index, table.index)?;
-        let mut positions = index.chunks_exact(8).map(|position| u64_at(position, 0));
+        let mut positions = index.chunks_exact(8).filter_map(|position| u64_at(position, 0));
         let first = positions.next().unwrap_or(ABSENT);
         let mut expected = Some(first);
-        self.chain(first, table.blocks_end, |position| {
+        self.follow_chain(first, table.blocks_end, |position| {
             if expected != Some(position) {
-                return Err(Error::new(format!("the index does not have the block at {position}")));
+                return Err(Error::new(format!("block at {position} is not in the index")));
             }
             expected = positions.next();
             Ok(())
         })?;
         match expected {
             None => Ok(first),
-            Some(position) => Err(Error::new(format!("the index has no block at {position}"))),
+            Some(position) => Err(Error::new(format!("no block at {position}, as the index says"))),
         }
     }
 
-    /// Checks the inode table and the reference to the root inode.
-    fn inodes(&mut self, superblock: &Superblock) -> Result<()> {
+    /// Checks the inode table, and that the root inode lies in one of its blocks.
+    fn check_inodes(&mut self, superblock: &Superblock, data_start: u64) -> Result<()> {
         let start = superblock.inode_table;
-        if start < superblock.data {
-            return Err(outside(start));
+        if start < data_start {
+            return Err(out_of_bounds(start));
         }
         let root = start.checked_add(superblock.root_inode >> 16);
         let (mut blocks, mut found) = (0_u64, false);
-        self.chain(start, superblock.directory_table, |position| {
+        self.follow_chain(start, superblock.directory_table, |position| {
             blocks += 1;
             found |= root == Some(position);
             Ok(())
@@ -139,9 +145,9 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Follows the headers of the metadata blocks from `start` on, which must lead exactly to
-    /// `end`, and shows each block's position to `visit`.
-    fn chain(
+    /// Follows the chain of metadata blocks from `start`, which must end exactly at `end`, and calls
+    /// `visit` with the position of each.
+    fn follow_chain(
         &mut self,
         start: u64,
         end: u64,
@@ -156,31 +162,30 @@ impl Tables<'_> {
             visit(position)?;
             position += 2 + size;
         }
-        match position == end {
-            true => Ok(()),
-            false => Err(Error::new(format!("blocks from {start} on do not end at {end}"))),
+        if position == end {
+            return Ok(());
         }
+        Err(Error::new(format!("blocks from {start} on do not end at {end}")))
     }
 
-    /// The header at `position`, which lies before `end`.
+    /// Returns the header of the block at `position`, which is less than `end`.
     fn header(&mut self, position: u64, end: u64) -> Result<u16> {
         let offset = position.checked_sub(self.start).and_then(|at| usize::try_from(at).ok());
-        if let Some([low, high]) = offset.and_then(|at| self.window.get(at..)?.first_chunk()) {
-            return Ok(u16::from_le_bytes([*low, *high]));
+        if let Some(header) = offset.and_then(|offset| u16_at(&self.window, offset)) {
+            return Ok(header);
         }
         let left = end.min(self.file.size).saturating_sub(position);
         if left < 2 {
-            return Err(outside(position));
+            return Err(out_of_bounds(position));
         }
         let mut window = std::mem::take(&mut self.window);
         window.resize(usize::try_from(left.min(WINDOW)).unwrap_or_default(), 0);
         self.file.fill(&mut window, position)?;
-        let header = [0, 1].map(|at| window.get(at).copied().unwrap_or_default());
         (self.window, self.start) = (window, position);
-        Ok(u16::from_le_bytes(header))
+        u16_at(&self.window, 0).ok_or_else(|| out_of_bounds(position))
     }
 }
 
-fn outside(position: u64) -> Error {
-    Error::new(format!("{position} lies outside of its place"))
+fn out_of_bounds(position: u64) -> Error {
+    Error::new(format!("position {position} is out of bounds"))
 }

@@ -11,7 +11,7 @@ use sarus::hook::ldcache::{self, Entry, Listing, Root};
 use sarus::hook::state::{Spec, State};
 use sarus::image::reference::Reference;
 use sarus::import::blob::Blob;
-use sarus::import::tar::Members;
+use sarus::import::tar::TarEntries;
 use sarus::site::config::Config;
 use sarus::squashfs::validate;
 use std::fs::File;
@@ -90,7 +90,7 @@ fn archive(bytes: &[u8]) -> Option<()> {
     let mut file =
         File::options().read(true).write(true).create(true).truncate(true).open(name).ok()?;
     file.write_all(bytes).ok()?;
-    let mut members = Members::of(&Blob::whole(file).ok()?);
+    let mut members = TarEntries::from_blob(&Blob::from_file(file).ok()?);
     while members.next().ok()?.is_some() {}
     Some(())
 }

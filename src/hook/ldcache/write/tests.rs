@@ -1,7 +1,7 @@
 use super::super::read;
 use super::super::tests::{LIBRARIES, both_formats, new_format, old_format};
 use super::*;
-use crate::mutate::{Numbers, spoil};
+use crate::mutate::{Random, mutate};
 
 fn listing(soname: &str, path: &str) -> Listing {
     Listing { soname: soname.into(), path: path.into() }
@@ -192,13 +192,13 @@ fn many_entries_with_one_string_stay_small() {
 
 #[test]
 fn whatever_is_written_can_be_read_and_says_the_same() {
-    let mut numbers = Numbers::new();
+    let mut random = Random::new();
     let new = [listing("libq.so.1", "/usr/lib/libq.so.1")];
     let mut written = 0;
     for seed in [new_format(), old_format(), both_formats(), with_extension(b"")] {
         for _ in 0..10_000 {
-            let spice = [0, 1, 0x7f, 0x80, 0xff, numbers.below(256) as u8];
-            let bytes = spoil(&seed, &spice, &mut numbers);
+            let dictionary = [0, 1, 0x7f, 0x80, 0xff, random.below(256) as u8];
+            let bytes = mutate(&seed, &dictionary, &mut random);
             let Ok(result) = add(&bytes, &new, HERE) else { continue };
             let lines = |bytes: &[u8]| -> Vec<(u32, Vec<u8>, Vec<u8>, u64)> {
                 let table = Table::parse(bytes).unwrap();

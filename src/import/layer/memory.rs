@@ -14,7 +14,7 @@ const ALL: u64 = 160 << 20;
 
 /// The windows of all decoders that are at work.
 #[derive(Debug, Default)]
-pub struct Windows {
+pub struct MemoryLimiter {
     taken: Mutex<u64>,
     freed: Condvar,
 }
@@ -24,22 +24,22 @@ const USUAL: u64 = 8 << 20;
 
 /// The right to so much memory, until dropped.
 #[derive(Debug)]
-pub struct Window<'a> {
-    windows: &'a Windows,
+pub struct MemoryPermit<'a> {
+    limiter: &'a MemoryLimiter,
     size: u64,
 }
 
-impl Windows {
+impl MemoryLimiter {
     /// Waits until there is room for the decoder of `blob`, or nobody else has any. Later frames
     /// may not ask for more than the first, or than all usually do.
-    pub fn take(&self, blob: &Blob) -> Result<Window<'_>> {
+    pub fn acquire(&self, blob: &Blob) -> Result<MemoryPermit<'_>> {
         let mut header = [0; 14];
-        crate::import::tar::read_all(&mut blob.reader(), &mut header)?;
+        crate::bytes::fill(&mut blob.reader(), &mut header)?;
         let size = size(&header);
         let full = |taken: &mut u64| *taken > 0 && taken.saturating_add(size) > ALL;
         let taken = self.freed.wait_while(self.lock(), full);
         *taken.unwrap_or_else(PoisonError::into_inner) += size;
-        Ok(Window { windows: self, size })
+        Ok(MemoryPermit { limiter: self, size })
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
@@ -47,24 +47,24 @@ impl Windows {
     }
 }
 
-impl Window<'_> {
+impl MemoryPermit<'_> {
     /// How far back a frame may refer, as a power of two.
-    pub fn log(&self) -> u32 {
+    pub fn window_log(&self) -> u32 {
         self.size.next_power_of_two().trailing_zeros()
     }
 }
 
-impl Drop for Window<'_> {
+impl Drop for MemoryPermit<'_> {
     fn drop(&mut self) {
-        *self.windows.lock() -= self.size;
-        self.windows.freed.notify_all();
+        *self.limiter.lock() -= self.size;
+        self.limiter.freed.notify_all();
     }
 }
 
 /// What is granted to a zstd frame: its window (RFC 8878, section 3.1.1.1), the most there is where
 /// the first frame tells nothing, and nothing for anything else.
 fn size(header: &[u8; 14]) -> u64 {
-    const MOST: u64 = 1 << super::inflate::MAX_WINDOW_LOG;
+    const MOST: u64 = 1 << super::decoder::MAX_WINDOW_LOG;
     let (descriptor, rest) = match header {
         [0x28, 0xb5, 0x2f, 0xfd, descriptor, rest @ ..] => (descriptor, rest),
         [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => return MOST,
@@ -110,23 +110,23 @@ mod tests {
         }
         assert_eq!(size(&header(b"\x1f\x8b")), 0);
         assert_eq!(size(&header(&[0x50, 0x2a, 0x4d, 0x18])), 128 << 20);
-        let windows = Windows::default();
+        let limiter = MemoryLimiter::default();
         for (size, log) in [(USUAL, 23), (64 << 20, 26), ((64 << 20) + 1, 27), (0, 0)] {
-            let window = Window { windows: &windows, size };
-            assert_eq!(window.log(), log);
-            std::mem::forget(window);
+            let permit = MemoryPermit { limiter: &limiter, size };
+            assert_eq!(permit.window_log(), log);
+            std::mem::forget(permit);
         }
     }
 
     #[test]
     fn large_windows_take_turns() {
-        let large = Blob::of(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x88, 0, 0]);
-        let small = Blob::of(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x58, 0, 0]);
-        let windows = Windows::default();
-        let first = windows.take(&large).unwrap();
-        let _beside = windows.take(&small).unwrap();
+        let large = Blob::from_bytes(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x88, 0, 0]);
+        let small = Blob::from_bytes(&[0x28, 0xb5, 0x2f, 0xfd, 0, 0x58, 0, 0]);
+        let limiter = MemoryLimiter::default();
+        let first = limiter.acquire(&large).unwrap();
+        let _beside = limiter.acquire(&small).unwrap();
         std::thread::scope(|scope| {
-            let second = scope.spawn(|| drop(windows.take(&large).unwrap()));
+            let second = scope.spawn(|| drop(limiter.acquire(&large).unwrap()));
             std::thread::sleep(std::time::Duration::from_millis(20));
             assert!(!second.is_finished());
             drop(first);

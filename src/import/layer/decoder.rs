@@ -14,17 +14,17 @@ pub(super) const MAX_WINDOW_LOG: u32 = 27;
 
 /// How a blob is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
+pub enum Codec {
     None,
     Gzip,
     Zstd,
 }
 
-impl Compression {
+impl Codec {
     /// Looks at the first bytes of `blob`.
-    pub fn of(blob: &Blob) -> Result<Self> {
+    pub fn detect(blob: &Blob) -> Result<Self> {
         let mut magic = [0; 6];
-        crate::import::tar::read_all(&mut blob.reader(), &mut magic)?;
+        crate::bytes::fill(&mut blob.reader(), &mut magic)?;
         match magic {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Self::Zstd),
@@ -46,7 +46,7 @@ fn unknown(name: &str) -> Error {
 type Input = BufReader<HashingReader<BlobReader>>;
 
 /// What comes out of a compressed blob. Reading to the end also reads all of the blob.
-pub struct Inflate {
+pub struct Decoder {
     input: Format,
     length: u64,
 }
@@ -57,18 +57,14 @@ enum Format {
     Plain(Input),
 }
 
-impl Inflate {
+impl Decoder {
     /// zstd frames may refer back as far as 2 to the power of `window_log`.
-    pub fn new(
-        reader: HashingReader<BlobReader>,
-        compression: Compression,
-        window_log: u32,
-    ) -> Result<Self> {
-        let input = BufReader::with_capacity(super::CHUNK, reader);
-        let input = match compression {
-            Compression::None => Format::Plain(input),
-            Compression::Gzip => Format::Gzip(Gzip::Member(Box::new(GzDecoder::new(input)))),
-            Compression::Zstd => Format::Zstd(Zstd::new(input, window_log)?),
+    pub fn new(reader: HashingReader<BlobReader>, codec: Codec, window_log: u32) -> Result<Self> {
+        let input = BufReader::with_capacity(crate::import::blob::CHUNK, reader);
+        let input = match codec {
+            Codec::None => Format::Plain(input),
+            Codec::Gzip => Format::Gzip(Gzip::Member(Box::new(GzDecoder::new(input)))),
+            Codec::Zstd => Format::Zstd(Zstd::new(input, window_log)?),
         };
         Ok(Self { input, length: 0 })
     }
@@ -96,7 +92,7 @@ impl Inflate {
     }
 }
 
-impl Read for Inflate {
+impl Read for Decoder {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.input {
             Format::Gzip(gzip) => gzip.read(buffer),
@@ -205,12 +201,12 @@ fn damaged(format: &str, error: impl std::fmt::Display) -> io::Error {
 
 /// At least how much temporary space `blob` takes when inflated; the formats tell little, so it is
 /// little more than a first look at a directory that is nearly full.
-pub fn least(blob: &Blob, compression: Compression) -> Result<u64> {
+pub fn min_decompressed_size(blob: &Blob, codec: Codec) -> Result<u64> {
     let length = blob.length();
-    match compression {
-        Compression::None => Ok(0),
-        Compression::Zstd => Ok(length),
-        Compression::Gzip => {
+    match codec {
+        Codec::None => Ok(0),
+        Codec::Zstd => Ok(length),
+        Codec::Gzip => {
             // The last four bytes: the inflated length of the last member, modulo 4 GiB.
             let mut size = [0; 4];
             let end = length.saturating_sub(4);

@@ -1,74 +1,77 @@
-//! A blob that is on its way: what has arrived can be read while the rest is still coming.
+//! A blob being downloaded: readers may consume the prefix that has arrived.
 //!
-//! One thread brings the bytes ([`Arrival::opened`], [`Arrival::grown`], [`Arrival::complete`]),
-//! others read them as a [`Blob`](super::Blob) and wait where they are ahead. The last bytes are
-//! given out only when the whole has proved to be what its digest says, so whoever has read to the
-//! end has read the right bytes.
+//! One thread writes the file and reports its progress ([`StreamingBlob::attach`],
+//! [`StreamingBlob::advance`], [`StreamingBlob::complete`]); others read it as a
+//! [`Blob`](super::Blob), and wait for bytes that have not arrived. The last byte is withheld until
+//! the digest of the whole is verified, so a reader that reached the end has read the right bytes.
 
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
-/// A file that others fill, of a length that is known.
+/// A file of known length that another thread fills.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct StreamingBlob {
     length: u64,
     state: Mutex<State>,
     changed: Condvar,
-    /// Set once everything is there: no lock is needed from then on.
+    /// Set once all bytes are there: from then on, reads need no lock.
     complete: OnceLock<Arc<File>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     file: Option<Arc<File>>,
+    /// Number of bytes that may be read.
     available: u64,
     failure: Option<String>,
 }
 
-impl Arrival {
-    /// Nothing has arrived yet of `length` bytes.
+impl StreamingBlob {
+    /// A blob of `length` bytes, none of which has arrived.
     #[must_use]
     pub fn new(length: u64) -> Arc<Self> {
         let (state, changed, complete) = Default::default();
         Arc::new(Self { length, state, changed, complete })
     }
 
-    /// In bytes, when all has arrived.
+    /// Length of the complete blob in bytes.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Whether everything has arrived and is what it should be.
+    /// Returns whether all bytes have arrived and are verified.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.complete.get().is_some()
     }
 
-    /// The bytes will be in `file`, from its beginning.
-    pub fn opened(&self, file: &Arc<File>) {
+    /// Sets the file that the bytes are written to, from its start.
+    pub fn attach(&self, file: &Arc<File>) {
         self.lock().file = Some(Arc::clone(file));
     }
 
-    /// The first `available` bytes are there. All but the last can be read from now on.
-    pub fn grown(&self, available: u64) {
+    /// Reports that the first `available` bytes have arrived. All but the last byte of the blob may
+    /// be read from now on.
+    pub fn advance(&self, available: u64) {
         self.lock().available = available.min(self.length.saturating_sub(1));
         self.changed.notify_all();
     }
 
-    /// All bytes are in `file`, and are what they should be.
+    /// Reports that all bytes are in `file`, and that their digest is verified.
     pub fn complete(&self, file: &Arc<File>) {
         let state = self.lock();
-        // Only ever set here, and by one thread.
+        // Set only here, by one thread.
         self.complete.get_or_init(|| Arc::clone(file));
         drop(state);
         self.changed.notify_all();
     }
 
-    /// No more bytes will arrive. Without effect on what is complete.
-    pub fn fail(&self, why: &str) {
-        self.lock().failure.get_or_insert_with(|| why.to_owned());
+    /// Reports that no more bytes will arrive: readers fail with `reason`. Has no effect on a blob
+    /// that is complete.
+    pub fn fail(&self, reason: &str) {
+        self.lock().failure.get_or_insert_with(|| reason.to_owned());
         self.changed.notify_all();
     }
 
@@ -76,6 +79,7 @@ impl Arrival {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Reads at `position`, and waits until at least one byte is available there.
     pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let mut state = self.lock();
         loop {
@@ -83,15 +87,15 @@ impl Arrival {
                 drop(state);
                 return self.read(file, buffer, position);
             }
-            if let Some(why) = &state.failure {
-                return Err(io::Error::other(why.clone()));
+            if let Some(reason) = &state.failure {
+                return Err(io::Error::other(reason.clone()));
             }
             if let Some(file) = &state.file
-                && let Some(there) = state.available.checked_sub(position).filter(|n| *n > 0)
+                && let Some(available) = state.available.checked_sub(position).filter(|n| *n > 0)
             {
                 let file = Arc::clone(file);
                 drop(state);
-                let count = usize::try_from(there).unwrap_or(usize::MAX).min(buffer.len());
+                let count = usize::try_from(available).unwrap_or(usize::MAX).min(buffer.len());
                 let buffer = buffer.get_mut(..count).unwrap_or_default();
                 return self.read(&file, buffer, position);
             }
@@ -99,17 +103,18 @@ impl Arrival {
         }
     }
 
-    /// A file that is emptied meanwhile, as one that proved wrong, must not look like a short blob.
+    /// Reads from `file`. A file that was truncated meanwhile, because its digest was wrong, must not
+    /// look like the end of a shorter blob.
     fn read(&self, file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         match super::read_at(file, buffer, position)? {
             0 if !buffer.is_empty() && position < self.length => {
-                Err(io::Error::other("it was taken away"))
+                Err(io::Error::other("the file was truncated while it was read"))
             }
             count => Ok(count),
         }
     }
 
-    /// Waits until everything has arrived, or will not.
+    /// Waits until all bytes have arrived, or the download has failed.
     pub(super) fn wait(&self) {
         let mut state = self.lock();
         while !self.is_complete() && state.failure.is_none() {
@@ -125,7 +130,7 @@ mod tests {
     use std::io::{Read, Write};
 
     fn file(bytes: &[u8]) -> Arc<File> {
-        let name = format!("sarus-arrival-{}-{}", std::process::id(), bytes.len());
+        let name = format!("sarus-stream-{}-{}", std::process::id(), bytes.len());
         let path = std::env::temp_dir().join(name);
         let mut how = std::fs::OpenOptions::new();
         let mut file = how.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
@@ -135,49 +140,49 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_waits_for_what_is_on_its_way() {
-        let arrival = Arrival::new(9);
-        let blob = Blob::arriving(&arrival);
+    fn a_reader_waits_for_bytes_that_have_not_arrived() {
+        let stream = StreamingBlob::new(9);
+        let blob = Blob::streaming(&stream);
         let file = file(b"something");
         std::thread::scope(|scope| {
             let reader = scope.spawn(|| blob.bytes(9).unwrap());
-            arrival.opened(&file);
+            stream.attach(&file);
             for count in 1..=9 {
-                arrival.grown(count);
+                stream.advance(count);
             }
-            assert!(!blob.is_here());
-            arrival.complete(&file);
+            assert!(!blob.is_complete());
+            stream.complete(&file);
             assert_eq!(reader.join().unwrap(), b"something");
         });
-        assert!(blob.is_here());
-        assert_eq!(blob.part(4, 5).unwrap().bytes(9).unwrap(), b"thing");
+        assert!(blob.is_complete());
+        assert_eq!(blob.slice(4, 5).unwrap().bytes(9).unwrap(), b"thing");
     }
 
     #[test]
-    fn what_is_taken_away_is_no_end() {
-        let arrival = Arrival::new(9);
-        let blob = Blob::arriving(&arrival);
+    fn a_truncated_file_does_not_look_like_the_end() {
+        let stream = StreamingBlob::new(9);
+        let blob = Blob::streaming(&stream);
         let file = file(b"some");
-        arrival.opened(&file);
-        arrival.grown(4);
+        stream.attach(&file);
+        stream.advance(4);
         file.set_len(0).unwrap();
         let mut buffer = [0; 3];
         assert!(blob.read_at(&mut buffer, 0).is_err());
-        arrival.fail("wrong");
+        stream.fail("wrong");
         blob.wait();
     }
 
     #[test]
-    fn the_last_byte_is_kept_back_until_all_is_proved() {
-        let arrival = Arrival::new(4);
-        let blob = Blob::arriving(&arrival);
-        arrival.opened(&file(b"evil"));
-        arrival.grown(4);
+    fn the_last_byte_is_withheld_until_the_digest_is_verified() {
+        let stream = StreamingBlob::new(4);
+        let blob = Blob::streaming(&stream);
+        stream.attach(&file(b"evil"));
+        stream.advance(4);
         let mut reader = blob.reader();
         let mut buffer = [0; 3];
         reader.read_exact(&mut buffer).unwrap();
-        arrival.fail("it is not what it should be");
+        stream.fail("wrong digest");
         let error = reader.read(&mut buffer).unwrap_err();
-        assert_eq!(error.to_string(), "it is not what it should be");
+        assert_eq!(error.to_string(), "wrong digest");
     }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::error::{Context, Error, Result};
 use crate::import::layer::{EntryKind, LayerEntry};
 use crate::import::tar::Sparse;
+use crate::squashfs::writer::Xattrs;
 
 /// Deepest nesting of directories: ten times what real images have. Those who walk the tree
 /// recurse.
@@ -43,6 +44,8 @@ pub struct Node {
     pub mtime: u32,
     /// The last layer that described it, by index: whiteouts spare what their own layer brings.
     layer: u16,
+    /// Extended attributes, if any.
+    pub xattrs: Option<Arc<Xattrs>>,
     /// What it is.
     pub kind: NodeKind,
 }
@@ -54,8 +57,8 @@ pub enum NodeKind {
     Directory(Directory),
     /// A regular file.
     File(Content),
-    /// A symbolic link to this.
-    Symlink(Box<[u8]>),
+    /// A symbolic link to this; names of one link share it.
+    Symlink(Arc<[u8]>),
     /// A named pipe.
     Fifo,
 }
@@ -72,7 +75,7 @@ pub enum Content {
         /// In bytes.
         length: u64,
     },
-    /// In pieces, with holes between.
+    /// In pieces, with holes between; names of one file share the map.
     Sparse {
         /// The layer's index.
         layer: u16,
@@ -130,8 +133,8 @@ impl Tree {
     /// there.
     pub fn apply(&mut self, layer: u16, entries: Vec<LayerEntry>) -> Result<()> {
         for entry in entries {
-            let LayerEntry { path, kind, mode, mtime } = entry;
-            self.put(layer, &path, kind, mode, mtime)
+            let LayerEntry { path, kind, mode, mtime, xattrs } = entry;
+            self.put(layer, &path, kind, mode, mtime, xattrs)
                 .context(|| format!("cannot merge /{}", path.escape_ascii()))?;
         }
         Ok(())
@@ -144,6 +147,7 @@ impl Tree {
         kind: EntryKind,
         mode: u16,
         mtime: i64,
+        xattrs: Option<Arc<Xattrs>>,
     ) -> Result<()> {
         match kind {
             EntryKind::Opaque => return self.hide_all(layer, path),
@@ -151,7 +155,7 @@ impl Tree {
             _ => {}
         }
         let mtime = u32::try_from(mtime.max(0)).unwrap_or(u32::MAX);
-        let node = |rights: u16, kind| Node { mode: mode | rights, mtime, layer, kind };
+        let node = |rights: u16, kind| Node { mode: mode | rights, mtime, layer, xattrs, kind };
         let node = match kind {
             EntryKind::Directory => node(0o700, NodeKind::Directory(Directory::new())),
             EntryKind::File { offset, length } => {
@@ -159,7 +163,7 @@ impl Tree {
             }
             EntryKind::Sparse(map) => node(0o600, NodeKind::File(Content::Sparse { layer, map })),
             EntryKind::Symlink(target) => {
-                Node { mode: 0o777, ..node(0, NodeKind::Symlink(target)) }
+                Node { mode: 0o777, ..node(0, NodeKind::Symlink(target.into())) }
             }
             EntryKind::Link(target) => self.linked(layer, &target)?,
             // No user may make one; umoci too leaves an empty file that nobody can use.
@@ -185,7 +189,8 @@ impl Tree {
         Ok(())
     }
 
-    /// A copy of an earlier entry: squashfs gets the same data under a second name.
+    /// A copy of an earlier entry. Both tell the same place of their data, so the image gets one file
+    /// with two names.
     fn linked(&self, layer: u16, target: &[u8]) -> Result<Node> {
         let context = || format!("cannot link to /{}", target.escape_ascii());
         let (parent, name) = split(target);
@@ -263,7 +268,8 @@ impl Tree {
 
 impl Node {
     fn implied(layer: u16) -> Self {
-        Self { mode: IMPLIED_MODE, mtime: 0, layer, kind: NodeKind::Directory(Directory::new()) }
+        let kind = NodeKind::Directory(Directory::new());
+        Self { mode: IMPLIED_MODE, mtime: 0, layer, xattrs: None, kind }
     }
 
     fn is_directory(&self) -> bool {
@@ -287,9 +293,10 @@ impl Node {
     /// Takes the place of `self`; a directory over a directory leaves what is in it.
     fn describe(&mut self, new: Self) {
         match (&mut self.kind, new) {
-            (NodeKind::Directory(_), Self { mode, mtime, layer, kind: NodeKind::Directory(_) }) => {
-                (self.mode, self.mtime, self.layer) = (mode, mtime, layer);
-            }
+            (
+                NodeKind::Directory(_),
+                Self { mode, mtime, layer, xattrs, kind: NodeKind::Directory(_) },
+            ) => (self.mode, self.mtime, self.layer, self.xattrs) = (mode, mtime, layer, xattrs),
             (_, new) => *self = new,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Context, Error, Result};
 use crate::import::tar::{FileData, Sparse, TarEntries, TarEntry, TarEntryKind, TarInput};
+use crate::squashfs::writer::Xattrs;
 
 /// Longest path, as the kernel's `PATH_MAX` without its final zero byte.
 const MAX_PATH: usize = 4095;
@@ -12,7 +13,7 @@ const MAX_PATH: usize = 4095;
 const MAX_NAME: usize = 255;
 /// Most entries of all layers: ten times a large Conda environment. About 300 bytes of memory each.
 const MAX_ENTRIES: u64 = 4_000_000;
-/// Most bytes of all paths and links: 64 for each possible entry.
+/// Most bytes of all paths, links and extended attributes: 64 for each possible entry.
 const MAX_TEXT: u64 = 256 << 20;
 
 /// A file that a layer adds or, as a whiteout, hides.
@@ -26,6 +27,8 @@ pub struct LayerEntry {
     pub mode: u16,
     /// Seconds since 1970.
     pub mtime: i64,
+    /// Extended attributes, if any.
+    pub xattrs: Option<Arc<Xattrs>>,
 }
 
 /// What an [`LayerEntry`] does.
@@ -80,17 +83,25 @@ impl Budget {
 pub fn read<T: TarInput>(members: &mut TarEntries<T>, budget: &Budget) -> Result<Vec<LayerEntry>> {
     let mut entries = Vec::new();
     while let Some(member) = members.next()? {
-        let TarEntry { path, kind, mode, mtime } = member;
+        let TarEntry { path, kind, mode, mtime, xattrs } = member;
         if let Some((path, kind)) =
             judge(&path, kind).context(|| path.escape_ascii().to_string())?
         {
-            let entry = LayerEntry { path, kind, mode, mtime };
+            // The kernel lets no other type have attributes of users (xattr(7)).
+            let may_have_xattrs = matches!(
+                kind,
+                EntryKind::File { .. } | EntryKind::Sparse(_) | EntryKind::Directory
+            );
+            let xattrs = xattrs.filter(|_| may_have_xattrs).map(|xattrs| Arc::new(*xattrs));
+            let entry = LayerEntry { path, kind, mode, mtime, xattrs };
             let link = match &entry.kind {
                 EntryKind::Symlink(link) | EntryKind::Link(link) => link.len(),
                 EntryKind::Sparse(sparse) => size_of_val(sparse.extents.as_slice()),
                 _ => 0,
             };
-            budget.take(entry.path.len() + link)?;
+            let pairs = entry.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+            let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+            budget.take(entry.path.len() + link + pairs)?;
             entries.push(entry);
         }
     }

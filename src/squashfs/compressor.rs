@@ -1,15 +1,13 @@
-//! The compressors that squashfs images are written with, and what the superblock says of them.
+//! Compressors that squashfs images are written with, and their ids and options in the superblock.
 
 use std::fmt;
 
-use backhand::compression::{CompressionOptions, Compressor, Lz4};
-use backhand::{BackhandError, FilesystemCompressor};
 use libdeflater::CompressionLvl;
 use zstd_safe::CCtx;
 
 use crate::error::{Error, Result};
 
-/// How the blocks of an image are compressed, within what `Compression::new` lets through.
+/// Compressor of the blocks of an image, with a level that [`Compression::new`] has checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     /// Needs Linux 4.14; small and fast to read. Level 1 to 22.
@@ -56,16 +54,22 @@ impl Compression {
         }
     }
 
-    /// As it is written into the superblock.
-    pub(super) fn superblock(self) -> Result<FilesystemCompressor, BackhandError> {
+    /// Id of the compressor in the superblock.
+    pub(super) fn id(self) -> u16 {
         match self {
-            Self::Zstd(_) => FilesystemCompressor::new(Compressor::Zstd, None),
             // Blocks that are stored as they are need no compressor, but the kernel wants one.
-            Self::Gzip(_) | Self::None => FilesystemCompressor::new(Compressor::Gzip, None),
-            Self::Lz4 => {
-                let options = CompressionOptions::Lz4(Lz4 { version: 1, flags: 0 });
-                FilesystemCompressor::new(Compressor::Lz4, Some(options))
-            }
+            Self::Gzip(_) | Self::None => 1,
+            Self::Lz4 => 5,
+            Self::Zstd(_) => 6,
+        }
+    }
+
+    /// Compressor options that follow the superblock, as a metadata block. lz4 alone must have them:
+    /// version 1, no flags (`struct lz4_comp_opts` in the kernel's `lz4_wrapper.c`).
+    pub(super) fn options(self) -> &'static [u8] {
+        match self {
+            Self::Lz4 => &[8, 0x80, 1, 0, 0, 0, 0, 0, 0, 0],
+            _ => &[],
         }
     }
 }
@@ -81,15 +85,9 @@ impl fmt::Display for Compression {
     }
 }
 
-/// What follows the superblock of an lz4 image, which the kernel insists on: version 1, no flags, in
-/// an uncompressed metadata block (`struct lz4_comp_opts` in the kernel's `lz4_wrapper.c`).
-pub(super) const LZ4_OPTIONS: [u8; 10] = [8, 0x80, 1, 0, 0, 0, 0, 0, 0, 0];
-
-/// A compressor with its working memory, for one thread.
-pub struct Engine {
+/// Compressor with its working memory, for one thread.
+pub struct Compressor {
     method: Method,
-    /// Large enough for any block's result.
-    scratch: Box<[u8]>,
 }
 
 enum Method {
@@ -99,7 +97,17 @@ enum Method {
     None,
 }
 
-impl Engine {
+impl fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Compressor")
+    }
+}
+
+impl Compressor {
+    /// Allocates the working memory.
+    ///
+    /// # Errors
+    /// When there is not enough memory.
     pub fn new(compression: Compression) -> Result<Self> {
         let method = match compression {
             Compression::Zstd(level) => {
@@ -114,24 +122,25 @@ impl Engine {
             Compression::Lz4 => Method::Lz4,
             Compression::None => Method::None,
         };
-        let room = lz4_flex::block::get_maximum_output_size(super::BLOCK);
-        Ok(Self { method, scratch: vec![0; room].into() })
+        Ok(Self { method })
     }
 
-    /// The block compressed; or, if that does not make it smaller, something longer, which makes
-    /// `backhand` store the block as it is.
-    pub fn compress(&mut self, raw: &[u8]) -> Vec<u8> {
-        let to = &mut *self.scratch;
+    /// Size in bytes that a buffer for the result needs: no compressor of these exceeds the bound of
+    /// lz4.
+    #[must_use]
+    pub fn bound(size: usize) -> usize {
+        lz4_flex::block::get_maximum_output_size(size)
+    }
+
+    /// Compresses `raw` to the start of `to`, which has the [`bound`](Self::bound) of its size, and
+    /// returns the size of the result; none if it is not smaller than `raw`.
+    pub fn compress(&mut self, raw: &[u8], to: &mut [u8]) -> Option<usize> {
         let size = match &mut self.method {
             Method::Zstd(context, level) => context.compress(to, raw, *level).ok(),
             Method::Gzip(compressor) => compressor.zlib_compress(raw, to).ok(),
             Method::Lz4 => lz4_flex::block::compress_into(raw, to).ok(),
             Method::None => None,
         };
-        let smaller = size.filter(|size| *size < raw.len());
-        match smaller.and_then(|size| self.scratch.get(..size)) {
-            Some(compressed) => compressed.to_vec(),
-            None => vec![0; raw.len() + 1],
-        }
+        size.filter(|size| *size < raw.len())
     }
 }

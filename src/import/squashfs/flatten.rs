@@ -47,8 +47,8 @@ struct Flattener<'a> {
 /// Two nodes with this in common are names of one file: a hard link shares the data of its target.
 #[derive(PartialEq, Eq, Hash)]
 enum Identity {
-    /// Layer and offset of a tar entry's data.
-    Data(u16, u64),
+    /// Layer, offset and length of a tar entry's data.
+    Data(u16, u64, u64),
     /// Address of a shared map of holes or target of a symbolic link, which stays allocated.
     Shared(usize),
 }
@@ -60,8 +60,8 @@ impl Identity {
         match &node.kind {
             // No tar entry has its data there: the file stands for a device.
             NodeKind::File(Content::Whole { offset: 0, .. }) => None,
-            NodeKind::File(Content::Whole { layer, offset, .. }) => {
-                Some(Self::Data(*layer, *offset))
+            NodeKind::File(Content::Whole { layer, offset, length }) => {
+                Some(Self::Data(*layer, *offset, *length))
             }
             NodeKind::File(Content::Sparse { map, .. }) => shared(Arc::as_ptr(map).cast()),
             NodeKind::Symlink(target) => shared(Arc::as_ptr(target).cast()),

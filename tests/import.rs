@@ -145,7 +145,7 @@ fn listing(root: &Path, adapt: impl Fn(&mut Listed)) -> BTreeMap<String, String>
         assert_eq!(owner, (0, 0), "the owner of {}", path.display());
         adapt(&mut listed);
         let Listed { name, kind, content, mode, mtime } = listed;
-        // backhand gives the root no time; a mounted container shows its overlay's.
+        // umoci gives the root the time of the unpacking.
         let mtime = if name.is_empty() { 0 } else { mtime };
         all.insert(name, format!("{kind} {mode:o} {mtime} {content}"));
     }

@@ -183,7 +183,7 @@ impl Form<'_> {
             None => file.length.div_ceil(BLOCK as u64),
         };
         // The kernel refuses a fragment of nothing.
-        if blocks != all || (file.fragment.is_some() && file.length % BLOCK as u64 == 0) {
+        if blocks != all || (file.fragment.is_some() && file.length.is_multiple_of(BLOCK as u64)) {
             return Err(Error::new("a file has blocks of another size"));
         }
         let start =

@@ -264,7 +264,7 @@ fn three_hundred_thousand_names_are_found() {
     let image = scratch.import(Compression::default(), "image.squashfs");
     let mounted = Mounted::new(&image, scratch.path("mounted"));
     assert_eq!(fs::read_dir(mounted.0.join("d")).unwrap().count(), COUNT);
-    for number in (0..COUNT).step_by(7) {
+    for number in (0..COUNT).step_by(101) {
         let found = fs::symlink_metadata(mounted.0.join(name(number)));
         assert!(found.is_ok_and(|found| found.is_file()), "{}", name(number));
     }

@@ -165,7 +165,8 @@ pub fn write(image: &Image, out: &mut dyn Write, position: u64) -> Result<Head> 
     let inode_table = sink.chain(&tables.inodes)?;
     let directory_table = sink.chain(&tables.directories)?;
     let fragment_table = sink.fragments(image, compression)?;
-    let export_table = sink.export(&tables.references, compression)?;
+    // No container reads it.
+    let export_table = sink.export(&tables.references, image.compression)?;
     let ids = image.ids();
     let id_table = sink.ids(&ids, compression)?;
     let xattr_table = match tables.xattrs {

@@ -147,7 +147,7 @@ pub fn written(bytes: &[u8]) -> Option<()> {
     tree.apply(0, entries).unwrap();
     let (data, out) = (memory_file("layer")?, memory_file("image")?);
     data.write_all_at(&layer, 0).ok()?;
-    let data = [Blob::whole(data).ok()?];
+    let data = [Blob::from_file(data).ok()?];
     let owner = Owner { uid: 1, gid: u32::from(*first) };
     let compression = all[usize::from(*first) % all.len()];
     let size = write(tree, &data, owner, compression, &out, &Meter::default()).unwrap();

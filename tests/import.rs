@@ -74,7 +74,10 @@ fn import_and_compare(
 ) {
     let temp_dir = TempDir::new(&scratch.0).unwrap();
     let choice = ImageSelector { name: "test".into(), platform: TargetPlatform::host() };
+    // A new file each time: a mount namespace of another process may keep the last one mounted, and mount
+    // would find its loop device again.
     let path = scratch.path("image.squashfs");
+    fs::remove_file(&path).ok();
     let mut new = File::options();
     let out = new.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
     let source = scratch.path(source);

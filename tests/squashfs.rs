@@ -43,7 +43,10 @@ impl Scratch {
         self.docker_archive();
         let temp_dir = TempDir::new(&self.0).unwrap();
         let choice = ImageSelector { name: "test".into(), platform: TargetPlatform::host() };
+        // A new file each time: a mount namespace of another process may keep the last one mounted, and
+        // mount would find its loop device again.
         let path = self.path(name);
+        fs::remove_file(&path).ok();
         let mut new = File::options();
         let out = new.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
         let archive = self.path("docker.tar");

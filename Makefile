@@ -17,11 +17,16 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 # Maximum size of the binary in bytes; docs/size.md has the size of each dependency.
 BUDGET  := 2965000
 
+CORES   := $(shell nproc)
+# Tests spend more time waiting (registries, time limits, ends of processes) than working.
+TEST_THREADS := $(shell echo $$((2 * $$(nproc))))
+RUN_TESTS = SARUSBOX="$(abspath $(BINARY))" RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked
+
 # OpenSSH for containers that run with --ssh; ENABLE_SSH=0 leaves it out.
 ENABLE_SSH ?= 1
 export OPENSSH := $(if $(filter 1 TRUE true yes,$(ENABLE_SSH)),$(abspath $(TARGET)/openssh))
 
-.PHONY: all openssh install uninstall dist deb rpm test test-vm fuzz demo bench lint size help
+.PHONY: all openssh install uninstall dist deb rpm test build-tests build-fuzzers test-vm fuzz demo bench lint size help
 
 all: $(BINARY) $(SHARE) ## Build the static binary, documents and completions (the default)
 
@@ -54,11 +59,20 @@ deb: all ## Make a Debian package in dist/
 rpm: all ## Make an RPM package in dist/
 	scripts/package-rpm.sh "$(BINARY)" "$(VERSION)" "$(DIST)"
 
+# A hundred containers at once need the machine for themselves.
 test: ## Run all tests, as root, against the real binary, OCI runtimes and mounts
 	scripts/install-dependencies.sh test
-	$(MAKE) --no-print-directory lint all openssh size
-	SARUSBOX="$(abspath $(BINARY))" cargo test --locked
+	$(MAKE) --no-print-directory --jobs=$(CORES) lint all size openssh build-tests build-fuzzers
+	$(RUN_TESTS) -- --skip run::scale
+	$(RUN_TESTS) --test integration run::scale
 	scripts/fuzz.sh 5
+
+# After lint: both build in one directory, which cargo locks.
+build-tests: lint
+	cargo test --quiet --locked --no-run
+
+build-fuzzers:
+	scripts/fuzz.sh build
 
 test-vm: all ## Test in a virtual machine whose kernel has cgroup v2 alone
 	scripts/install-dependencies.sh vm
@@ -73,9 +87,11 @@ demo: ## Demonstrate: build, install privately, import an image, run it as a use
 bench: ## Measure import and start-up beside umoci, mksquashfs, podman, charliecloud
 	scripts/bench.sh
 
-lint: ## Check formatting, clippy and shellcheck
+lint: ## Check formatting, clippy, rustdoc and shellcheck
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- --deny warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps --document-private-items
 	shellcheck scripts/*.sh tests/vm/* .ci/run
 
 size: $(BINARY) ## Fail if the binary is larger than its budget

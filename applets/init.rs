@@ -1,16 +1,15 @@
-//! `init [--] PROGRAM [ARG...]`: the first process of a container, as `sarus run --init` puts it
-//! there. It passes every signal on to the program's process group, reaps what is left over by
-//! others, and ends as the program ends.
+//! `init [--] PROGRAM [ARG...]`: first process of a container with `sarus run --init`. It forwards
+//! signals to the program's process group, reaps orphaned processes, and ends as the program ends.
 //!
-//! Its options are those of tini(1) that make sense without a terminal to explain them: none but
-//! `-s` (be a subreaper) and `-g` (signal the group), which hold here anyway.
+//! The options `-s` (subreaper) and `-g` (process group) of tini(1) are accepted; their behaviour is
+//! the default here.
 
 use sarus::error::{Context, Error, Result};
-use sarus::sys::process::signals::{Arrived, Signals};
-use sarus::sys::process::{self, Change};
+use sarus::sys::process::signals::{ReceivedSignal, Signals};
+use sarus::sys::process::{self, ProcessId, WaitStatus};
 use std::ffi::OsString;
 
-/// What stops a background process that uses the terminal: it is meant for init itself.
+/// Signals that stop a background process which uses the terminal; these are meant for init itself.
 const FROM_TERMINAL: [i32; 2] = [libc::SIGTTIN, libc::SIGTTOU];
 
 pub fn main(args: &[OsString]) -> Result<u8> {
@@ -18,19 +17,19 @@ pub fn main(args: &[OsString]) -> Result<u8> {
     let (program, args) = args.split_first().ok_or_else(|| {
         Error::new("no program given").with_hint("usage: init [--] PROGRAM [ARG...]")
     })?;
-    // Where init is not the first process, orphans come to it all the same.
+    // For a container without PID namespace, where init is not process 1.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-        .context(|| "cannot become the reaper of orphans".into())?;
-    let signals = Signals::take_over(&FROM_TERMINAL)?;
+        .context(|| "cannot become a subreaper".into())?;
+    let signals = Signals::block(&FROM_TERMINAL)?;
     let child = process::spawn_in_own_group(program, args, &signals)?;
     loop {
         match signals.next(None)? {
-            Some(Arrived { number: libc::SIGCHLD, .. }) => {
+            Some(ReceivedSignal { number: libc::SIGCHLD, .. }) => {
                 if let Some(status) = reap(child) {
                     return Ok(status);
                 }
             }
-            Some(Arrived { number, .. }) => process::send_to_group(child, number),
+            Some(ReceivedSignal { number, .. }) => process::send_to_group(child, number),
             None => {}
         }
     }
@@ -44,13 +43,15 @@ fn skip_options(args: &[OsString]) -> &[OsString] {
     }
 }
 
-/// Waits for all that have ended; the exit status when the program itself is among them.
-fn reap(child: u32) -> Option<u8> {
+/// Waits for all children that have ended, and returns the exit status if `child` is one of them.
+fn reap(child: ProcessId) -> Option<u8> {
     let mut status = None;
-    while let Some((pid, change)) = process::next_change() {
+    while let Some((pid, change)) = process::reap() {
         match change {
-            Change::Exited(code) if pid == child => status = Some(code),
-            Change::Killed(signal) if pid == child => status = Some(process::status_of(signal)),
+            WaitStatus::Exited(code) if pid == child => status = Some(code),
+            WaitStatus::Killed(signal) if pid == child => {
+                status = Some(process::signal_exit_code(signal))
+            }
             _ => {}
         }
     }

@@ -1,24 +1,25 @@
-//! `launch OPTION... -- PROGRAM [ARG...]`: the last step of `sarus run`, the first in the container;
-//! [`Handoff`] has the options. It makes sure that the image is confined, takes over the caller's
-//! stdin, stdout and stderr, restores the caller's limits, starts the SSH daemon if it was asked for,
-//! goes into the working directory, tells the engine that the program starts, and becomes it.
+//! `launch OPTION... -- PROGRAM [ARG...]`: the last step of `sarus run`, executed as the first process
+//! of the container. See [`Handoff`] for the options.
 //!
-//! An OCI runtime would go there as root, and the way may lead through directories of the host that
-//! the user can change at any moment: through a link of theirs root would go where they may not,
-//! and they would start there. This applet goes with the user's rights and no others.
+//! It verifies that the root file system is confined, takes the caller's stdin, stdout and stderr,
+//! restores the caller's limits, starts the SSH daemon on request, changes into the working directory,
+//! announces the program to the engine, and executes it.
+//!
+//! An OCI runtime would change the directory as root, along a path whose directories the user may
+//! change at any moment: a link could lead root where the user may not go. This applet has the user's
+//! rights only.
 
-use sarus::container::plan::handoff::Handoff;
+use sarus::container::handoff::Handoff;
 use sarus::error::{Context, Error, Result};
 use sarus::hook::ssh::daemon;
 use sarus::log;
 use sarus::sys::fs::mount;
-use sarus::sys::process::limits::Limits;
-use sarus::sys::process::start_notify;
-use sarus::sys::{descriptors, process};
+use sarus::sys::process;
+use sarus::sys::process::limits::CallerLimits;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-/// The exit status of all that fails before the program starts.
+/// Exit status of failures before the program starts.
 const FAILED: u8 = 125;
 
 pub fn main(args: &[OsString]) -> Result<u8> {
@@ -36,27 +37,26 @@ pub fn main(args: &[OsString]) -> Result<u8> {
 }
 
 fn prepare(handoff: &Handoff) -> Result<()> {
-    // runc puts pipes in between, which are neither terminals nor files, and reads ahead.
-    handoff.streams.map_or(Ok(()), descriptors::take_streams)?;
+    handoff.take_streams()?;
     log::set_threshold(handoff.level);
     check_root()?;
-    // Nothing that starts from here on may have more than the caller.
-    handoff.limits.as_ref().map_or(Ok(()), Limits::give_back)?;
+    // Before the SSH daemon: it must not have more than the caller.
+    handoff.limits.as_ref().map_or(Ok(()), CallerLimits::restore)?;
     if handoff.sshd {
         daemon::start()?;
     }
     enter(&handoff.directory)?;
-    start_notify::announce(handoff.socket, handoff.streams.is_none())
+    handoff.announce()
 }
 
-/// Looks once more that the root is confined: device files of an image of the user's own would open
-/// every disk of the machine.
+/// Verifies once more that the root file system is confined: device files in a user's own image would
+/// give access to all disks of the machine.
 fn check_root() -> Result<()> {
-    if mount::is_confined(Path::new("/")).context(|| "cannot look at the root".into())? {
+    if mount::is_confined(Path::new("/")).context(|| "cannot stat the root file system".into())? {
         return Ok(());
     }
     Err(Error::new("cannot start: the root file system is not mounted nosuid and nodev").with_hint(
-        "the OCI runtime of sarus.json lifts what the engine restricts: use another one",
+        "the OCI runtime of sarus.json removes restrictions of the engine: use another one",
     ))
 }
 

@@ -1,5 +1,5 @@
-//! One binary, many names: the name that it is called by, or its first argument, picks the applet,
-//! and the applet's row in the table decides over its rights before its first line runs.
+//! Multicall binary: the name that it is called by, or else the first argument, selects the applet, and
+//! its row in the table decides over its privileges before it runs.
 
 mod confine_hook;
 mod glibc_hook;
@@ -20,72 +20,75 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// A new applet is one row here and one file beside this one.
+/// Applets. A new one is a row here and a file in this directory.
 const APPLETS: &[Applet] = &[
     Applet {
         name: "sarus",
         about: "Run OCI containers on HPC systems",
-        rights: sarus::rights,
-        main: sarus::main,
+        entry: Entry::ByCommand(sarus::parse),
     },
     Applet {
         name: "init",
         about: "Run a program as the first process of a container",
-        rights: |_| Rights::Drop,
-        main: init::main,
+        entry: Entry::AsUser(init::main),
     },
     Applet {
         name: "launch",
         about: "Run a program in a directory, as sarus run does",
-        rights: |_| Rights::Drop,
-        main: launch::main,
+        entry: Entry::AsUser(launch::main),
     },
     Applet {
         name: "confine_hook",
         about: "Keep an OCI runtime from lifting the restrictions of a root file system",
-        rights: |_| Rights::Drop,
-        main: confine_hook::main,
+        entry: Entry::AsUser(confine_hook::main),
     },
     Applet {
         name: "glibc_hook",
         about: "Put the host's glibc in place of a container's older one",
-        rights: |_| Rights::Drop,
-        main: glibc_hook::main,
+        entry: Entry::AsUser(glibc_hook::main),
     },
     Applet {
         name: "mpi_hook",
         about: "Put the host's MPI in place of a container's",
-        rights: |_| Rights::Drop,
-        main: mpi_hook::main,
+        entry: Entry::AsUser(mpi_hook::main),
     },
     Applet {
         name: "slurm_global_sync_hook",
         about: "Start the containers of a Slurm job step together",
-        rights: |_| Rights::Drop,
-        main: slurm_global_sync_hook::main,
+        entry: Entry::AsUser(slurm_global_sync_hook::main),
     },
     Applet {
         name: "ssh_hook",
         about: "Let the containers of a user reach each other by SSH",
-        rights: |_| Rights::Drop,
-        main: ssh_hook::main,
+        entry: Entry::AsUser(ssh_hook::main),
     },
     Applet {
         name: "timestamp_hook",
         about: "Log the time between other OCI hooks",
-        rights: |_| Rights::Drop,
-        main: timestamp_hook::main,
+        entry: Entry::AsUser(timestamp_hook::main),
     },
 ];
 
 struct Applet {
-    /// What a link to the binary is called.
+    /// Name of a link to the binary.
     name: &'static str,
     about: &'static str,
-    /// From the arguments, to the rights that the applet runs with.
-    rights: fn(&[OsString]) -> Rights,
-    /// From the arguments, to the exit status.
-    main: fn(&[OsString]) -> Result<u8>,
+    entry: Entry,
+}
+
+/// Entry point of an applet, by its rights.
+enum Entry {
+    /// Privileges are dropped. The function takes the arguments and returns the exit status.
+    AsUser(fn(&[OsString]) -> Result<u8>),
+    /// The command among the arguments decides, in the same parse that is then executed.
+    ByCommand(fn(&[OsString]) -> Invocation),
+}
+
+/// A parsed command line.
+struct Invocation {
+    rights: Rights,
+    /// Returns the exit status.
+    main: Box<dyn FnOnce() -> Result<u8>>,
 }
 
 fn find(word: &OsStr) -> Option<&'static Applet> {
@@ -95,31 +98,40 @@ fn find(word: &OsStr) -> Option<&'static Applet> {
 
 fn run() -> Result<u8> {
     let words: Vec<OsString> = std::env::args_os().collect();
-    // Called by an applet's name, or by another with the applet as first argument.
-    let Some((name, args)) = words.split_first() else { return nothing_to_run(None) };
+    // argv[0] is the name of an applet, or the first argument is.
+    let Some((name, args)) = words.split_first() else { return list_or_fail(None) };
     let (applet, args) = match (find(name), args.split_first()) {
         (Some(applet), _) => (applet, args),
         (None, Some((first, args))) => match find(first) {
             Some(applet) => (applet, args),
-            None => return nothing_to_run(Some(first)),
+            None => return list_or_fail(Some(first)),
         },
-        (None, None) => return nothing_to_run(None),
+        (None, None) => return list_or_fail(None),
     };
-    rights::settle((applet.rights)(args))?;
-    (applet.main)(args)
+    match applet.entry {
+        Entry::AsUser(main) => {
+            rights::settle(Rights::Drop)?;
+            main(args)
+        }
+        Entry::ByCommand(parse) => {
+            let invocation = parse(args);
+            rights::settle(invocation.rights)?;
+            (invocation.main)()
+        }
+    }
 }
 
-/// Lists the applets, after giving up what set-user-id gave.
-fn nothing_to_run(word: Option<&OsString>) -> Result<u8> {
+/// Drops privileges, then lists the applets, or fails for an unknown one.
+fn list_or_fail(word: Option<&OsString>) -> Result<u8> {
     rights::settle(Rights::Drop)?;
     match word {
         Some(word) if word != "--help" && word != "-h" && word != "help" => {
-            let text = format!("there is no applet '{}'", word.to_string_lossy());
+            let text = format!("unknown applet '{}'", word.to_string_lossy());
             Err(Error::new(text).with_hint("'sarusbox' lists them"))
         }
         _ => {
             log::print(
-                "Usage: sarusbox APPLET [ARG...], or a link to it that is named as the applet\n",
+                "Usage: sarusbox APPLET [ARG...], or a link to sarusbox with the name of the applet\n",
             );
             log::print("Applets:");
             for applet in APPLETS {
@@ -140,7 +152,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The one place where an error is printed.
+/// Prints an error; the only place that does.
 fn report(error: &Error) {
     let mut text = format!("sarus: {error}\n");
     if let Some(hint) = error.hint() {
@@ -149,7 +161,7 @@ fn report(error: &Error) {
     let text = log::printable(&text, &['\n', '\t']);
     // A closed stderr must not turn into a panic.
     std::io::stderr().write_all(text.as_bytes()).ok();
-    log::debug("error", || "trace, from what was asked for to what failed first:".into());
+    log::debug("error", || "trace, from the outermost context to the first cause:".into());
     for (depth, cause) in error.trace().iter().enumerate() {
         log::debug("error", || format!("#{depth}: {cause}"));
     }

@@ -25,7 +25,7 @@ pub fn settle(rights: Rights) -> Result<()> {
         return Ok(());
     }
     match rights {
-        Rights::Drop => ids::become_for_good(&User::caller()?),
-        Rights::Keep => ids::give_up_group(),
+        Rights::Drop => ids::drop_privileges(&User::caller()?),
+        Rights::Keep => ids::drop_effective_group(),
     }
 }

@@ -1,5 +1,4 @@
-//! `sarus`: the engine. Global options, then one of the commands of the table below, each in a file
-//! of its own.
+//! `sarus`: global options, then one of the commands in the table below, each in a file of its own.
 
 mod check;
 mod help;
@@ -10,18 +9,19 @@ mod rmi;
 mod run;
 mod ssh_keygen;
 
+use crate::Invocation;
 use crate::rights::Rights;
 use argh::{ArgsInfo, CommandInfoWithArgs, FromArgs};
-use sarus::cli::args::{self, Grammar, Words};
+use sarus::cli::args::{self, Grammar, ParsedArgs};
 use sarus::error::{Error, Result};
-use sarus::import::squashfs::Compression;
 use sarus::log::{self, Level};
 use sarus::site::config::{Config, Installation};
+use sarus::squashfs::compression::Compression;
 use sarus::store::Repository;
 use sarus::user::User;
 use std::ffi::OsString;
 
-/// A new command is one row here and one file in this folder.
+/// Commands. A new one is a row here and a file in this directory.
 const COMMANDS: &[&Command] = &[
     &check::COMMAND,
     &help::COMMAND,
@@ -49,26 +49,26 @@ const VERSION: Command = Command {
     },
 };
 
-/// A word after `sarus`.
+/// A command of `sarus`.
 struct Command {
     name: &'static str,
-    /// What follows the name.
+    /// Usage after the name.
     usage: &'static str,
-    /// One line.
+    /// Description in one line.
     about: &'static str,
-    /// More for `sarus help <command>`, or nothing.
+    /// Further description for `sarus help <command>`; may be empty.
     note: &'static str,
-    /// The options, as argh knows them.
+    /// Options that argh knows.
     options: fn() -> CommandInfoWithArgs,
-    /// Options whose value may be left out.
+    /// Options with an optional value.
     optional_value: &'static [&'static str],
-    /// The exit status of errors: a container's program has statuses of its own.
+    /// Exit status of errors.
     failure: u8,
-    /// From itself and the words behind the name, to the exit status.
-    main: fn(&Command, Words) -> Result<u8>,
+    /// Runs the command with the arguments after its name, and returns the exit status.
+    main: fn(&Command, ParsedArgs) -> Result<u8>,
 }
 
-/// The options that stand before the command.
+/// Options before the command.
 #[derive(FromArgs, ArgsInfo)]
 struct Global {
     /// print version
@@ -86,33 +86,58 @@ struct Global {
 #[derive(FromArgs, ArgsInfo)]
 struct NoOptions {}
 
-fn split_global(words: &[OsString]) -> Result<Words> {
-    args::split(words, Grammar { flags: Global::get_args_info().flags, optional_value: &[] })
+/// A command line, split once.
+struct CommandLine {
+    global: Global,
+    command: Option<Result<(&'static Command, ParsedArgs)>>,
 }
 
-/// Only `run` keeps root; its help does not, nor a command line that cannot be understood.
-pub fn rights(words: &[OsString]) -> Rights {
-    let Ok(global) = split_global(words) else { return Rights::Drop };
-    let wants_text = global.help || global.options.iter().any(|option| option == "--version");
-    match global.rest.split_first() {
-        Some((name, behind)) if name == run::COMMAND.name && !wants_text => run::rights(behind),
+/// Parses a command line. Only `run` keeps root; its help does not, nor an invalid command line.
+pub fn parse(words: &[OsString]) -> Invocation {
+    let line = CommandLine::parse(words);
+    let rights = match &line {
+        Ok(CommandLine { global, command: Some(Ok((command, words))) })
+            if command.name == run::COMMAND.name && !global.version =>
+        {
+            run::rights(words)
+        }
         _ => Rights::Drop,
-    }
+    };
+    Invocation { rights, main: Box::new(move || line?.execute()) }
 }
 
-pub fn main(words: &[OsString]) -> Result<u8> {
-    let see_help = |error: Error| error.with_hint("see 'sarus help'");
-    let words = split_global(words).map_err(see_help)?;
-    let global: Global = parse("sarus", &words).map_err(see_help)?;
-    if global.debug {
-        log::set_threshold(Level::Debug);
-    } else if global.verbose {
-        log::set_threshold(Level::Info);
+impl CommandLine {
+    fn parse(words: &[OsString]) -> Result<Self> {
+        let see_help = |error: Error| error.with_hint("see 'sarus help'");
+        let flags = Global::get_args_info().flags;
+        let words = args::split(words, Grammar { flags, optional_value: &[] }).map_err(see_help)?;
+        let global = options("sarus", &words).map_err(see_help)?;
+        let command = match words.rest.split_first() {
+            Some((name, behind)) if !words.help => Some(find(name).and_then(|command| {
+                let words = command.split(behind);
+                words
+                    .map(|words| (command, words))
+                    .map_err(|error| command.fail(command.see(error)))
+            })),
+            _ => None,
+        };
+        Ok(Self { global, command })
     }
-    match words.rest.split_first() {
-        _ if global.version => print_version(),
-        Some((name, behind)) if !words.help => find(name)?.run(behind),
-        _ => help::print_general(),
+
+    fn execute(self) -> Result<u8> {
+        if self.global.debug {
+            log::set_threshold(Level::Debug);
+        } else if self.global.verbose {
+            log::set_threshold(Level::Info);
+        }
+        match self.command {
+            _ if self.global.version => print_version(),
+            Some(command) => {
+                let (command, words) = command?;
+                command.run(words)
+            }
+            None => help::print_general(),
+        }
     }
 }
 
@@ -129,26 +154,28 @@ fn find(name: &OsString) -> Result<&'static Command> {
 }
 
 impl Command {
-    fn split(&self, words: &[OsString]) -> Result<Words> {
+    fn split(&self, words: &[OsString]) -> Result<ParsedArgs> {
         let flags = (self.options)().flags;
         args::split(words, Grammar { flags, optional_value: self.optional_value })
     }
 
-    fn run(&self, words: &[OsString]) -> Result<u8> {
-        let result = match self.split(words) {
-            Ok(words) if words.help => help::print_command(self),
-            Ok(words) => (self.main)(self, words),
-            Err(error) => Err(self.see(error)),
-        };
-        result.map_err(|error| error.or_exit_code(self.failure))
+    fn run(&self, words: ParsedArgs) -> Result<u8> {
+        let help = words.help;
+        let result = if help { help::print_command(self) } else { (self.main)(self, words) };
+        result.map_err(|error| self.fail(error))
     }
 
-    /// The options of this command.
-    fn options<T: FromArgs>(&self, words: &Words) -> Result<T> {
-        parse(self.name, words).map_err(|error| self.see(error))
+    /// Sets the exit code of a failure.
+    fn fail(&self, error: Error) -> Error {
+        error.or_exit_code(self.failure)
     }
 
-    /// Points to the help of this command.
+    /// Parses the options of this command.
+    fn options<T: FromArgs>(&self, words: &ParsedArgs) -> Result<T> {
+        options(self.name, words).map_err(|error| self.see(error))
+    }
+
+    /// Adds a hint to the help of this command.
     fn see(&self, error: Error) -> Error {
         error.with_hint(self.see_help())
     }
@@ -163,9 +190,11 @@ impl Command {
             .with_hint(format!("sarus {name} {usage}; see 'sarus help {name}'"))
     }
 
+    /// Checks the number of operands.
+    ///
     /// # Errors
-    /// When there are more or fewer than `count`, or an option stands behind them.
-    fn expect_words(&self, words: &Words, count: usize) -> Result<()> {
+    /// There are more or fewer than `count`, or an option after the first one.
+    fn expect_words(&self, words: &ParsedArgs, count: usize) -> Result<()> {
         let is_option =
             |word: &&OsString| word.as_encoded_bytes().starts_with(b"-") && *word != "-";
         if let Some(late) = words.rest.iter().skip(1).find(is_option) {
@@ -176,31 +205,20 @@ impl Command {
     }
 }
 
-/// What the site configured, and the repository that a command works on.
+/// Loads the site's configuration, and opens the repository that a command works on.
 fn open(centralized: bool) -> Result<(Config, Repository)> {
     let config = Config::load(&Installation::find()?)?;
     let repository = Repository::open(&config, &User::caller()?, centralized)?;
     Ok((config, repository))
 }
 
-/// How an import compresses: `NAME[:LEVEL]` of the command line, else what the site configured.
+/// Compression of an import: from the command line, else from the site's configuration.
 fn compression(config: &Config, option: Option<&str>) -> Result<Compression> {
-    let Some(text) = option else {
-        return Compression::new(config.compression.name, config.compression.level);
-    };
-    match text.split_once(':') {
-        None => Compression::new(text, None),
-        Some((name, level)) => match level.parse() {
-            Ok(level) => Compression::new(name, Some(level)),
-            Err(_) => Err(Error::new(format!(
-                "cannot compress at level '{level}': expected a whole number"
-            ))),
-        },
-    }
+    option.map_or(Ok(config.compression), str::parse)
 }
 
-/// Options into `T`.
-fn parse<T: FromArgs>(name: &str, words: &Words) -> Result<T> {
+/// Parses options into `T`.
+fn options<T: FromArgs>(name: &str, words: &ParsedArgs) -> Result<T> {
     let options: Vec<&str> = words.options.iter().map(String::as_str).collect();
     T::from_args(&["sarus", name], &options)
         .map_err(|early| Error::new(early.output.trim().replace('\n', " ")))

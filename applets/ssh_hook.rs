@@ -1,10 +1,10 @@
 //! `ssh_hook start-sshd`: an OCI hook of the stage `prestart`; `ssh_hook keygen [--overwrite]` and
-//! `ssh_hook check-user-has-sshkeys`: the keys of who calls it. See [`sarus::hook::ssh`].
+//! `ssh_hook check-user-has-sshkeys`: commands for the caller's own keys. See [`sarus::hook::ssh`].
 
 use sarus::error::{Error, Result};
-use sarus::hook::ssh::keys::Keys;
+use sarus::hook::ssh::keygen;
+use sarus::hook::ssh::keys::UserKeys;
 use sarus::hook::{self, home};
-use sarus::log;
 use sarus::user::User;
 use std::ffi::OsString;
 
@@ -13,28 +13,14 @@ pub fn main(args: &[OsString]) -> Result<u8> {
     match words.as_slice() {
         ["start-sshd"] => hook::run(hook::ssh::prepare),
         ["check-user-has-sshkeys"] => own_keys()?.check().map(|()| 0),
-        ["keygen"] => keygen(&own_keys()?, false),
-        ["keygen", "--overwrite"] => keygen(&own_keys()?, true),
-        _ => Err(Error::new("no such work for ssh_hook").with_hint(
+        ["keygen"] => keygen::generate(&own_keys()?, false).map(|()| 0),
+        ["keygen", "--overwrite"] => keygen::generate(&own_keys()?, true).map(|()| 0),
+        _ => Err(Error::new("invalid command of ssh_hook").with_hint(
             "usage: ssh_hook start-sshd | keygen [--overwrite] | check-user-has-sshkeys",
         )),
     }
 }
 
-fn own_keys() -> Result<Keys> {
-    Ok(Keys::of(&home::of(&User::caller()?)?))
-}
-
-/// Generates keys, and tells what has become of it.
-pub fn keygen(keys: &Keys, overwrite: bool) -> Result<u8> {
-    if keys.generate(overwrite)? {
-        log::print("Successfully generated SSH keys");
-    } else {
-        log::print(&format!(
-            "SSH keys not generated because they already exist in \"{}\". \
-             Use the '--overwrite' option to overwrite the existing keys.",
-            keys.directory().display()
-        ));
-    }
-    Ok(0)
+fn own_keys() -> Result<UserKeys> {
+    Ok(UserKeys::in_home(&home::directory(&User::caller()?)?))
 }

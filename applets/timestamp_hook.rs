@@ -1,4 +1,4 @@
-//! `timestamp_hook`: an OCI hook for any stage, which logs the time. See [`sarus::hook::timestamp`].
+//! `timestamp_hook`: an OCI hook for any stage, which writes the time to a file. See [`sarus::hook::timestamp`].
 
 use sarus::error::Result;
 use sarus::hook;

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Fuzzes the parsers of outside data: fuzz.sh [SECONDS [TARGET...]], 60 s for each by default.
+# `fuzz.sh build` builds the fuzzers only.
 #
 # Uses libFuzzer on the ordinary toolchain; target/fuzz/corpus keeps the corpus, and target/fuzz
 # gets an input that fails. Needs a C++ compiler.
@@ -22,6 +23,7 @@ export RUSTFLAGS="-C passes=sancov-module -C llvm-args=-sanitizer-coverage-level
 -C llvm-args=-sanitizer-coverage-inline-8bit-counters -C llvm-args=-sanitizer-coverage-pc-table \
 -C codegen-units=1 --cfg fuzzing"
 cargo build --quiet --locked --release --manifest-path tests/fuzz/Cargo.toml --target "$host" --target-dir "$out"
+[ "$seconds" != build ] || exit 0
 
 # Seeds of the corpus, from files of this machine.
 seed() {
@@ -56,8 +58,8 @@ printf 'type=bind,source=/a,destination=/b,readonly' | seed mount 1
 seed mountinfo 1 </proc/self/mountinfo
 sed 's/@[A-Z_]*@/x/g' etc/templates/sarus.json | seed config 1
 
-for target in "${targets[@]}"; do
-    log=$out/$target.log
+fuzz() {
+    local target=$1 log=$out/$1.log
     if SARUS_FUZZ=$target "$out/$host/release/sarus-fuzz" -max_total_time="$seconds" -timeout=5 \
         -rss_limit_mb=1024 -max_len=200000 -artifact_prefix="$out/$target-" \
         "$out/corpus/$target" >"$log" 2>&1; then
@@ -65,6 +67,11 @@ for target in "${targets[@]}"; do
     else
         tail -n 40 "$log" >&2
         echo "fuzz: $target failed; its input lies in $out" >&2
-        exit 1
+        return 1
     fi
-done
+}
+
+# One on each processor.
+export -f fuzz
+export out host seconds
+printf '%s\n' "${targets[@]}" | xargs --max-procs "$(nproc)" -I{} bash -c 'fuzz {}'

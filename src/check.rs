@@ -1,8 +1,8 @@
-//! Whether this machine and this installation can run containers: what `sarus check` tells an
-//! administrator, or a user who wonders why something fails.
+//! `sarus check`: tells administrators and users if this machine and this installation can run
+//! containers.
 //!
-//! Everything is looked at with the caller's own rights, so nobody learns more by it than without;
-//! what the caller may not see is [`Status::Unknown`]. Nothing is changed. Start at [`all`].
+//! All checks use the caller's own rights, so nobody learns more by them than without; what the caller
+//! may not see is [`Status::Unknown`]. Nothing is changed. Start at [`all`].
 
 mod installation;
 mod kernel;
@@ -11,21 +11,21 @@ use crate::error::Error;
 use crate::site::config::Installation;
 use miniserde::Serialize;
 
-/// What came of one check; the worse, the larger.
+/// Result of a check, from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Status {
-    /// As it should be.
+    /// No problem was found.
     Ok,
-    /// The caller may not see it.
+    /// The caller lacks the rights to check.
     Unknown,
-    /// Containers run, but somebody should look at it.
+    /// Containers run, but an administrator should look at it.
     Warning,
     /// Something does not work.
     Error,
 }
 
 impl Status {
-    /// The word for people and programs.
+    /// Name in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,20 +43,20 @@ impl Serialize for Status {
     }
 }
 
-/// What was looked at, what was found, and what to do about it.
+/// Result of a check, with its subject and advice.
 #[derive(Debug, Serialize)]
 pub struct Finding {
-    /// In a word.
+    /// Subject: a key of sarus.json, or a word such as `kernel`.
     pub subject: &'static str,
-    /// How good it is.
+    /// Result.
     pub status: Status,
-    /// What was found: one sentence, or a line for each fault of sarus.json.
+    /// One sentence, or a line for each fault of sarus.json.
     pub text: String,
-    /// What to do, where that is known.
+    /// Remedy, if one is known.
     pub advice: Option<String>,
 }
 
-/// Tells each finding as soon as it is there: asking a registry may take a while.
+/// Passes each finding on at once: to ask a registry may take a while.
 struct Report<'a>(&'a mut dyn FnMut(Finding));
 
 impl Report<'_> {
@@ -81,11 +81,12 @@ impl Report<'_> {
         self.tell(subject, Status::Error, text.into(), Some(advice));
     }
 
-    /// What somebody else may see is no error.
+    /// Reports `error`. That the caller lacks a right, which root has, is not an error.
     fn failure(&mut self, subject: &'static str, error: &Error) {
-        match (error.kind() == crate::ErrorKind::Denied) && !crate::sys::ids::is_effective_root() {
-            true => self.unknown(subject, &format!("as this user: {error}"), "ask root to check"),
-            false => self.tell(subject, Status::Error, error.to_string(), error.hint()),
+        if error.kind() == crate::ErrorKind::Denied && !crate::sys::ids::is_effective_root() {
+            self.unknown(subject, &format!("as this user: {error}"), "ask root to check");
+        } else {
+            self.tell(subject, Status::Error, error.to_string(), error.hint());
         }
     }
 
@@ -97,7 +98,7 @@ impl Report<'_> {
     }
 }
 
-/// Looks at everything, and at the registry `server` if there is one; `tell` gets each finding.
+/// Makes all checks, that of the registry `server` included if there is one; `tell` gets each finding.
 pub fn all(server: Option<&str>, tell: &mut dyn FnMut(Finding)) {
     let report = &mut Report(tell);
     kernel::always(report);

@@ -1,4 +1,4 @@
-//! The command line: the words of a command, progress of long work, and questions to the user.
+//! Command line interface: arguments, progress, and prompts.
 
 pub mod args;
 pub mod progress;

@@ -1,4 +1,4 @@
-//! The one error type, worded for the person who must act on it.
+//! The error type of the crate, worded for the person who must act on it.
 //!
 //! An error reads as one sentence, `cannot <verb> <thing>: <cause>`. It has a kind, may have a hint
 //! and an exit code, and is printed in one place, `applets/main.rs`.
@@ -10,7 +10,7 @@ use crate::log;
 /// The result of everything that can fail here.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What an error is about, for code that decides by it. Words are for people alone.
+/// Kind of an error, for code that decides by it. Texts are for people alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ErrorKind {
     /// The caller lacks a right that another user may have (`EACCES`, `EPERM`).
@@ -40,7 +40,7 @@ pub enum ErrorKind {
 /// `cannot mount /a on /b: Permission denied`.
 #[derive(Debug)]
 pub struct Error {
-    /// From what the user asked for down to what the kernel answered.
+    /// From the user's request down to the answer of the kernel.
     trace: Vec<String>,
     kind: ErrorKind,
     hint: Option<String>,
@@ -48,16 +48,16 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error without a cause below it. Control characters of `text`, which may quote strangers,
+    /// Creates an error without a cause. Control characters of `text`, which may quote untrusted data,
     /// are escaped: they cannot forge another line.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self::printable(log::printable(&text.into(), &[]))
     }
 
-    /// Several faults, each on a line of its own.
+    /// Creates an error of several faults, each on a line of its own.
     #[must_use]
-    pub fn of_lines(lines: &[String]) -> Self {
+    pub fn from_lines(lines: &[String]) -> Self {
         let lines: Vec<_> = lines.iter().map(|line| log::printable(line, &['\n', '\t'])).collect();
         Self::printable(lines.join("\n"))
     }
@@ -90,7 +90,7 @@ impl Error {
         }
     }
 
-    /// Sets what the reader can do about it, printed on a line of its own.
+    /// Sets a remedy, printed on a line of its own.
     #[must_use]
     pub fn with_hint(mut self, text: impl Into<String>) -> Self {
         self.hint = Some(log::printable(&text.into(), &[]));
@@ -118,7 +118,7 @@ impl Error {
         Self { exit_code: self.exit_code.or(Some(code)), ..self }
     }
 
-    /// What the error is about.
+    /// Kind of the error.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -130,7 +130,7 @@ impl Error {
         self.exit_code.unwrap_or(1)
     }
 
-    /// What to do about it, if anything is known.
+    /// Remedy, if one is known.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
@@ -212,7 +212,7 @@ impl Cause for rustix::io::Errno {
     }
 }
 
-/// Puts what was being done before why it failed.
+/// Adds the failed operation to its cause.
 pub trait Context<T> {
     /// `context` is built only on failure, and reads `cannot <verb> <thing>`.
     ///

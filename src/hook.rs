@@ -1,75 +1,77 @@
-//! What OCI hooks share: the container's state from stdin, its config.json, and how to speak with the
-//! user. Start at [`run`].
+//! OCI hooks, and the parts that they share: the container's state from stdin, config.json, settings
+//! of the site, messages to the user. Start at [`run`].
 //!
-//! A hook is started by an OCI runtime, as root, with an environment of the site's. It serves any
-//! engine: nothing here knows of this one but the names of the annotations. What the container's
-//! configuration says is the user's or the image's word, and is checked where it is used. See
+//! An OCI runtime starts a hook as root, with an environment of the site's. The hooks serve any engine:
+//! nothing here depends on this one, which asks hooks for their work by annotations. The container's
+//! configuration contains data of the user and of the image, and is checked where it is used. See
 //! <https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#state>.
 
 pub mod confine;
 pub mod container_root;
-pub mod elf;
-pub mod files;
 pub mod glibc;
 pub mod home;
-pub mod ldcache;
-pub mod library;
+pub mod libraries;
 pub mod mpi;
+mod placement;
 pub mod slurm;
 pub mod ssh;
 pub mod state;
 pub mod timestamp;
 
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::log::{self, Level};
+use crate::rootfs::root_dir::RootDir;
 use crate::sys::descriptors;
-use crate::sys::fs::mount;
+use crate::sys::fs::read::read_text_at_most;
 use crate::sys::fs::resolve;
-use crate::sys::process::user_stderr::Voice;
-use files::Tree;
-use library::Library;
-use rustix::fs::{Mode, OFlags};
+use crate::sys::process::user_stderr::UserStderr;
+use libraries::Library;
 use state::{Spec, State};
 
-/// States hold the annotations, which some engines fill with whole documents.
+/// Maximum size of a state in bytes. A state has the annotations, which some engines fill with whole
+/// documents.
 const MAX_STATE: u64 = 1 << 20;
 
-/// config.json holds the environment, of which the kernel takes 6 MiB at most, and everything that an
-/// engine wants to mount.
+/// Maximum size of config.json in bytes. It has the environment, of which the kernel takes 6 MiB at
+/// most, and all mounts.
 const MAX_CONFIG: u64 = 8 << 20;
 
-/// How much is shown of what a hook logs: a number, as in the engine's own log.
-const LEVEL: &str = "com.hooks.logging.level";
+/// Annotation with the lowest level of messages that hooks log, as a number
+/// ([`Level::from_number`]).
+pub const LOG_LEVEL: &str = "com.hooks.logging.level";
 
-/// Where the engine's stderr is found: `/proc/<runtime>/fd/<number>`.
-const STDERR: &str = "com.hooks.logging.stderrfd";
+/// Annotation with the path of the engine's stdout, `/proc/<runtime>/fd/<number>`.
+pub const LOG_STDOUT: &str = "com.hooks.logging.stdoutfd";
+
+/// Annotation with the path of the engine's stderr, `/proc/<runtime>/fd/<number>`.
+pub const LOG_STDERR: &str = "com.hooks.logging.stderrfd";
 
 /// The container that a hook is run for.
 #[derive(Debug)]
 pub struct Container {
-    /// What the runtime says on stdin.
+    /// The state that the runtime writes to stdin.
     pub state: State,
-    /// What the engine asked the runtime for.
+    /// The bundle's config.json.
     pub spec: Spec,
 }
 
-/// Runs a hook: `work` for the container that stdin tells of.
+/// Runs a hook: does `work` for the container whose state is on stdin.
 ///
 /// # Errors
-/// Those of `work`, or when the container is not told of properly.
+/// Those of `work`, or if state or config.json are malformed.
 pub fn run(work: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
-    // Whatever the runtime left open.
+    // Descriptors that the runtime left open.
     descriptors::close_descriptors(None)?;
     let container = Container::receive()?;
     container.set_log_level();
-    // Runtimes keep what hooks write to stderr to themselves, but for what they failed of.
-    let voice = Voice::of_parent(container.annotation(STDERR));
+    // Runtimes do not pass on the stderr of a hook, unless the hook fails.
+    let stderr = UserStderr::from_parent(container.annotation(LOG_STDERR));
     let result = work(&container);
     if let Err(error) = &result {
-        voice.tell_runtime(&format!("sarus: {error}\n"));
+        stderr.tell_runtime(&format!("sarus: {error}\n"));
     }
     result.map(|()| 0)
 }
@@ -85,110 +87,85 @@ impl Container {
 
     fn receive_state() -> Result<State> {
         let stdin = std::io::stdin();
-        let cannot = || "cannot read the container's state from stdin".to_owned();
+        let context = || "cannot read the container's state from stdin".to_owned();
         let hint = "this is an OCI hook: an OCI runtime runs it, as sarus.json or a hooks \
                     directory says";
         if stdin.is_terminal() {
-            return Err(Error::caused_by(cannot(), "it is a terminal").with_hint(hint));
+            return Err(Error::caused_by(context(), "stdin is a terminal").with_hint(hint));
         }
-        let text = read_text(stdin.lock(), MAX_STATE).context(cannot)?;
-        State::parse(&text).context(cannot).map_err(|error| error.with_hint(hint))
+        let text = read_text_at_most(stdin.lock(), MAX_STATE).context(context)?;
+        State::parse(&text).context(context).map_err(|error| error.with_hint(hint))
     }
 
-    /// The value of an annotation; what the state says goes before config.json.
+    /// The value of an annotation, of the state first, then of config.json.
     #[must_use]
     pub fn annotation(&self, name: &str) -> Option<&str> {
         let lists = [&self.state.annotations, &self.spec.annotations];
         lists.into_iter().find_map(|list| list.get(name)).map(String::as_str)
     }
 
-    /// Whether the engine asked for what `annotation` stands for.
+    /// True if the engine asked for the work that `annotation` stands for.
     #[must_use]
     pub fn asks_for(&self, annotation: &str) -> bool {
         self.annotation(annotation) == Some("true")
     }
 
     fn set_log_level(&self) {
-        let number = self.annotation(LEVEL).and_then(|number| number.parse().ok());
+        let number = self.annotation(LOG_LEVEL).and_then(|number| number.parse().ok());
         log::set_threshold(Level::from_number(number));
     }
 }
 
 fn read_spec(path: &Path, bundle: &Path) -> Result<Spec> {
     let file = std::fs::File::from(resolve::regular_file(path)?);
-    Spec::parse(&read_text(file, MAX_CONFIG)?, bundle)
+    let text = read_text_at_most(file, MAX_CONFIG).context(|| "cannot read".into())?;
+    Spec::parse(&text, bundle)
 }
 
-/// All of it, if it is at most `max` bytes.
-fn read_bytes(source: impl Read, max: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    source.take(max + 1).read_to_end(&mut bytes).context(|| "cannot read it".into())?;
-    if bytes.len() as u64 > max {
-        return Err(Error::new(format!("it is larger than {max} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// At most `max` bytes of text.
-fn read_text(source: impl Read, max: u64) -> Result<String> {
-    String::from_utf8(read_bytes(source, max)?).map_err(|_| Error::new("it is no text in UTF-8"))
-}
-
-/// Enters the mount namespace of the container of `state`, in which the root is still the host's.
-///
-/// # Errors
-/// When there is no such namespace, or the container's root has changed already.
-fn enter_mount_namespace(state: &State) -> Result<()> {
-    let cannot = || format!("cannot enter the container {}", state.id);
-    let pid = state.pid.ok_or("it has no process").context(cannot)?;
-    let root = files::directory(Path::new("/"))?;
-    let theirs = rustix::fs::stat(format!("/proc/{}/root/", pid.as_raw_nonzero()));
-    let ours = resolve::status(&root).context(cannot)?;
-    let theirs = theirs.context(cannot)?;
-    if (ours.st_dev, ours.st_ino) != (theirs.st_dev, theirs.st_ino) {
-        return Err(Error::caused_by(cannot(), "it has left the host's root already")
-            .with_hint("the hook belongs into the stage prestart or createRuntime"));
-    }
-    let namespace = format!("/proc/{}/ns/mnt", pid.as_raw_nonzero());
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let namespace = rustix::fs::open(namespace, flags, Mode::empty()).context(cannot)?;
-    mount::enter_namespace(&namespace).context(cannot)
-}
-
-/// A variable of the hook's own environment, which the site sets; empty counts as absent.
+/// A variable of the hook's own environment, which the site sets; an empty one counts as unset.
 #[must_use]
 pub fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The absolute paths of a variable of the site's, separated by colons.
+/// The absolute path that the variable `name` of the hook has.
+fn path_setting(name: &str) -> Result<PathBuf> {
+    let path = setting(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    path.ok_or_else(|| {
+        Error::new(format!("{name} is not set to an absolute path"))
+            .with_hint("set it in the environment of the hook in sarus.json")
+    })
+}
+
+/// The absolute paths of the variable `name` of the hook, separated by colons.
 ///
 /// # Errors
-/// When one is not absolute.
+/// If a path is not absolute.
 pub fn paths(name: &str) -> Result<Vec<PathBuf>> {
     let list = setting(name).unwrap_or_default();
     let path = |text: &str| match Path::new(text) {
         path if path.is_absolute() => Ok(path.to_owned()),
-        _ => Err(Error::new(format!("cannot use {name}: '{text}' is no absolute path"))),
+        _ => Err(Error::new(format!("cannot use {name}: '{text}' is not an absolute path"))),
     };
     list.split(':').filter(|text| !text.is_empty()).map(path).collect()
 }
 
-/// The host's libraries that a variable of the site's lists.
+/// The host's libraries that the variable `name` of the hook lists.
 ///
 /// # Errors
-/// When one of them is not there, or no library.
-pub fn host_libraries(host: &Tree, name: &str) -> Result<Vec<Library>> {
+/// If a file does not exist, or is not a library for this machine.
+pub fn host_libraries(host: &RootDir, name: &str) -> Result<Vec<Library>> {
     let library = |path: PathBuf| {
-        let library = host.library(&path).context(|| format!("cannot use {name}"))?;
+        let context = || format!("cannot use {name}");
+        let library = libraries::open(host, &path).context(context)?;
         library.ok_or_else(|| {
-            Error::new(format!("cannot use {name}: {} is not on this host", path.display()))
+            Error::caused_by(context(), format!("{} does not exist on this host", path.display()))
         })
     };
     paths(name)?.into_iter().map(library).collect()
 }
 
-/// Tells developers what is about to be done.
+/// Logs the steps of a plan for developers.
 fn log_plan<T: std::fmt::Debug>(subsystem: &str, plan: &[T]) {
     for step in plan {
         log::debug(subsystem, || format!("{step:?}"));

@@ -1,4 +1,4 @@
-//! What an image is: its name, its digest, the documents that describe it. No network, no files.
+//! Model of an image: reference, digest, manifest, platform, metadata. No network, no files.
 
 pub mod digest;
 pub mod manifest;

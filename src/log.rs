@@ -8,23 +8,23 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// How much a message matters; the numbers are those that hooks read from the annotation
-/// `com.hooks.logging.level`.
+/// Severity of a message; the numbers are those of the annotation `com.hooks.logging.level`, which
+/// hooks read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Level {
     /// Details for developers, with `--debug`.
     Debug = 0,
-    /// What is being done, with `--verbose`.
+    /// Progress, with `--verbose`.
     Info = 1,
-    /// Something to look at; always shown.
+    /// A possible problem; always shown.
     Warn = 2,
-    /// Something failed; always shown.
+    /// A failure; always shown.
     Error = 3,
 }
 
 impl Level {
-    /// The level of a number that hooks and `launch` are told; [`Level::Warn`] for any other.
+    /// Converts a number that hooks and `launch` are told; [`Level::Warn`] for any other.
     #[must_use]
     pub fn from_number(number: Option<u8>) -> Self {
         match number {
@@ -50,7 +50,7 @@ pub fn threshold() -> u8 {
     THRESHOLD.load(Ordering::Relaxed)
 }
 
-/// Whether messages of `level` are shown: asked before building a costly one.
+/// Tells whether messages of `level` are shown.
 #[must_use]
 pub fn shows(level: Level) -> bool {
     level as u8 >= threshold()
@@ -84,8 +84,8 @@ pub fn line(level: Level, subsystem: &str, text: &str) -> String {
     format!("[{seconds}.{nanoseconds:09}] [{host}-{pid}] [{subsystem}] [{level}] {text}\n")
 }
 
-/// `text` without control characters but those of `allowed`: what an image says may be in it, and
-/// shall neither steer a terminal nor look like a message of ours.
+/// Escapes control characters of `text` but those of `allowed`: untrusted text must neither control a
+/// terminal nor forge a message.
 #[must_use]
 pub fn printable(text: &str, allowed: &[char]) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -99,26 +99,52 @@ pub fn printable(text: &str, allowed: &[char]) -> String {
     shown
 }
 
-/// A [`Level::Debug`] message.
-pub fn debug(subsystem: &str, text: impl FnOnce() -> String) {
-    if shows(Level::Debug) {
-        write(Level::Debug, subsystem, &text());
+/// Text of a message: a string, or a closure that builds it if the message is shown.
+pub trait Message {
+    /// Builds the text.
+    fn text(self) -> String;
+}
+
+impl Message for &str {
+    fn text(self) -> String {
+        self.to_owned()
     }
 }
 
-/// A [`Level::Info`] message.
-pub fn info(subsystem: &str, text: impl FnOnce() -> String) {
-    if shows(Level::Info) {
-        write(Level::Info, subsystem, &text());
+impl Message for &String {
+    fn text(self) -> String {
+        self.clone()
     }
 }
 
-/// A [`Level::Warn`] message.
-pub fn warn(subsystem: &str, text: &str) {
-    write(Level::Warn, subsystem, text);
+impl<F: FnOnce() -> String> Message for F {
+    fn text(self) -> String {
+        self()
+    }
 }
 
-/// Prints a line on stdout; a reader that went away (`sarus images | head -1`) is no error.
+fn message(level: Level, subsystem: &str, message: impl Message) {
+    if shows(level) {
+        write(level, subsystem, &message.text());
+    }
+}
+
+/// Writes a [`Level::Debug`] message.
+pub fn debug(subsystem: &str, text: impl Message) {
+    message(Level::Debug, subsystem, text);
+}
+
+/// Writes a [`Level::Info`] message.
+pub fn info(subsystem: &str, text: impl Message) {
+    message(Level::Info, subsystem, text);
+}
+
+/// Writes a [`Level::Warn`] message.
+pub fn warn(subsystem: &str, text: impl Message) {
+    message(Level::Warn, subsystem, text);
+}
+
+/// Prints a line on stdout. A reader that has ended (`sarus images | head -1`) is not an error.
 pub fn print(text: &str) {
     let mut line = String::with_capacity(text.len() + 1);
     line.push_str(text);

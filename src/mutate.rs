@@ -1,24 +1,24 @@
-//! Texts and bytes that are almost right, for tests of what reads them.
+//! Mutated input for tests of parsers.
 
-/// Numbers that are the same each time: what fails once fails again.
+/// Pseudo-random numbers, the same in each run, so that a failure is reproducible.
 #[derive(Debug)]
 pub struct Random(u32);
 
 impl Random {
-    /// The first are always the same.
+    /// A generator with a fixed seed.
     pub fn new() -> Self {
         Self(1)
     }
 
-    /// The next one, of those below `end`.
+    /// Returns the next number, less than `end`.
     pub fn below(&mut self, end: usize) -> usize {
         self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (self.0 >> 8) as usize % end
     }
 }
 
-/// `seed` with one to four changes: cut off, repeated from somewhere on, and bytes of `dictionary` in place of
-/// others or between them.
+/// Returns `seed` with one to four mutations: truncated, a tail repeated, a byte of `dictionary`
+/// inserted, or one put in place of another.
 pub fn mutate(seed: &[u8], dictionary: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for _ in 0..=random.below(4) {

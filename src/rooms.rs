@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 /// The rooms from bottom to top: a room may use those above it in this table, and no other. Rooms of
 /// one row do not use each other.
 const ROOMS: &[&[&str]] = &[
-    &["error", "log"],
+    &["error", "log", "sync"],
     &["user", "bytes"],
     &["sys"],
     &["image", "cli", "squashfs"],
     &["site", "registry"],
-    &["store"],
-    &["import", "container"],
+    &["store", "rootfs"],
     &["hook"],
+    &["import", "container"],
     &["check"],
 ];
 

@@ -1,6 +1,7 @@
-//! What the administrator decided, and which files root may believe.
+//! Configuration by the administrator, and the checks of files that root trusts.
 
 pub mod config;
 pub mod json;
+pub mod passwd;
 pub mod reserved;
 pub mod trust;

@@ -1,9 +1,9 @@
-//! `sarus help [COMMAND]`: texts made from the table of commands and from argh's table of options,
-//! so that they cannot drift apart from what is parsed.
+//! `sarus help [COMMAND]`: help generated from the table of commands and argh's table of options, the
+//! same that are parsed.
 
 use super::{COMMANDS, Command, Global, NoOptions, find};
 use argh::{ArgsInfo, FlagInfo, FlagInfoKind};
-use sarus::cli::args::Words;
+use sarus::cli::args::ParsedArgs;
 use sarus::error::Result;
 use sarus::log;
 
@@ -18,16 +18,16 @@ pub const COMMAND: Command = Command {
     main,
 };
 
-fn main(command: &Command, words: Words) -> Result<u8> {
-    let NoOptions {} = command.options(&words)?;
-    match words.rest.as_slice() {
+fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
+    let NoOptions {} = command.options(&parsed)?;
+    match parsed.rest.as_slice() {
         [] => print_general(),
         [name] => print_command(find(name)?),
         _ => Err(command.wrong_number()),
     }
 }
 
-/// What `sarus` alone prints.
+/// Prints the general help.
 pub fn print_general() -> Result<u8> {
     log::print("Usage: sarus COMMAND\n\nOptions:");
     log::print("  --help     Print help");
@@ -41,7 +41,7 @@ pub fn print_general() -> Result<u8> {
     Ok(0)
 }
 
-/// What `sarus help <command>` prints.
+/// Prints the help of `command`.
 pub fn print_command(command: &Command) -> Result<u8> {
     log::print(format!("Usage: sarus {} {}", command.name, command.usage).trim_end());
     log::print(&format!("\n{}", command.about));
@@ -56,7 +56,7 @@ pub fn print_command(command: &Command) -> Result<u8> {
     Ok(0)
 }
 
-/// argh counts its own `--help` among the options of every command.
+/// Returns whether help shows an option: not `--help`, which argh adds to every command.
 fn is_shown(flag: &FlagInfo<'_>) -> bool {
     !flag.hidden && flag.long != "--help"
 }
@@ -73,7 +73,7 @@ fn print_options(flags: &[FlagInfo<'_>], optional_value: &[&str]) {
     }
 }
 
-/// `-w [ --workdir ] arg` and `--entrypoint [=arg]`, much as the manual shows options.
+/// Renders the name of an option: `-w [ --workdir ] arg` or `--entrypoint [=arg]`.
 fn spelling(flag: &FlagInfo<'_>, optional_value: &[&str]) -> String {
     let mut text = match flag.short {
         Some(letter) => format!("-{letter} [ {} ]", flag.long),

@@ -1,8 +1,8 @@
-//! `sarus images`: what the repository holds.
+//! `sarus images`: lists the images of a repository.
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::cli::args::Words;
+use sarus::cli::args::ParsedArgs;
 use sarus::error::{Error, Result};
 use sarus::log;
 use sarus::store;
@@ -12,15 +12,15 @@ pub const COMMAND: Command = Command {
     usage: "[OPTIONS]",
     about: "List images",
     note: "",
-    options: Given::get_args_info,
+    options: Args::get_args_info,
     optional_value: &[],
     failure: 1,
     main,
 };
 
-/// The options, as words.
+/// Options of the command, as argh parses them.
 #[derive(FromArgs, ArgsInfo)]
-struct Given {
+struct Args {
     /// use centralized repository instead of the local one
     #[argh(switch)]
     centralized_repository: bool,
@@ -32,12 +32,12 @@ struct Given {
     quiet: bool,
 }
 
-fn main(command: &Command, words: Words) -> Result<u8> {
-    let given: Given = command.options(&words)?;
-    command.expect_words(&words, 0)?;
-    let (_, repository) = super::open(given.centralized_repository)?;
+fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
+    let args: Args = command.options(&parsed)?;
+    command.expect_words(&parsed, 0)?;
+    let (_, repository) = super::open(args.centralized_repository)?;
     let images = repository.images()?;
-    let text = match (given.json, given.quiet) {
+    let text = match (args.json, args.quiet) {
         (true, true) => {
             return Err(
                 command.see(Error::new("options '--json' and '--quiet' exclude each other"))

@@ -1,8 +1,8 @@
-//! `sarus pull`: an image from a registry becomes one of the repository.
+//! `sarus pull`: imports an image from a registry.
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::cli::args::Words;
+use sarus::cli::args::ParsedArgs;
 use sarus::cli::progress::Progress;
 use sarus::cli::prompt;
 use sarus::error::{Context, Error, Result};
@@ -18,17 +18,17 @@ pub const COMMAND: Command = Command {
     usage: "[OPTIONS] REPOSITORY[:TAG]",
     about: "Pull an image from a registry",
     note: "REPOSITORY is [SERVER/][NAMESPACE/]IMAGE; without SERVER it is on Docker Hub. In place\n\
-           of :TAG, @sha256:<digest> names an image that never changes. Logins that \"docker\n\
-           login\" or \"podman login\" keep are used where they are needed.",
-    options: Given::get_args_info,
+           of :TAG, @sha256:<digest> names an image that never changes. Credentials that \"docker\n\
+           login\" or \"podman login\" stored are used where the registry requires them.",
+    options: Args::get_args_info,
     optional_value: &[],
     failure: 1,
     main,
 };
 
-/// The options, as words.
+/// Options of the command, as argh parses them.
 #[derive(FromArgs, ArgsInfo)]
-struct Given {
+struct Args {
     /// use centralized repository instead of the local one
     #[argh(switch)]
     centralized_repository: bool,
@@ -44,7 +44,7 @@ struct Given {
     /// pull for other nodes: os/architecture[/variant]
     #[argh(option)]
     platform: Option<String>,
-    /// temporary directory for layers that have to be inflated
+    /// temporary directory for decompressed layers
     #[argh(option)]
     temp_dir: Option<PathBuf>,
     /// username for private repository
@@ -52,25 +52,25 @@ struct Given {
     username: Option<String>,
 }
 
-fn main(command: &Command, words: Words) -> Result<u8> {
-    let given: Given = command.options(&words)?;
-    command.expect_words(&words, 1)?;
-    let [name] = words.rest.as_slice() else { return Err(command.wrong_number()) };
+fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
+    let args: Args = command.options(&parsed)?;
+    command.expect_words(&parsed, 1)?;
+    let [name] = parsed.rest.as_slice() else { return Err(command.wrong_number()) };
     let reference = reference(&name.to_string_lossy())?;
-    let platform = given.platform.as_deref().map(TargetPlatform::parse).transpose()?;
-    let (config, repository) = super::open(given.centralized_repository)?;
-    let temp_dir = TempDir::new(given.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
+    let platform = args.platform.as_deref().map(TargetPlatform::parse).transpose()?;
+    let (config, repository) = super::open(args.centralized_repository)?;
+    let temp_dir = TempDir::new(args.temp_dir.as_deref().unwrap_or(&config.temp_dir))?;
     let request = PullRequest {
         reference: &reference,
         platform: platform.unwrap_or_else(TargetPlatform::host),
         repository: &repository,
         temp_dir: &temp_dir,
-        compression: super::compression(&config, given.compression.as_deref())?,
+        compression: super::compression(&config, args.compression.as_deref())?,
         downloads: usize::try_from(config.pulling.downloads).unwrap_or(1),
         cache_limit: config.pulling.cache_limit,
     };
     let settings = Settings::from_environment(&config.pulling.insecure_registries);
-    let login = login(&given).map_err(|error| command.see(error))?;
+    let login = login(&args).map_err(|error| command.see(error))?;
     let registry = Registry::new(&reference, settings, login);
     pull::pull(&registry, &request, Progress::new())
         .context(|| format!("cannot pull {reference}"))?;
@@ -81,26 +81,28 @@ fn reference(name: &str) -> Result<Reference> {
     let reference: Reference = name.parse()?;
     if reference.server == sarus::image::reference::LOADED {
         return Err(Error::new(format!("cannot pull {reference}: it was loaded from a file"))
-            .with_hint("load it again by 'sarus load'"));
+            .with_hint("load it again with 'sarus load'"));
     }
     Ok(reference)
 }
 
-/// What the user says of the login: asked for here, and kept nowhere.
-fn login(given: &Given) -> Result<Login> {
-    let username = match &given.username {
+/// Returns the login of the user. Prompts for credentials, which are stored nowhere.
+fn login(args: &Args) -> Result<Login> {
+    let username = match &args.username {
         Some(username) => username.clone(),
-        None if given.password_stdin => {
+        None if args.password_stdin => {
             return Err(Error::new("option '--password-stdin' needs --username"));
         }
-        None if given.login => prompt::ask("username    :", false)?,
-        None => return Ok(Login::Kept),
+        None if args.login => prompt::ask("username    :", false)?,
+        None => return Ok(Login::Stored),
     };
     let password = prompt::ask("password    :", true)?;
-    match username.is_empty() || password.is_empty() {
-        true => Err(Error::new("the user name or the password is empty")),
-        // The separator between the two, by RFC 7617.
-        false if username.contains(':') => Err(Error::new("a user name holds no colon")),
-        false => Ok(Login::Given(Credentials::new(username, password))),
+    if username.is_empty() || password.is_empty() {
+        return Err(Error::new("the user name or the password is empty"));
     }
+    // A colon separates user name and password (RFC 7617).
+    if username.contains(':') {
+        return Err(Error::new("the user name contains a colon"));
+    }
+    Ok(Login::Explicit(Credentials::new(username, password)))
 }

@@ -1,8 +1,8 @@
-//! `sarus rmi`: takes an image out of the repository. Containers that run from it keep it.
+//! `sarus rmi`: removes an image from a repository. Running containers keep it.
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::cli::args::Words;
+use sarus::cli::args::ParsedArgs;
 use sarus::error::Result;
 use sarus::image::reference::Reference;
 use sarus::log;
@@ -13,27 +13,27 @@ pub const COMMAND: Command = Command {
     about: "Remove an image",
     note: "Note: REPOSITORY[:TAG] has to be specified as\n      \
            displayed by the \"sarus images\" command.",
-    options: Given::get_args_info,
+    options: Args::get_args_info,
     optional_value: &[],
     failure: 1,
     main,
 };
 
-/// The options, as words.
+/// Options of the command, as argh parses them.
 #[derive(FromArgs, ArgsInfo)]
-struct Given {
+struct Args {
     /// use centralized repository instead of the local one
     #[argh(switch)]
     centralized_repository: bool,
 }
 
-fn main(command: &Command, words: Words) -> Result<u8> {
-    let given: Given = command.options(&words)?;
-    command.expect_words(&words, 1)?;
-    let [name] = words.rest.as_slice() else { return Err(command.wrong_number()) };
+fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
+    let args: Args = command.options(&parsed)?;
+    command.expect_words(&parsed, 1)?;
+    let [name] = parsed.rest.as_slice() else { return Err(command.wrong_number()) };
     let reference: Reference = name.to_string_lossy().parse()?;
-    let (_, repository) = super::open(given.centralized_repository)?;
+    let (_, repository) = super::open(args.centralized_repository)?;
     let image = repository.remove(&reference)?;
-    log::print(&format!("removed {}", image.key));
+    log::print(&format!("removed {}", image.key()));
     Ok(0)
 }

@@ -1,29 +1,26 @@
-//! `sarus run`: from options, image and caller to a plan, and on to its realisation.
+//! `sarus run`: options, configuration, image and caller become a plan, which is then realised.
 
 use super::Command;
 use crate::rights::Rights;
 use argh::{ArgsInfo, FromArgs};
-use sarus::cli::args::Words;
-use sarus::container::plan::handoff;
+use sarus::cli::args::ParsedArgs;
+use sarus::container::caller::Inherited;
 use sarus::container::plan::mounts::MountRequest;
 use sarus::container::plan::namespaces::PidNamespace;
-use sarus::container::plan::process::Entrypoint;
-use sarus::container::plan::{self, Bundle, Caller, Options};
-use sarus::container::run::{self, Image, OciRuntime};
-use sarus::error::{Context, Error, Result};
+use sarus::container::plan::process::{self, Entrypoint};
+use sarus::container::plan::{Options, Plan};
+use sarus::container::run::{self, Engine, Image, external};
+use sarus::error::{Error, Result};
+use sarus::hook::ssh::keygen;
+use sarus::image::metadata::Metadata;
 use sarus::image::reference::Reference;
-use sarus::log;
+use sarus::log::{self, Level};
 use sarus::site::config::{Config, Installation};
 use sarus::store::Repository;
-use sarus::sys::process::limits::Limits;
-use sarus::sys::process::start_notify::Listener;
-use sarus::sys::process::supervisor;
+use sarus::sys::ids;
 use sarus::sys::terminal::Terminal;
-use sarus::sys::{descriptors, ids, process};
 use sarus::user::User;
 use std::ffi::OsString;
-use std::io::Read;
-use std::path::Path;
 use std::time::Instant;
 
 pub const COMMAND: Command = Command {
@@ -32,24 +29,21 @@ pub const COMMAND: Command = Command {
     about: "Run a command in a new container",
     note: "Note: REPOSITORY[:TAG] has to be specified as\n      \
            displayed by the \"sarus images\" command.",
-    options: Given::get_args_info,
-    // The manual's `--entrypoint -t <image> bash`: it never takes the next word.
+    options: Flags::get_args_info,
+    // As in the manual's `--entrypoint -t <image> bash`: the next word is not its value.
     optional_value: &["--entrypoint"],
     failure: 125,
     main,
 };
 
-/// Root is needed to run something, from an image at least.
-pub fn rights(words: &[OsString]) -> Rights {
-    match COMMAND.split(words) {
-        Ok(words) if !words.help && !words.rest.is_empty() => Rights::Keep,
-        _ => Rights::Drop,
-    }
+/// Keeps root if there is an image to run.
+pub fn rights(words: &ParsedArgs) -> Rights {
+    if words.help || words.rest.is_empty() { Rights::Drop } else { Rights::Keep }
 }
 
-/// The options, as words.
+/// Options as argh parses them.
 #[derive(FromArgs, ArgsInfo)]
-struct Given {
+struct Flags {
     /// use centralized repository instead of the local one
     #[argh(switch)]
     centralized_repository: bool,
@@ -68,7 +62,9 @@ struct Given {
     /// use the host's MPI in the container; implies --glibc
     #[argh(switch, short = 'm')]
     mpi: bool,
-    /// mount what the host has: type=bind,source=PATH,destination=PATH[,readonly]
+    // argh shows the brackets as they stand.
+    #[allow(rustdoc::broken_intra_doc_links)]
+    /// bind mount from the host: type=bind,source=PATH,destination=PATH[,readonly]
     #[argh(option)]
     mount: Vec<String>,
     /// process numbers inside: host or private; default: host for one of several processes of a
@@ -83,121 +79,69 @@ struct Given {
     workdir: Option<String>,
 }
 
-fn main(command: &Command, words: Words) -> Result<u8> {
+fn main(command: &Command, words: ParsedArgs) -> Result<u8> {
     let start = Instant::now();
-    let limits = Limits::take()?;
-    let (environment, pmi, listener) = take_from_caller()?;
-    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();
-    let given: Given = command.options(&words)?;
+    let (inherited, listener) = Inherited::take()?;
+    let flags: Flags = command.options(&words)?;
     let (image, args) = words.rest.split_first().ok_or_else(|| command.wrong_number())?;
     let reference: Reference = image.to_string_lossy().parse()?;
-    let (centralized, options) = typed(given, args, &environment)?;
+    let centralized = flags.centralized_repository;
+    let options = typed(flags, args)?;
+    let terminal = if options.tty { Some(Terminal::from_stdin()?) } else { None };
     require_root()?;
 
     let user = User::caller()?;
     let installation = Installation::find()?;
     let config = Config::load(&installation)?;
     if options.ssh {
-        let keys = super::ssh_keygen::keys(&config, &user)?;
+        let keys = keygen::keys_of_site(&config, &user)?;
         ids::as_user(&user, || keys.check())?;
     }
-    let (image, metadata) =
-        ids::as_user(&user, || find_image(&config, &user, centralized, &reference))?;
-    let runtime = OciRuntime::identify(&config)?;
-    let (cpus, devices) = match runtime.makes_cgroups() {
-        true => (limited_cpus(), Some(run::allowed_devices())),
-        false => (None, None),
-    };
-    let groups = run::read_group_database(&config, &user)?;
-    let proc_options = match options.pid {
-        PidNamespace::Host => proc_options()?,
-        PidNamespace::Private => Vec::new(),
-    };
-    let caller = Caller { user, environment, umask, limits, cpus, devices, proc_options, pmi };
-    let bundle = Bundle::plan(&config, &metadata, options, caller, &groups)?;
+    let find = || find_image(&config, &user, centralized, &reference);
+    let (image, metadata) = ids::as_user(&user, find)?;
+    let runtime = external::identify(&config)?;
+    let caller = inherited.observe(user, terminal.as_ref(), &options, &config, &runtime)?;
+    let plan = Plan::new(&config, &metadata, options, caller, runtime)?;
+    plan.warnings.iter().for_each(|warning| log::warn("run", warning));
     log::info("cli", || {
         format!("command line processed in {:.6} s", start.elapsed().as_secs_f64())
     });
-    run::run(&config, &runtime, &bundle, &image, &installation.program, &listener)
+    let engine =
+        Engine { program: &installation.program, listener: &listener, terminal: terminal.as_ref() };
+    run::run(&plan, &image, engine)
 }
 
-type Environment = Vec<(OsString, OsString)>;
-
-/// Takes the environment and the open descriptors away from this process: nothing of them shall
-/// reach what runs as root. What the container gets of them is given back: the environment, and
-/// whether there is a descriptor for PMI; and where its start is heard of.
-fn take_from_caller() -> Result<(Environment, bool, Listener)> {
-    let environment = process::take_environment();
-    let pmi_fd = environment
-        .iter()
-        .find(|(name, _)| name == "PMI_FD")
-        .and_then(|(_, value)| value.to_str()?.parse().ok())
-        .filter(|fd| *fd > 2 && descriptors::is_open(*fd));
-    descriptors::close_descriptors(pmi_fd)?;
-    if let Some(fd) = pmi_fd {
-        descriptors::move_descriptor(fd, handoff::PMI_FD)?;
-    }
-    let pmi = pmi_fd.is_some();
-    let listener = Listener::new(handoff::socket(pmi))?;
-    descriptors::copy_streams(handoff::first_stream(pmi))?;
-    Ok((environment, pmi, listener))
-}
-
-fn typed(given: Given, args: &[OsString], environment: &Environment) -> Result<(bool, Options)> {
-    let entrypoint = match given.entrypoint {
+/// Turns options into types, and checks what can be checked by their words alone.
+fn typed(flags: Flags, args: &[OsString]) -> Result<Options> {
+    let entrypoint = match flags.entrypoint {
         None => Entrypoint::Image,
         Some(program) if program.is_empty() => Entrypoint::Removed,
         Some(program) => Entrypoint::Set(program),
     };
-    if let Some(path) = given.workdir.as_deref() {
-        if !path.starts_with('/') {
-            return Err(Error::new(format!(
-                "the working directory '{path}' is invalid, it needs to be an absolute path"
-            )));
-        }
-        if plan::mounts::has_parent(Path::new(path)) {
-            return Err(Error::new(format!(
-                "the working directory '{path}' is invalid, it must not hold '..'"
-            )));
-        }
+    flags.workdir.as_deref().map_or(Ok(()), process::check_workdir)?;
+    let pid = flags.pid.map(|text| text.parse()).transpose()?;
+    if flags.ssh && pid == Some(PidNamespace::Host) {
+        return Err(Error::new("cannot run with both --ssh and --pid=host").with_hint(
+            "leave --pid=host out: with --ssh, ranks start in one container of a node",
+        ));
     }
-    // sshd and what it starts end with a namespace of their own; its sessions are no ranks.
-    let pid = match (given.pid.map(|text| text.parse()).transpose()?, given.ssh) {
-        (Some(PidNamespace::Host), true) => {
-            return Err(Error::new("cannot run with both --ssh and --pid=host").with_hint(
-                "leave --pid=host out: with --ssh, ranks start in one container of a node",
-            ));
-        }
-        (_, true) => PidNamespace::Private,
-        (Some(pid), false) => pid,
-        (None, false) => match PidNamespace::for_job(environment) {
-            PidNamespace::Host if !supervisor::adopt_orphans() => {
-                log::warn(
-                    "run",
-                    "this kernel cannot hold ranks together that share the host's \
-                           process numbers: each has its own, which some MPI libraries do not \
-                           bear (--pid=private says that it shall be so)",
-                );
-                PidNamespace::Private
-            }
-            usual => usual,
-        },
-    };
-    let mounts = given.mount.iter().map(|request| MountRequest::parse(request));
-    let options = Options {
+    let mut warnings = Vec::new();
+    let mounts = flags.mount.iter().map(|request| MountRequest::parse(request, &mut warnings));
+    Ok(Options {
         entrypoint,
         mounts: mounts.collect::<Result<_>>()?,
-        workdir: given.workdir,
-        terminal: given.tty.then(|| Ok(Terminal::of_stdin()?.size())).transpose()?,
-        // sshd and what logins leave behind need a first process that reaps them.
-        init: given.init || given.ssh,
+        workdir: flags.workdir,
+        tty: flags.tty,
+        // Orphans of sshd and of logins need a first process that reaps them.
+        init: flags.init || flags.ssh,
         pid,
-        mpi: given.mpi,
-        glibc: given.glibc || given.mpi,
-        ssh: given.ssh,
+        mpi: flags.mpi,
+        glibc: flags.glibc || flags.mpi,
+        ssh: flags.ssh,
         args: args.to_vec(),
-    };
-    Ok((given.centralized_repository, options))
+        log_level: Level::from_number(Some(log::threshold())),
+        warnings,
+    })
 }
 
 fn require_root() -> Result<()> {
@@ -210,20 +154,20 @@ fn require_root() -> Result<()> {
     ))
 }
 
-/// Finds the image in the repository, opens and checks it: everything here belongs to the user.
+/// Finds the image in the repository, opens and validates it. Must be called with the user's rights.
 fn find_image(
     config: &Config,
     user: &User,
     centralized: bool,
     reference: &Reference,
-) -> Result<(Image, sarus::image::metadata::Metadata)> {
+) -> Result<(Image, Metadata)> {
     let repository = Repository::open(config, user, centralized)?;
     let Some(found) = repository.find(reference)? else {
         return Err(not_available(&repository, reference));
     };
     let metadata = repository.metadata(&found)?;
     let name = reference.to_string();
-    let image = Image::open(&found.image_path, name, user, &config.accepted_compressions)?;
+    let image = Image::open(&found.paths.squashfs, name, user, &config.accepted_compressors)?;
     Ok((image, metadata))
 }
 
@@ -238,31 +182,4 @@ fn not_available(repository: &Repository, reference: &Reference) -> Error {
             "'sarus images' lists what is here; 'sarus pull' and 'sarus load' bring more",
         ),
     }
-}
-
-/// How `/proc` of a container is to be mounted that sees the processes of the host.
-fn proc_options() -> Result<Vec<String>> {
-    let path = "/proc/self/mountinfo";
-    // Whoever may mount may do it on any name.
-    let text = std::fs::read(path).context(|| format!("cannot read {path}"))?;
-    plan::namespaces::restrictions_of_proc(&String::from_utf8_lossy(&text))
-}
-
-/// The processors that this process may use, if they are not all that there are.
-fn limited_cpus() -> Option<String> {
-    // A cgroup of version 2 below our own has no controllers: it is confined as our own is.
-    if run::are_unified() {
-        return None;
-    }
-    let status = read_at_once("/proc/self/status")?;
-    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?.trim();
-    let online = read_at_once("/sys/devices/system/cpu/online").unwrap_or_default();
-    (list != online.trim()).then(|| list.to_owned())
-}
-
-/// A file of the kernel's, which has no size: without room for it, it is read piece by piece.
-fn read_at_once(path: &str) -> Option<String> {
-    let mut text = String::with_capacity(4096);
-    std::fs::File::open(path).ok()?.read_to_string(&mut text).ok()?;
-    Some(text)
 }

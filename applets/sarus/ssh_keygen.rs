@@ -1,14 +1,12 @@
-//! `sarus ssh-keygen`: the keys with which a user's containers reach each other.
+//! `sarus ssh-keygen`: generates the SSH keys for a user's containers.
 
 use super::Command;
 use argh::{ArgsInfo, FromArgs};
-use sarus::cli::args::Words;
-use sarus::error::{Error, Result};
-use sarus::hook::home;
-use sarus::hook::ssh::keys::Keys;
+use sarus::cli::args::ParsedArgs;
+use sarus::error::Result;
+use sarus::hook::ssh::keygen;
 use sarus::site::config::{Config, Installation};
 use sarus::user::User;
-use std::path::PathBuf;
 
 pub const COMMAND: Command = Command {
     name: "ssh-keygen",
@@ -16,35 +14,24 @@ pub const COMMAND: Command = Command {
     about: "Generate the SSH keys in the local repository",
     note: "Containers that run with \"sarus run --ssh\" use them, on all nodes.\n\
            They need to be generated once only.",
-    options: Given::get_args_info,
+    options: Args::get_args_info,
     optional_value: &[],
     failure: 1,
     main,
 };
 
-/// The options, as words.
+/// Options of the command, as argh parses them.
 #[derive(FromArgs, ArgsInfo)]
-struct Given {
-    /// replace the keys that are there
+struct Args {
+    /// replace existing keys
     #[argh(switch)]
     overwrite: bool,
 }
 
-fn main(command: &Command, words: Words) -> Result<u8> {
-    let given: Given = command.options(&words)?;
-    command.expect_words(&words, 0)?;
+fn main(command: &Command, parsed: ParsedArgs) -> Result<u8> {
+    let args: Args = command.options(&parsed)?;
+    command.expect_words(&parsed, 0)?;
     let config = Config::load(&Installation::find()?)?;
-    crate::ssh_hook::keygen(&keys(&config, &User::caller()?)?, given.overwrite)
-}
-
-/// Where `ssh_hook` looks for the keys of `user`, as this site configured it.
-pub fn keys(config: &Config, user: &User) -> Result<Keys> {
-    let Some(hook) = config.hooks.list.iter().find(|hook| hook.is("ssh_hook")) else {
-        return Err(Error::new("cannot use SSH: this site configured no ssh_hook")
-            .with_hint("the administrator names it in OCIHooks of sarus.json"));
-    };
-    let path = |name: &str, usual: PathBuf| hook.setting(name).map_or(usual, PathBuf::from);
-    let base = path("HOOK_BASE_DIR", config.local_repository_base_dir.clone());
-    let passwd = path("PASSWD_FILE", config.prefix_dir.join("etc/passwd"));
-    Ok(Keys::of(&home::below(&base, &passwd, user)?))
+    let keys = keygen::keys_of_site(&config, &User::caller()?)?;
+    keygen::generate(&keys, args.overwrite).map(|()| 0)
 }

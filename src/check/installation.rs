@@ -1,8 +1,9 @@
-//! The program, its configuration, all that it names, and the places for images.
+//! Checks of the program, of its configuration with all that it names, and of directories for images.
 
 use super::{Report, Status};
-use crate::container::run::OciRuntime;
-use crate::container::run::oci_runtime::Kind;
+use crate::bytes;
+use crate::container::plan::oci_runtime::{OciRuntime, RuntimeKind};
+use crate::container::run::external;
 use crate::error::Result;
 use crate::image::reference::Reference;
 use crate::import::temp::TempDir;
@@ -10,16 +11,17 @@ use crate::log::Level;
 use crate::registry::{Login, Registry, Settings};
 use crate::site::config::{Config, Installation};
 use crate::site::trust::{self, Checks};
-use crate::store::{self, Repository};
+use crate::store::Repository;
+use crate::sys::fs::space;
 use crate::sys::ids;
 use crate::user::User;
 use rustix::fs::{Access, Mode, Stat, StatVfsMountFlags};
 use std::path::Path;
 
-/// Less than this, and imports will soon fail.
+/// Free space, in bytes, below which imports will soon fail.
 const LITTLE_SPACE: u64 = 1 << 30;
 
-/// Whether the program can become root for `run`.
+/// Checks that the program can become root for `run`.
 pub(super) fn program(report: &mut Report<'_>, installation: &Installation) {
     let path = &installation.program;
     let shown = path.display();
@@ -58,7 +60,7 @@ fn is_setuid_root(status: &Stat) -> bool {
     status.st_uid == 0 && Mode::from_raw_mode(status.st_mode).contains(Mode::SUID)
 }
 
-/// Reads sarus.json; tells all faults of it.
+/// Reads sarus.json, and reports all of its faults.
 pub(super) fn configuration(
     report: &mut Report<'_>,
     installation: &Installation,
@@ -96,10 +98,10 @@ pub(super) fn configuration(
     Some(config)
 }
 
-/// The OCI runtime: whether root may execute it, and whether its release has known holes.
+/// Checks that root may execute the OCI runtime, and that its release has no known vulnerability.
 pub(super) fn runtime(report: &mut Report<'_>, config: &Config) -> Option<OciRuntime> {
     const SUBJECT: &str = "runcPath";
-    let runtime = match OciRuntime::identify(config) {
+    let runtime = match external::identify(config) {
         Ok(runtime) => runtime,
         Err(error) => {
             report.failure(SUBJECT, &error);
@@ -108,7 +110,7 @@ pub(super) fn runtime(report: &mut Report<'_>, config: &Config) -> Option<OciRun
     };
     let (path, version) = (config.runc_path.display(), &runtime.version);
     match (runtime.kind, runtime.has_known_holes()) {
-        (Kind::Other, _) => report.warning(
+        (RuntimeKind::Other, _) => report.warning(
             SUBJECT,
             format!("{path} is neither runc nor crun, as it says itself"),
             "containers run only if it takes the command line of runc and runs all hooks",
@@ -121,18 +123,18 @@ pub(super) fn runtime(report: &mut Report<'_>, config: &Config) -> Option<OciRun
             ),
             FIXED,
         ),
-        (Kind::Runc, false) => report.ok(SUBJECT, format!("{path} is runc {version}")),
-        (Kind::Crun, false) => report.ok(SUBJECT, format!("{path} is crun {version}")),
+        (RuntimeKind::Runc, false) => report.ok(SUBJECT, format!("{path} is runc {version}")),
+        (RuntimeKind::Crun, false) => report.ok(SUBJECT, format!("{path} is crun {version}")),
     }
     Some(runtime)
 }
 
-/// Releases and packages of runc with the fixes. A package of an older release may have them too.
+/// Advice for runc without the fixes. A package of an older release may have them.
 const FIXED: &str = "install runc 1.2.8, 1.3.3 or later (Ubuntu: 1.3.3, by USN-7851-1), or crun; a \
     package of an older release has the fixes if its changelog names these numbers (apt changelog \
     runc, rpm -q --changelog runc): Debian 12's 1.1.5+ds1-1+deb12u1 has not";
 
-/// What sarus.json names and root uses.
+/// Checks all that sarus.json names and root uses.
 pub(super) fn named(report: &mut Report<'_>, config: &Config, runtime: Option<&OciRuntime>) {
     let checks = config.checks;
     let judged = if checks == Checks::On { ", and safe from others" } else { "" };
@@ -150,7 +152,9 @@ pub(super) fn named(report: &mut Report<'_>, config: &Config, runtime: Option<&O
         let path = &hook.path;
         if hook.is_of_host() {
             report.result(hook.stage, safe(path, trust::program(path, checks)));
-        } else if let Some(Err(error)) = runtime.map(|one| one.check_start_hooks(config)) {
+        } else if let Some(Err(error)) =
+            runtime.map(|one| one.check_start_hooks(config.hooks.list.iter()))
+        {
             report.failure(hook.stage, &error);
         } else {
             let text = format!("{} is each image's own, and runs as the user", path.display());
@@ -158,18 +162,19 @@ pub(super) fn named(report: &mut Report<'_>, config: &Config, runtime: Option<&O
         }
     }
     for openssh in config.hooks.list.iter().filter_map(|hook| hook.openssh(prefix)) {
-        match openssh.exists() {
-            true => report.result("openssh", safe(&openssh, trust::tree(&openssh, checks))),
-            false => report.warning(
+        if openssh.exists() {
+            report.result("openssh", safe(&openssh, trust::tree(&openssh, checks)));
+        } else {
+            report.warning(
                 "openssh",
-                format!("{} is not there, which ssh_hook needs", openssh.display()),
+                format!("{} does not exist, which ssh_hook needs", openssh.display()),
                 "install it, or remove the hook from sarus.json",
-            ),
+            );
         }
     }
 }
 
-/// Where images and temporary files go.
+/// Checks the directories of images and temporary files.
 pub(super) fn storage(report: &mut Report<'_>, config: &Config) {
     let local = User::caller().and_then(|user| Repository::local(config, &user));
     match local {
@@ -192,30 +197,34 @@ pub(super) fn storage(report: &mut Report<'_>, config: &Config) {
     }
 }
 
-/// Whether the caller can write at `path`, or make it, and how much fits there.
+/// Checks that the caller can write in `path`, or create it, and that there is free space.
 fn place(report: &mut Report<'_>, subject: &'static str, path: &Path) {
     let found = path.ancestors().find(|path| path.exists()).unwrap_or(path);
     if rustix::fs::access(found, Access::WRITE_OK | Access::EXEC_OK).is_err() {
         let text = format!("{} is not writable for this user", found.display());
-        return report.error(subject, text, "make it so, or let sarus.json name another place");
+        return report.error(
+            subject,
+            text,
+            "change its owner or mode, or name another directory in sarus.json",
+        );
     }
-    let Ok(system) = rustix::fs::statvfs(found) else {
+    let Ok(free) = space::free(found) else {
         return report.unknown(subject, &format!("what is free at {}", path.display()), "use df");
     };
-    let free = system.f_bavail.saturating_mul(system.f_frsize);
-    let text = format!("{} has {} free", path.display(), store::size(free));
-    match free < LITTLE_SPACE {
-        true => report.warning(subject, text, "make room, or imports of large images will fail"),
-        false => report.ok(subject, text),
+    let text = format!("{} has {} free", path.display(), bytes::format_size(free));
+    if free < LITTLE_SPACE {
+        report.warning(subject, text, "free some space, or imports of large images will fail");
+    } else {
+        report.ok(subject, text);
     }
 }
 
-/// Whether a registry answers.
+/// Checks that a registry answers.
 pub(super) fn registry(report: &mut Report<'_>, server: &str, insecure: &[String]) {
-    // Any image will do: none is asked for.
+    // Any name will do: no image is requested.
     let ping = format!("{server}/check/check").parse::<Reference>().and_then(|reference| {
         let settings = Settings::from_environment(insecure);
-        Registry::new(&reference, settings, Login::Kept).ping()
+        Registry::new(&reference, settings, Login::Stored).ping()
     });
     report.result("registry", ping.map(|()| format!("{server} answers")));
 }

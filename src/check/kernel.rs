@@ -1,24 +1,18 @@
-//! What the kernel offers, as far as it tells an ordinary user.
+//! Checks of the kernel, as far as it tells an ordinary user.
 
 use super::Report;
-use crate::container::run::OciRuntime;
-use crate::container::run::oci_runtime::Kind;
+use crate::container::plan::oci_runtime::{OciRuntime, RuntimeKind};
 use crate::site::config::{Config, RamFilesystem};
+use crate::squashfs::compression::Compressor;
+use crate::sys::fs::read::read_text_at_most;
 use flate2::bufread::GzDecoder;
-use std::io::Read;
+use std::io::BufReader;
 use std::path::Path;
 
-/// More than the configuration of any kernel, or its list of modules.
+/// Maximum size, in bytes, of a kernel's configuration or list of modules.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// The compressors of squashfs, with what kernels call them.
-const COMPRESSORS: [(&str, &str); 3] = [
-    ("zstd", "CONFIG_SQUASHFS_ZSTD=y"),
-    ("gzip", "CONFIG_SQUASHFS_ZLIB=y"),
-    ("lz4", "CONFIG_SQUASHFS_LZ4=y"),
-];
-
-/// What every container needs.
+/// Checks all that every container needs.
 pub(super) fn always(report: &mut Report<'_>) {
     let release = release();
     let missing = ["mnt", "pid"].iter().find(|kind| !exists(&format!("/proc/self/ns/{kind}")));
@@ -30,16 +24,17 @@ pub(super) fn always(report: &mut Report<'_>) {
             "use a kernel with CONFIG_NAMESPACES and CONFIG_PID_NS",
         ),
     }
-    match exists("/dev/loop-control") {
-        true => report.ok("kernel", "loop devices are there"),
-        false => missing_feature(report, "loop"),
+    if exists("/dev/loop-control") {
+        report.ok("kernel", "loop devices are available");
+    } else {
+        missing_feature(report, "loop");
     }
     for name in ["squashfs", "overlay"] {
         file_system(report, name);
     }
 }
 
-/// What this site's choices need.
+/// Checks all that this configuration needs.
 pub(super) fn configured(report: &mut Report<'_>, config: &Config, runtime: Option<&OciRuntime>) {
     file_system(
         report,
@@ -48,66 +43,66 @@ pub(super) fn configured(report: &mut Report<'_>, config: &Config, runtime: Opti
             RamFilesystem::Ramfs => "ramfs",
         },
     );
-    compression(report, config.compression.name);
+    compressor(report, config.compression.compressor());
     if let Some(runtime) = runtime {
         cgroups(report, runtime);
     }
 }
 
-/// Each OCI runtime has something against some way to mount them.
+/// Checks that the OCI runtime supports the mounts of cgroups.
 fn cgroups(report: &mut Report<'_>, runtime: &OciRuntime) {
     let mounted = std::fs::read_dir("/sys/fs/cgroup").is_ok_and(|mut list| list.next().is_some());
     let hybrid = read("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
     if runtime.makes_cgroups() && !mounted {
         report.error(
             "kernel",
-            "no cgroups are mounted at /sys/fs/cgroup, where the OCI runtime wants them",
-            "mount them, or let runcPath name crun, which needs none",
+            "no cgroups are mounted at /sys/fs/cgroup, where the OCI runtime needs them",
+            "mount them, or set runcPath to crun, which needs none",
         );
-    } else if runtime.kind == Kind::Crun && !hybrid.trim().is_empty() {
+    } else if runtime.kind == RuntimeKind::Crun && !hybrid.trim().is_empty() {
         report.error(
             "kernel",
-            "cgroups of both versions have controllers, which crun refuses",
-            "let runcPath name runc, or boot with systemd.unified_cgroup_hierarchy=1",
+            "hybrid cgroup hierarchy, which crun does not support",
+            "set runcPath to runc, or boot with systemd.unified_cgroup_hierarchy=1",
         );
     }
 }
 
 fn file_system(report: &mut Report<'_>, name: &str) {
     let known = read("/proc/filesystems").unwrap_or_default();
-    match known.lines().any(|line| line.split_whitespace().last() == Some(name)) {
-        true => report.ok("kernel", format!("file system {name} is there")),
-        false => missing_feature(report, name),
+    if known.lines().any(|line| line.split_whitespace().last() == Some(name)) {
+        report.ok("kernel", format!("file system {name} is available"));
+    } else {
+        missing_feature(report, name);
     }
 }
 
-/// Mounting loads the modules of file systems, unless the site forbids it.
+/// Reports a file system that is missing. A mount loads its module, unless the site forbids that.
 fn missing_feature(report: &mut Report<'_>, name: &str) {
     let modules = read(&format!("/lib/modules/{}/modules.dep", release())).unwrap_or_default();
     let file = format!("/{name}.ko");
-    match modules.lines().any(|line| line.split(':').next().is_some_and(|l| l.contains(&file))) {
-        true => report.warning(
+    if modules.lines().any(|line| line.split(':').next().is_some_and(|l| l.contains(&file))) {
+        report.warning(
             "kernel",
             format!("{name} is a module that is not loaded"),
             &format!("modprobe {name}, and name it in /etc/modules-load.d"),
-        ),
-        false => report.error(
+        );
+    } else {
+        report.error(
             "kernel",
             format!("this kernel has no {name}"),
             "install the package with its modules, or use another kernel",
-        ),
+        );
     }
 }
 
-fn compression(report: &mut Report<'_>, name: &str) {
-    let Some((_, option)) = COMPRESSORS.iter().find(|(known, _)| *known == name) else { return };
-    let packed = std::fs::read("/proc/config.gz").ok().and_then(|bytes| {
-        let mut text = String::new();
-        GzDecoder::new(bytes.as_slice()).take(MAX_SIZE).read_to_string(&mut text).ok()?;
-        Some(text)
-    });
+fn compressor(report: &mut Report<'_>, name: Compressor) {
+    let option = format!("{}=y", name.kernel_option());
+    let packed = std::fs::File::open("/proc/config.gz")
+        .ok()
+        .and_then(|file| read_text_at_most(GzDecoder::new(BufReader::new(file)), MAX_SIZE).ok());
     let options = packed.or_else(|| read(&format!("/boot/config-{}", release())));
-    match options.map(|text| text.lines().any(|line| line == *option)) {
+    match options.map(|text| text.lines().any(|line| line == option)) {
         Some(true) => report.ok("kernel", format!("squashfs reads images in {name}")),
         Some(false) => report.error(
             "kernel",
@@ -133,7 +128,5 @@ fn exists(path: &str) -> bool {
 }
 
 fn read(path: &str) -> Option<String> {
-    let mut text = String::new();
-    std::fs::File::open(path).ok()?.take(MAX_SIZE).read_to_string(&mut text).ok()?;
-    Some(text)
+    read_text_at_most(std::fs::File::open(path).ok()?, MAX_SIZE).ok()
 }

@@ -1,28 +1,27 @@
-//! What argh lacks: `--name=value`, `-eV`, `-tm`, options whose value may be left out, and an end
-//! of the options at the first other word, from which on everything is kept as it is.
-//! Start at [`split`].
+//! Normalises arguments for argh, which lacks `--name=value`, `-eV`, `-tm`, options with an optional
+//! value, and an end of the options at the first operand. Start at [`split`].
 
 use crate::error::{Error, Result};
 use argh::{FlagInfo, FlagInfoKind};
 use std::ffi::{OsStr, OsString};
 
-/// A command line, taken apart.
+/// A command line, split into options and operands.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Words {
-    /// The options, in the only spelling that argh takes: a word for each name, one for each value.
+pub struct ParsedArgs {
+    /// Options in the spelling of argh: one argument for each name, one for each value.
     pub options: Vec<String>,
-    /// From the first word that is no option: verbatim, in any encoding.
+    /// Operands, verbatim, in any encoding.
     pub rest: Vec<OsString>,
-    /// Whether `--help` or `-h` is among the options.
+    /// True if `--help` or `-h` is among the options.
     pub help: bool,
 }
 
-/// What [`split`] must know of a command.
+/// Options of a command.
 #[derive(Debug, Clone, Copy)]
 pub struct Grammar<'a> {
-    /// The options, from argh.
+    /// Options that argh knows.
     pub flags: &'a [FlagInfo<'a>],
-    /// Long options whose value may be left out; a value needs `=` then.
+    /// Long options with an optional value, which needs `=`.
     pub optional_value: &'a [&'a str],
 }
 
@@ -40,12 +39,11 @@ impl Grammar<'_> {
     }
 }
 
-/// Takes `words` apart at the first one that is no option, or behind `--`.
+/// Splits `words` at the first operand, or after `--`.
 ///
 /// # Errors
-/// An option that `grammar` does not know, a value where none belongs or none where one does, or an
-/// option that is not UTF-8.
-pub fn split(words: &[OsString], grammar: Grammar<'_>) -> Result<Words> {
+/// An option is unknown, lacks its value, has a value that it does not take, or is not UTF-8.
+pub fn split(words: &[OsString], grammar: Grammar<'_>) -> Result<ParsedArgs> {
     let mut options = Vec::new();
     let mut help = false;
     let mut rest = words.iter();
@@ -66,7 +64,7 @@ pub fn split(words: &[OsString], grammar: Grammar<'_>) -> Result<Words> {
             short(word, &mut rest, grammar, &mut options)?;
         }
     }
-    Ok(Words { options, rest: rest.cloned().collect(), help })
+    Ok(ParsedArgs { options, rest: rest.cloned().collect(), help })
 }
 
 fn utf8(word: &OsStr) -> Result<&str> {
@@ -101,7 +99,7 @@ fn long(
     Ok(())
 }
 
-/// `-t`, `-tm`, `-w DIR`, `-wDIR`, `-tw DIR`.
+/// Splits short options: `-t`, `-tm`, `-w DIR`, `-wDIR`, `-tw DIR`.
 fn short(
     word: &str,
     rest: &mut Rest<'_>,

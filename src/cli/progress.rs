@@ -1,52 +1,52 @@
-//! What a long command tells while it works: the manual's plain lines on stdout, and on a terminal
-//! below them live lines with bytes, rate and time left: one for each thing that is under way, and
-//! one for all.
+//! Progress of long commands: permanent lines on stdout, and below them on a terminal live lines with
+//! bytes, rate and time left, one for each item in progress and one for the total.
 //!
-//! Live lines have no colour; a `dumb` terminal gets the plain lines only.
+//! Live lines have no colour. A `dumb` terminal gets the permanent lines only.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::log;
+use crate::sync::ignore_poison;
 
-/// How often the live lines change.
+/// Update interval of the live lines.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Tells the user what is being done.
+/// Output of a command about its progress.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
     live: bool,
     quiet: bool,
 }
 
-/// Whether stdout is a terminal that can do more than lines.
+/// Returns whether stdout is a terminal that can rewrite lines.
 fn is_capable() -> bool {
     let dumb = std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     !dumb && std::io::stdout().is_terminal()
 }
 
-/// Whether words on stdout may have colours: on a terminal, unless `NO_COLOR` says otherwise
+/// Returns whether stdout may have colours: on a terminal, unless `NO_COLOR` is set
 /// (<https://no-color.org>).
 #[must_use]
 pub fn may_colour() -> bool {
     is_capable() && std::env::var_os("NO_COLOR").is_none_or(|text| text.is_empty())
 }
 
-/// Counts the bytes that were worked on, from any thread.
+/// Counter of processed bytes, for any thread.
 #[derive(Debug, Default)]
 pub struct Meter {
     done: AtomicU64,
 }
 
 impl Meter {
-    /// Tells of `bytes` more.
+    /// Adds `bytes`.
     pub fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Begins anew.
+    /// Resets the counter to 0.
     pub fn reset(&self) {
         self.done.store(0, Ordering::Relaxed);
     }
@@ -56,30 +56,30 @@ impl Meter {
     }
 }
 
-/// One of several things that are worked on at the same time.
+/// One of several items that are processed at the same time.
 #[derive(Debug)]
 pub struct Row {
     label: String,
     total: u64,
-    /// Its bytes.
+    /// Processed bytes.
     pub meter: Meter,
     active: AtomicBool,
 }
 
 impl Row {
-    /// Of `total` bytes. It shows from [`Row::begin`] to [`Row::end`].
+    /// Makes a row for `total` bytes, which shows from [`Row::begin`] to [`Row::end`].
     #[must_use]
     pub fn new(label: impl Into<String>, total: u64) -> Self {
         let (meter, active) = Default::default();
         Self { label: label.into(), total, meter, active }
     }
 
-    /// Shows a live line for it.
+    /// Shows the live line.
     pub fn begin(&self) {
         self.active.store(true, Ordering::Relaxed);
     }
 
-    /// Takes the line away.
+    /// Hides the live line.
     pub fn end(&self) {
         self.active.store(false, Ordering::Relaxed);
     }
@@ -92,7 +92,7 @@ impl Row {
     }
 }
 
-/// The live lines, while something is under way.
+/// The live lines of a running operation.
 #[derive(Debug)]
 pub struct Board<'a> {
     progress: Progress,
@@ -106,33 +106,32 @@ pub struct Board<'a> {
 
 #[derive(Debug, Default)]
 struct Screen {
-    /// How many live lines there are now.
+    /// Number of live lines on the screen.
     height: usize,
     ended: bool,
 }
 
 impl Progress {
-    /// Live if stdout is a terminal that can rewrite a line.
+    /// Shows live lines if stdout is a terminal that can rewrite lines.
     #[must_use]
     pub fn new() -> Self {
         Self { live: is_capable(), quiet: false }
     }
 
-    /// Says nothing at all.
+    /// Prints nothing.
     #[must_use]
     pub fn quiet() -> Self {
         Self { live: false, quiet: true }
     }
 
-    /// Prints a line that stays.
+    /// Prints a permanent line.
     pub fn say(self, line: &str) {
         if !self.quiet {
             log::print(line);
         }
     }
 
-    /// Does `work`, which may take long and has nothing to count: on a terminal, `text` stands there
-    /// meanwhile.
+    /// Runs `work`, which has nothing to count, and shows `text` on a terminal meanwhile.
     pub fn meanwhile<T>(self, text: &str, work: impl FnOnce() -> T) -> T {
         self.overwrite(text);
         let result = work();
@@ -147,13 +146,12 @@ impl Progress {
         }
     }
 
-    /// Does `work`, which tells the meter of its `total` bytes as they are done.
+    /// Runs `work`, which adds its `total` bytes to the meter as they are processed.
     pub fn during<T>(self, total: u64, work: impl FnOnce(&Meter) -> T) -> T {
         self.board(&[], total, |board| work(&board.meter))
     }
 
-    /// Does `work`, which tells of the `rows` one by one, and of all by the board's own meter, which
-    /// goes to `total`.
+    /// Runs `work`, which reports on each of the `rows`, and on all `total` bytes by the board's meter.
     pub fn board<T>(self, rows: &[&Row], total: u64, work: impl FnOnce(&Board<'_>) -> T) -> T {
         let (meter, screen, ended) = Default::default();
         let since = Instant::now();
@@ -178,21 +176,22 @@ impl Default for Progress {
 }
 
 impl Board<'_> {
-    /// Of all.
+    /// Returns the meter of the total.
     #[must_use]
     pub fn meter(&self) -> &Meter {
         &self.meter
     }
 
-    /// Prints a line that stays, above the live ones.
+    /// Prints a permanent line above the live ones.
     pub fn say(&self, line: &str) {
-        match self.progress.live {
-            false => self.progress.say(line),
-            true => self.paint(&mut self.lock(), Some(line)),
+        if self.progress.live {
+            self.paint(&mut self.lock(), Some(line));
+        } else {
+            self.progress.say(line);
         }
     }
 
-    /// Prints a line that a live one makes superfluous.
+    /// Prints a permanent line unless a live line says the same.
     pub fn say_unless_live(&self, line: &str) {
         if !self.progress.live {
             self.progress.say(line);
@@ -200,7 +199,7 @@ impl Board<'_> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Screen> {
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.screen.lock())
     }
 
     /// Rewrites the live lines until the work has ended, then removes them.
@@ -209,7 +208,7 @@ impl Board<'_> {
         while !screen.ended {
             self.paint(&mut screen, None);
             let waited = self.ended.wait_timeout_while(screen, TICK, |screen| !screen.ended);
-            screen = waited.unwrap_or_else(PoisonError::into_inner).0;
+            screen = ignore_poison(waited).0;
         }
         self.paint(&mut screen, None);
     }
@@ -217,12 +216,12 @@ impl Board<'_> {
     fn paint(&self, screen: &mut Screen, above: Option<&str>) {
         let size = rustix::termios::tcgetwinsize(std::io::stdout());
         let (width, height) = size.map_or((80, 24), |size| (size.ws_col, size.ws_row));
-        // Terminals that do not tell say 0.
+        // Some terminals report 0.
         let width = if width == 0 { 80 } else { usize::from(width) };
         let height = if height == 0 { 24 } else { usize::from(height) };
         let mut lines = Vec::new();
         if !screen.ended {
-            // What does not fit the screen could not be taken away again.
+            // Lines beyond the screen could not be erased.
             let rows = self.rows.iter().filter_map(|row| row.line());
             lines.extend(rows.take(height.saturating_sub(2)));
             lines.push(line(self.meter.done(), self.total, self.since.elapsed()));
@@ -237,7 +236,7 @@ impl Board<'_> {
             text.push('\n');
         }
         screen.height = lines.len();
-        // One column is left free: many terminals wrap after the last.
+        // One column stays free: many terminals wrap after the last.
         let cut = |line: String| line.chars().take(width.saturating_sub(1)).collect::<String>();
         text += &lines.into_iter().map(cut).collect::<Vec<_>>().join("\n");
         let mut stdout = std::io::stdout();
@@ -253,8 +252,8 @@ fn mega(bytes: u64) -> u64 {
     bytes / 1_000_000
 }
 
-/// ` 45 %  320 MB of 705 MB  350 MB/s  2 s left`: what matters most comes first, since a narrow
-/// terminal cuts the rest.
+/// Renders ` 45 %  320 MB of 705 MB  350 MB/s  2 s left`, the most important first: a narrow terminal
+/// cuts the rest.
 fn line(done: u64, total: u64, elapsed: Duration) -> String {
     let done = done.min(total);
     let percent = percent(done, total);

@@ -1,4 +1,4 @@
-//! Asking the user, with the echo off for what nobody shall see.
+//! Prompts for user name and password, the latter without echo.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -10,17 +10,17 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, isatty, tcgetattr, t
 use crate::error::{Context, Error, Result};
 use crate::sys::process::signals::Signals;
 
-/// Longest name or password: tokens of some registries take a few KiB.
+/// Maximum length of a line in bytes. Tokens of some registries take a few KiB.
 const MAX_LINE: usize = 16 << 10;
 
-/// How often signals are looked for while nobody types.
+/// Interval of checks for signals while no input arrives.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
-/// Asks on the terminal for a line, without showing what is typed if it is `secret`. Where stdin is
-/// no terminal, the line is its next, and nothing is asked.
+/// Prompts on the terminal for a line, without echo if it is `secret`. If stdin is not a terminal, reads
+/// its next line without a prompt.
 ///
 /// # Errors
-/// When there is no line, or it is too long or no UTF-8.
+/// There is no line, or it is too long or not UTF-8.
 pub fn ask(prompt: &str, secret: bool) -> Result<String> {
     let stdin = std::io::stdin();
     if !isatty(&stdin) {
@@ -32,10 +32,10 @@ pub fn ask(prompt: &str, secret: bool) -> Result<String> {
     line
 }
 
-/// Reads byte by byte, so that what follows the line stays for others; calls `attend` while there
-/// is nothing to read.
+/// Reads a line byte by byte, so that the rest of stdin stays unread. Calls `attend` while no input
+/// arrives.
 fn read_line(attend: impl Fn() -> Result<()>) -> Result<String> {
-    let about = || "cannot read from stdin".to_owned();
+    let context = || "cannot read from stdin".to_owned();
     let stdin = std::io::stdin();
     let mut line = Vec::new();
     loop {
@@ -45,29 +45,29 @@ fn read_line(attend: impl Fn() -> Result<()>) -> Result<String> {
                 attend()?;
                 continue;
             }
-            other => other.context(about)?,
+            other => other.context(context)?,
         };
         let mut byte = [0];
         match rustix::io::read(stdin.as_fd(), &mut byte) {
-            Ok(0) if line.is_empty() => return Err(Error::new("it ended")).context(about),
+            Ok(0) if line.is_empty() => return Err(Error::new("end of file")).context(context),
             Ok(0) => break,
             Ok(_) if byte == *b"\n" => break,
             Ok(_) => line.extend(byte),
             Err(rustix::io::Errno::INTR) => {}
-            Err(errno) => return Err(errno).context(about),
+            Err(errno) => return Err(errno).context(context),
         }
         if line.len() > MAX_LINE {
-            return Err(Error::new(format!("a line longer than {MAX_LINE} bytes"))).context(about);
+            return Err(Error::new(format!("the line is longer than {MAX_LINE} bytes")))
+                .context(context);
         }
     }
     if line.last() == Some(&b'\r') {
         line.pop();
     }
-    String::from_utf8(line).map_err(|_| Error::new("it is not UTF-8")).context(about)
+    String::from_utf8(line).map_err(|_| Error::new("not valid UTF-8")).context(context)
 }
 
-/// A prompt that stands, with the echo as it should be and all signals held back until the echo is
-/// as it was.
+/// A prompt on the terminal. Blocks all signals until the echo is restored.
 struct Hidden<'a> {
     prompt: &'a str,
     before: Option<Termios>,
@@ -76,15 +76,12 @@ struct Hidden<'a> {
 
 impl<'a> Hidden<'a> {
     fn begin(prompt: &'a str, secret: bool) -> Result<Self> {
-        let about = || "cannot turn off the echo of the terminal".to_owned();
-        // Before the echo is off, or a signal between the two would leave it so.
-        let signals = Signals::take_over(&[])?;
-        let before = match secret {
-            true => Some(tcgetattr(std::io::stdin()).context(about)?),
-            false => None,
-        };
+        let context = || "cannot turn off the echo of the terminal".to_owned();
+        // Before the echo is turned off: a signal in between would leave it off.
+        let signals = Signals::block(&[])?;
+        let before = secret.then(|| tcgetattr(std::io::stdin())).transpose().context(context)?;
         let hidden = Self { prompt, before, signals };
-        hidden.show().context(about)?;
+        hidden.show().context(context)?;
         Ok(hidden)
     }
 
@@ -95,7 +92,7 @@ impl<'a> Hidden<'a> {
             quiet.local_modes.insert(LocalModes::ECHONL);
             tcsetattr(std::io::stdin(), OptionalActions::Now, &quiet)?;
         }
-        // Without stderr nobody sees it, and whoever knows what to type still can.
+        // Without stderr the user may still type.
         std::io::stderr().write_all(self.prompt.as_bytes()).ok();
         Ok(())
     }
@@ -106,19 +103,19 @@ impl<'a> Hidden<'a> {
         }
     }
 
-    /// Lets a signal that came do what it does, on a terminal that is as it was. If we are still
-    /// here then, as after Ctrl-Z and `fg`, asks again.
+    /// Restores the terminal and raises a signal that has arrived. Prompts again if the process goes on,
+    /// as after Ctrl-Z and `fg`.
     fn attend(&self) -> Result<()> {
         let Some(signal) = self.signals.next(Some(Duration::ZERO))? else { return Ok(()) };
         self.restore();
-        self.signals.mask_before().restore();
+        self.signals.previous_mask().restore();
         crate::sys::process::raise(signal.number);
-        Signals::take_over(&[])?;
+        Signals::block(&[])?;
         self.show().context(|| "cannot turn off the echo of the terminal".into())
     }
 
     fn end(self) {
         self.restore();
-        self.signals.mask_before().restore();
+        self.signals.previous_mask().restore();
     }
 }

@@ -1,33 +1,44 @@
 //! The plan of a container: everything that is decided before anything is done.
 //!
-//! [`Bundle`] is made by a pure function from configuration, image, options and caller; `runtime`
-//! realises it. `spec` says it in the words of the OCI runtime specification.
+//! [`Plan::new`] makes it from configuration, image metadata, options and caller. No function here
+//! performs I/O, writes to the log or reads global state: warnings are part of the plan. Executors
+//! (`container::run`) need nothing but the plan; [`oci_spec`] renders it as config.json.
+//!
+//! Beside the fields of [`Plan`], these hold for every container: all capability sets are empty,
+//! `no_new_privs` is set, the mount namespace is new, and its propagation is slave.
 
+pub mod devices;
 pub mod environment;
-pub mod handoff;
 pub mod hooks;
 pub mod mounts;
 pub mod namespaces;
+pub mod oci_runtime;
 pub mod oci_spec;
 pub mod process;
 
-use crate::error::{Error, Result};
+use crate::container::handoff::Descriptors;
+use crate::error::Result;
+use crate::hook;
 use crate::image::metadata::Metadata;
-use crate::log;
-use crate::site::config::Config;
-use crate::sys::process::limits::Limits;
-use crate::sys::terminal::Size;
+use crate::log::Level;
+use crate::site::config::{Config, RamFilesystem, UserMounts};
+use crate::site::passwd;
+use crate::site::trust::Checks;
+use crate::sys::process::ProcessId;
+use crate::sys::process::limits::CallerLimits;
+use crate::sys::terminal::WindowSize;
 use crate::user::User;
-use environment::Variables;
-use handoff::{Handoff, PMI_FD};
-use mounts::MountRequest;
+use devices::DeviceRule;
+use hooks::PlannedHook;
+use mounts::{BindMount, MountRequest, SystemMount};
 use namespaces::PidNamespace;
-use process::Entrypoint;
-use rustix::process::Pid;
+use oci_runtime::OciRuntime;
+use process::{ContainerProcess, Entrypoint};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
-/// What the command line asks for, typed.
+/// Options and arguments of `sarus run`, typed.
 #[derive(Debug)]
 pub struct Options {
     /// `--entrypoint`
@@ -36,228 +47,267 @@ pub struct Options {
     pub mounts: Vec<MountRequest>,
     /// `--workdir`, absolute.
     pub workdir: Option<String>,
-    /// `--tty`, and the size of the caller's terminal.
-    pub terminal: Option<Size>,
+    /// `--tty`
+    pub tty: bool,
     /// `--init`
     pub init: bool,
-    /// `--pid`, or what suits the job.
-    pub pid: PidNamespace,
+    /// `--pid`
+    pub pid: Option<PidNamespace>,
     /// `--mpi`
     pub mpi: bool,
     /// `--glibc`
     pub glibc: bool,
     /// `--ssh`
     pub ssh: bool,
-    /// The words behind the image.
+    /// Arguments behind the image.
     pub args: Vec<OsString>,
+    /// Lowest level of messages that are shown.
+    pub log_level: Level,
+    /// Warnings about the options.
+    pub warnings: Vec<String>,
 }
 
-/// What the caller brought along.
+/// Facts about the calling process and the host, as [`container::caller`](super::caller) finds them.
 #[derive(Debug)]
 pub struct Caller {
-    /// Who it is.
+    /// Real ids and groups.
     pub user: User,
-    /// The environment.
+    /// Environment.
     pub environment: Vec<(OsString, OsString)>,
-    /// The file mode creation mask.
+    /// File mode creation mask.
     pub umask: u32,
     /// Resource limits and priority.
-    pub limits: Limits,
-    /// The processors that the caller may use, as a list (`0-3,8`), if not all of the machine's.
-    pub cpus: Option<String>,
-    /// The devices that the caller's cgroup allows, as the kernel lists them, if the container gets
-    /// one of its own.
-    pub devices: Option<String>,
-    /// What the host's `/proc` hides, if the container shall see the host's processes.
-    pub proc_options: Vec<String>,
-    /// Whether [`PMI_FD`] is a descriptor that a process manager named in the variable `PMI_FD`.
-    pub pmi: bool,
-}
-
-/// A container, as it shall be.
-#[derive(Debug)]
-pub struct Bundle {
-    /// Who the program runs as.
-    pub user: User,
-    /// Its file mode creation mask.
-    pub umask: u32,
-    /// Its resource limits and priority, which those of the OCI runtime are not.
-    pub limits: Limits,
-    /// The program and its arguments.
-    pub args: Vec<String>,
-    /// Its environment.
-    pub env: Variables,
-    /// Where it starts.
-    pub directory: String,
-    /// The size of its terminal, if it gets one of its own.
-    pub terminal: Option<Size>,
-    /// Whether an init process runs it.
-    pub init: bool,
-    /// Which processes it sees.
+    pub limits: CallerLimits,
+    /// Descriptors that enter the container.
+    pub descriptors: Descriptors,
+    /// Size of the terminal that stdin is, with `--tty`.
+    pub terminal: Option<WindowSize>,
+    /// PID namespace that the options ask for or that suits the job.
     pub pid: PidNamespace,
-    /// The options of its `/proc`.
+    /// Mount options of the host's `/proc` that hide processes, if the container sees the host's.
     pub proc_options: Vec<String>,
-    /// The folder of the root file system in the bundle.
-    pub rootfs: String,
-    /// Mounts of the site, then of the user.
-    pub mounts: Vec<Mount>,
-    /// The processors that it may use, if not all.
+    /// Resources of the caller's cgroups.
+    pub cgroup: Cgroup,
+    /// Text of the site's copy of the group database (group(5)).
+    pub group_database: String,
+    /// Warnings about the caller.
+    pub warnings: Vec<String>,
+}
+
+/// Resources of a cgroup that an OCI runtime makes for the container. Both are absent where it makes
+/// none, and the caller's hold by themselves.
+#[derive(Debug, Default)]
+pub struct Cgroup {
+    /// Processors as a list (`0-3,8`), if not all that are online.
     pub cpus: Option<String>,
-    /// The devices that its cgroup allows, if it has one.
-    pub devices: Option<String>,
-    /// The number of the site's group `tty`.
-    pub tty_group: Option<u32>,
-    /// What hooks shall do that act only when they are asked to.
-    pub asked: Vec<&'static str>,
-    /// Whether [`PMI_FD`] is handed on.
-    pub pmi: bool,
+    /// Devices that are allowed.
+    pub devices: Option<Vec<DeviceRule>>,
 }
 
-/// A bind mount, and who asked for it.
+/// Decisions of the site about how and where containers are made.
 #[derive(Debug)]
-pub struct Mount {
-    /// What and where.
-    pub request: MountRequest,
-    /// The limits of user mounts hold for it, and its source is opened with the user's rights.
-    pub by_user: bool,
+pub struct Site {
+    /// Tells if the files that root uses are verified.
+    pub checks: Checks,
+    /// Directory over which the bundle is mounted.
+    pub bundle_dir: PathBuf,
+    /// Name of the root directory in the bundle.
+    pub rootfs_folder: String,
+    /// File system that holds the bundle.
+    pub ram_filesystem: RamFilesystem,
+    /// Directory of the site's files.
+    pub prefix_dir: PathBuf,
+    /// The site's own init program.
+    pub init_path: Option<PathBuf>,
+    /// Directories of OpenSSH that `ssh_hook` uses.
+    pub openssh: Vec<PathBuf>,
+    /// Destinations that users may not mount on.
+    pub user_mounts: UserMounts,
 }
 
-/// Where the init process lies in the container.
+/// A file of the host that is copied into the container's `/etc`, read with the user's rights.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EtcFile {
+    /// Name in `/etc`.
+    pub name: &'static str,
+    /// Path on the host; the copy is empty if it does not exist.
+    pub source: PathBuf,
+}
+
+/// Plan of a container. See the [module](self) for the attributes that all containers have in common.
+#[derive(Debug)]
+pub struct Plan {
+    /// Ids and groups of the program.
+    pub user: User,
+    /// The program.
+    pub process: ContainerProcess,
+    /// PID namespace of the program.
+    pub pid: PidNamespace,
+    /// File systems of the kernel, in the order in which they are mounted, before the hooks.
+    pub system_mounts: Vec<SystemMount>,
+    /// Bind mounts, in the order in which they are made: the site's, then the user's.
+    pub mounts: Vec<BindMount>,
+    /// Paths covered by an empty file or directory.
+    pub masked_paths: &'static [&'static str],
+    /// Paths that are made read-only.
+    pub readonly_paths: &'static [&'static str],
+    /// Files of `/etc`.
+    pub etc_files: Vec<EtcFile>,
+    /// True if `init` is placed in the container at [`INIT`].
+    pub init: bool,
+    /// Hooks of the site, in the order of sarus.json.
+    pub hooks: Vec<PlannedHook>,
+    /// Annotations that ask hooks to act.
+    pub requests: Vec<&'static str>,
+    /// Resources for an OCI runtime that makes a cgroup.
+    pub cgroup: Cgroup,
+    /// Descriptors that enter the container.
+    pub descriptors: Descriptors,
+    /// Decisions of the site.
+    pub site: Site,
+    /// The OCI runtime that executes the plan.
+    pub runtime: OciRuntime,
+    /// Lowest level of messages that hooks show.
+    pub log_level: Level,
+    /// Warnings for the user.
+    pub warnings: Vec<String>,
+}
+
+/// Path of the init program in the container.
 pub const INIT: &str = "/dev/init";
 
-/// The annotation that asks `ssh_hook` to prepare the container for an SSH daemon.
-const SSH: &str = "com.hooks.ssh.enabled";
+/// Paths that tell of the kernel and of other processes, or give access to hardware.
+const MASKED_PATHS: [&str; 7] = [
+    "/proc/kcore",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
 
-/// Where crun shall put what hooks print, in the bundle.
-pub const HOOKS_OUTPUT: &str = "hooks.log";
+/// Paths by which the kernel or a device could be changed.
+const READONLY_PATHS: [&str; 6] =
+    ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Where the program lies in the container that becomes the one to run.
-pub const LAUNCH: &str = "/dev/launch";
-
-/// The kernel's limit of an argument or a variable, `=` and the final NUL left out: execve(2).
-const LONGEST: usize = (128 << 10) - 2;
-
-impl Bundle {
-    /// Decides.
+impl Plan {
+    /// Makes the plan.
     ///
     /// # Errors
-    /// When there is nothing to run, or it cannot be said in config.json.
-    pub fn plan(
+    /// If there is no program to run, or an argument or variable cannot be passed to one.
+    pub fn new(
         config: &Config,
         image: &Metadata,
         options: Options,
         caller: Caller,
-        group_database: &str,
+        runtime: OciRuntime,
     ) -> Result<Self> {
-        let env_of_image = image.env.as_deref().unwrap_or_default();
-        let mut env = environment::unite(&caller.environment, env_of_image, &config.environment);
-        if caller.pmi {
-            env.insert("PMI_FD".into(), PMI_FD.to_string());
+        let mut warnings = options.warnings.clone();
+        warnings.extend(caller.warnings.iter().cloned());
+        warnings.extend(missing_hooks(config, &options));
+        let process = ContainerProcess::new(config, image, &options, &caller, &mut warnings)?;
+        let requests = requests(&options);
+        let tty_group = passwd::group_id(&caller.group_database, "tty");
+        if tty_group.is_none() {
+            warnings.push("no group 'tty' in the site's copy of the group database".to_owned());
         }
-        let mut args = process::words(image, &options.entrypoint, &options.args)?;
-        if options.init {
-            args.splice(0..0, [INIT.to_owned(), "--".to_owned()]);
-        }
-        if let Some(word) = args.iter().find(|word| word.contains('\0')) {
-            return Err(Error::new(format!("cannot run with a NUL byte in '{word}'")));
-        }
-        if let Some((name, _)) = env.iter().find(|(name, value)| name.len() + value.len() > LONGEST)
-        {
-            return Err(Error::new(format!("cannot run with a variable as long as {name}")));
-        }
-        if args.iter().any(|word| word.len() > LONGEST) {
-            return Err(Error::new("cannot run with an argument of more than 128 KiB"));
-        }
-        let site = config.site_mounts.iter().map(|mount| Mount {
-            request: MountRequest {
-                source: mount.source.clone(),
-                destination: mount.destination.clone(),
-                readonly: mount.readonly,
-            },
-            by_user: false,
-        });
-        let asked = [
-            ("com.hooks.glibc.enabled", options.glibc),
-            ("com.hooks.mpi.enabled", options.mpi),
-            (SSH, options.ssh),
-            // Nobody shall look for a container that is still to come.
-            ("com.hooks.slurm-global-sync.enabled", options.ssh),
-        ];
-        let asked: Vec<_> = asked.iter().filter(|(_, is)| *is).map(|(name, _)| *name).collect();
-        // --mpi asks for glibc only where the host's MPI needs it.
-        let for_itself = options.glibc && !options.mpi;
-        for (option, is_asked, hook) in
-            [("--mpi", options.mpi, "mpi_hook"), ("--glibc", for_itself, "glibc_hook")]
-        {
-            if is_asked && !config.hooks.list.iter().any(|one| one.is(hook)) {
-                let why = format!("{option} may have no effect: this site configured no {hook}");
-                log::warn("bundle", &why);
-            }
-        }
-        let user = options.mounts.into_iter().map(|request| Mount { request, by_user: true });
         Ok(Self {
-            directory: process::directory(image, options.workdir.as_deref()),
-            mounts: site.chain(user).collect(),
-            args,
-            env,
-            umask: caller.umask,
-            limits: caller.limits,
-            terminal: options.terminal,
-            init: options.init,
-            pid: options.pid,
-            proc_options: caller.proc_options,
-            rootfs: config.rootfs_folder.clone(),
-            cpus: caller.cpus,
-            devices: caller.devices,
-            tty_group: group_id(group_database, "tty"),
-            asked,
-            pmi: caller.pmi,
             user: caller.user,
+            process,
+            pid: caller.pid,
+            system_mounts: mounts::system_mounts(tty_group, &caller.proc_options),
+            mounts: mounts::bind_mounts(&config.site_mounts, options.mounts),
+            masked_paths: &MASKED_PATHS,
+            readonly_paths: &READONLY_PATHS,
+            etc_files: etc_files(config),
+            init: options.init,
+            hooks: hooks::plan(&config.hooks.list, &requests),
+            requests,
+            cgroup: caller.cgroup,
+            descriptors: caller.descriptors,
+            site: Site::new(config),
+            runtime,
+            log_level: options.log_level,
+            warnings,
         })
     }
 
-    /// How many descriptors above 2 enter the container, from 3 on. With a terminal of its own, a
-    /// program does not get the caller's streams.
+    /// True if the hook::ssh::ENABLED daemon that `ssh_hook` prepares is to be started before the program.
     #[must_use]
-    pub fn preserved_fds(&self) -> u32 {
-        u32::from(self.pmi) + 1 + if self.terminal.is_some() { 0 } else { 3 }
+    pub fn starts_sshd(&self) -> bool {
+        self.requests.contains(&hook::ssh::ENABLED)
     }
 
-    /// The last step of the start, inside the container.
-    fn handoff(&self) -> Handoff {
-        Handoff {
-            socket: handoff::socket(self.pmi),
-            streams: self.terminal.is_none().then(|| handoff::first_stream(self.pmi)),
-            directory: self.directory.clone().into(),
-            limits: Some(self.limits.clone()),
-            sshd: self.asked.contains(&SSH),
-            level: log::Level::from_number(Some(log::threshold())),
+    /// Annotations for hooks: their requests, the log level, and the caller's stdout and stderr as
+    /// paths to descriptors of the process `holder`.
+    #[must_use]
+    pub fn annotations(&self, holder: ProcessId) -> BTreeMap<&'static str, String> {
+        let first = self.descriptors.first_stream();
+        let stream = |number| format!("/proc/{holder}/fd/{}", first + number);
+        let requests = self.requests.iter().map(|name| (*name, "true".to_owned()));
+        let log = [
+            (hook::LOG_LEVEL, (self.log_level as u8).to_string()),
+            (hook::LOG_STDOUT, stream(1)),
+            (hook::LOG_STDERR, stream(2)),
+        ];
+        log.into_iter().chain(requests).collect()
+    }
+}
+
+impl Site {
+    fn new(config: &Config) -> Self {
+        let openssh = config.hooks.list.iter().filter_map(|hook| hook.openssh(&config.prefix_dir));
+        Self {
+            checks: config.checks,
+            bundle_dir: config.bundle_dir.clone(),
+            rootfs_folder: config.rootfs_folder.clone(),
+            ram_filesystem: config.ram_filesystem,
+            prefix_dir: config.prefix_dir.clone(),
+            init_path: config.init_path.clone(),
+            openssh: openssh.collect(),
+            user_mounts: config.user_mounts.clone(),
         }
     }
-
-    /// What hooks are told beside the state: what to log, and where. They find the engine's stdout
-    /// and stderr at the OCI runtime, which is process `runtime` for them.
-    fn annotations(&self, runtime: Pid) -> BTreeMap<&'static str, String> {
-        let runtime = runtime.as_raw_nonzero();
-        let stream =
-            |number| format!("/proc/{runtime}/fd/{}", handoff::first_stream(self.pmi) + number);
-        let asked = self.asked.iter().map(|name| (*name, "true".to_owned()));
-        let engine = [
-            ("com.hooks.logging.level", log::threshold().to_string()),
-            ("com.hooks.logging.stdoutfd", stream(1)),
-            ("com.hooks.logging.stderrfd", stream(2)),
-            // crun's own: it throws away what hooks print otherwise.
-            ("run.oci.hooks.stdout", HOOKS_OUTPUT.to_owned()),
-            ("run.oci.hooks.stderr", HOOKS_OUTPUT.to_owned()),
-        ];
-        engine.into_iter().chain(asked).collect()
-    }
 }
 
-/// The number of a group in the text of a group database (group(5)).
-fn group_id(database: &str, name: &str) -> Option<u32> {
-    database.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
-    })
+fn requests(options: &Options) -> Vec<&'static str> {
+    let all = [
+        (hook::glibc::ENABLED, options.glibc),
+        (hook::mpi::ENABLED, options.mpi),
+        (hook::ssh::ENABLED, options.ssh),
+        // No login may come to a container that has not started on its node.
+        (hook::slurm::ENABLED, options.ssh),
+    ];
+    all.iter().filter(|(_, is_requested)| *is_requested).map(|(name, _)| *name).collect()
 }
+
+/// Warnings about options whose hook the site did not configure.
+fn missing_hooks(config: &Config, options: &Options) -> Vec<String> {
+    // --mpi implies --glibc, for the case that the host's MPI needs it.
+    let glibc = options.glibc && !options.mpi;
+    let options = [("--mpi", options.mpi, "mpi_hook"), ("--glibc", glibc, "glibc_hook")];
+    let missing = options.iter().filter(|(_, is_given, hook)| {
+        *is_given && !config.hooks.list.iter().any(|one| one.is(hook))
+    });
+    missing
+        .map(|(option, _, hook)| {
+            format!("{option} may have no effect: this site configured no {hook}")
+        })
+        .collect()
+}
+
+fn etc_files(config: &Config) -> Vec<EtcFile> {
+    let prefix = config.prefix_dir.join("etc");
+    let files = [
+        ("hosts", "/etc/hosts".into()),
+        ("resolv.conf", "/etc/resolv.conf".into()),
+        ("nsswitch.conf", prefix.join("container/nsswitch.conf")),
+        ("passwd", prefix.join("passwd")),
+        ("group", prefix.join("group")),
+    ];
+    files.into_iter().map(|(name, source)| EtcFile { name, source }).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,216 +1,131 @@
-//! Realises the plan of a container: mounts, files, OCI runtime, and the wait for its end.
+//! Realises the plan of a container: mounts and files, then the program by an executor, and the wait
+//! for its end.
 //!
 //! Start at [`run`]. Everything is made in a mount namespace of this process alone and on a file
-//! system in memory, so that nothing is visible outside and the kernel takes all away when the last
-//! process ends, however it ends. Manual, "Container instantiation".
+//! system in memory: nothing is visible outside, and the kernel removes it when the last process ends,
+//! however it ends. Manual, "Container instantiation".
 
-mod cgroups;
-mod diagnosis;
-mod execute;
-mod files;
+mod bind;
+mod etc;
+pub mod external;
+pub(in crate::container) mod files;
 mod image;
 mod mountpoint;
-pub mod oci_runtime;
 mod rootfs;
 mod supervise;
 mod trusted;
 
-use crate::container::plan::hooks::{self, Confinement, StagedHook};
-use crate::container::plan::{Bundle, INIT, LAUNCH, Mount};
+use crate::container::plan::{INIT, Plan};
 use crate::error::{Context, Error, Result};
 use crate::log;
-use crate::site::config::{Config, RamFilesystem};
-use crate::site::reserved;
+use crate::site::config::RamFilesystem;
 use crate::site::trust;
-use crate::sys::fs::mount::{self, Restrictions};
-use crate::sys::fs::resolve;
-use crate::sys::fs::resolve::FileId;
-use crate::sys::ids;
+use crate::sys::fs::TMPFS_MAGIC;
+use crate::sys::fs::mount::{self, Namespace, Restrictions};
 use crate::sys::process::start_notify::Listener;
-use crate::sys::process::supervisor;
-use crate::user::User;
-pub use cgroups::{allowed_devices, are_unified};
+use crate::sys::terminal::Terminal;
 pub use image::Image;
-pub use oci_runtime::OciRuntime;
-use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rootfs::Rootfs;
+use rustix::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 use trusted::Trusted;
 
-/// Makes the container of `bundle`, waits for its end, and gives the exit status of the program.
-/// `program` is this one's path; on the other end of `listener`, a descriptor that children inherit,
-/// the container tells of its start.
+/// Exit status of a run in which the engine or the OCI runtime failed before the program started.
+const FAILED: u8 = 125;
+
+/// Resources of the engine that a run uses.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine<'a> {
+    /// Path of this program.
+    pub program: &'a Path,
+    /// Socket on which the container announces its start. The other end is a descriptor that children
+    /// inherit.
+    pub listener: &'a Listener,
+    /// The caller's terminal, if the container gets one of its own.
+    pub terminal: Option<&'a Terminal>,
+}
+
+/// A container that is ready to be executed.
+struct Prepared {
+    /// Directory of the bundle.
+    bundle: OwnedFd,
+    rootfs: Rootfs,
+    trusted: Trusted,
+    /// This program.
+    program: OwnedFd,
+    /// Mount namespace that this process came from; nothing of the container is in it. Held open: the
+    /// number of a namespace without processes could become that of the container's.
+    host: Namespace,
+}
+
+/// Makes the container of `plan` from `image`, waits for its end, and returns the exit status of the
+/// program.
 ///
 /// Safe because: the caller holds effective root only, with the user's real ids; what the user names
 /// is opened with the user's rights before root mounts it by descriptor; and what the image names is
 /// resolved inside its own root.
 ///
 /// # Errors
-/// When a step fails: then no program has run and nothing is left. Exit status 125.
-pub fn run(
-    config: &Config,
-    runtime: &OciRuntime,
-    bundle: &Bundle,
-    image: &Image,
-    program: &Path,
-    listener: &Listener,
-) -> Result<u8> {
+/// If a step fails: then no program has run and nothing is left. Exit status 125.
+pub fn run(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<u8> {
     let start = Instant::now();
-    // Held open: a namespace without processes would leave its number to the container's.
-    let _held = std::fs::File::open("/proc/self/ns/mnt").context(|| "cannot open /proc".into())?;
-    let host = supervisor::mount_namespace(std::process::id());
-    mount::private_namespace()?;
-    let trusted = trusted::check(config)?;
-    runtime.check_start_hooks(config)?;
-    let ours = this_program(config, program)?;
-    let root = open_directory(Path::new("/"))?;
-    // Before anything of ours is mounted: no source can lie in our own bundle.
-    let sources = open_sources(&root, bundle)?;
-    let place = prepare_place(config, &trusted.bundle_dir)?;
-    let rootfs = rootfs::assemble(&place, config, bundle, image)?;
-    // A mount of `/` in the container shall not show what root keeps here. Not before: the kernel
-    // binds the layers itself.
-    mount::hide_from_binds(&place)?;
-    if bundle.init {
-        let init = match &trusted.init {
-            Some(init) => init,
-            None => &ours,
-        };
-        place_program(&rootfs, INIT, init)?;
-    }
-    place_program(&rootfs, LAUNCH, &ours)?;
-    for (mount, source) in bundle.mounts.iter().zip(&sources) {
-        attach(&rootfs, config, bundle, mount, source)?;
-    }
-    drop(sources);
-    mountpoint::create_directory(&rootfs, &bundle.user, Path::new(&bundle.directory))
-        .context(|| format!("cannot create the working directory {}", bundle.directory))?;
+    let prepared = prepare(plan, image, engine)?;
     log::info("runtime", || format!("container set up in {:.6} s", start.elapsed().as_secs_f64()));
-    let hooks = arrange_hooks(config, bundle, &trusted, program, &ours, &rootfs)?;
-    execute::run(config, runtime, bundle, &hooks, &place, listener, host)
+    external::run(plan, &prepared, engine)
 }
 
-/// The hooks of the container. Those of sarus.json that are this program are known by their file.
-fn arrange_hooks(
-    config: &Config,
-    bundle: &Bundle,
-    trusted: &Trusted,
-    program: &Path,
-    ours: &OwnedFd,
-    rootfs: &rootfs::Rootfs,
-) -> Result<Vec<StagedHook>> {
-    let own = FileId::of(ours)?;
-    let id = |hook: &Option<OwnedFd>| hook.as_ref().map(FileId::of).transpose();
-    let hooks = trusted.hooks.iter().map(id).collect::<Result<Vec<_>>>()?;
-    let confinement = Confinement {
-        program,
-        rootfs: &config.bundle_dir.join(&config.rootfs_folder),
-        root: FileId::of(&rootfs.root)?,
-        dev: FileId::of(&rootfs.dev)?,
-        limits: &bundle.limits,
-    };
-    let is_ours = |at| hooks.get(at) == Some(&Some(own));
-    Ok(hooks::arrange(&config.hooks.list, is_ours, &bundle.asked, confinement))
+/// Does all steps that do not depend on the executor.
+fn prepare(plan: &Plan, image: &Image, engine: Engine<'_>) -> Result<Prepared> {
+    let host = Namespace::current()?;
+    mount::unshare_namespace()?;
+    let trusted = trusted::check(plan)?;
+    plan.runtime.check_start_hooks(plan.hooks.iter().map(|planned| &planned.hook))?;
+    let program = trust::program(engine.program, plan.site.checks)
+        .context(|| "cannot use this program".into())?;
+    // Before anything is mounted: no source may lie in the bundle.
+    let mounts = bind::open(&plan.mounts, &plan.user)?;
+    let bundle = mount_bundle(plan, &trusted.bundle_dir)?;
+    let rootfs = rootfs::assemble(&bundle, plan, image)?;
+    // A bind mount of `/` must not show the bundle. Not earlier: the kernel binds the layers itself.
+    mount::make_unbindable(&bundle)?;
+    if plan.init {
+        place_program(&rootfs, INIT, trusted.init.as_ref().unwrap_or(&program))?;
+    }
+    place_program(&rootfs, external::LAUNCH, &program)?;
+    for mount in &mounts {
+        mount.attach(&rootfs, &plan.site.user_mounts, &plan.user)?;
+    }
+    let directory = &plan.process.directory;
+    mountpoint::create_directory(&rootfs, &plan.user, Path::new(directory))
+        .context(|| format!("cannot create the working directory {directory}"))?;
+    Ok(Prepared { bundle, rootfs, trusted, program, host })
 }
 
-/// The text of the site's copy of the group database.
-///
-/// # Errors
-/// When it is there but cannot be read.
-pub fn read_group_database(config: &Config, user: &User) -> Result<String> {
-    let text = files::read(user, &config.prefix_dir.join("etc/group"))?.unwrap_or_default();
-    Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-fn open_directory(path: &Path) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty())
-        .context(|| format!("cannot open {}", path.display()))
-}
-
-/// Opens what is mounted, the user's requests with the user's rights.
-fn open_sources(root: &OwnedFd, bundle: &Bundle) -> Result<Vec<OwnedFd>> {
-    let open = |mount: &Mount| {
-        // Not through magic links, which would lead to descriptors of ours.
-        resolve::beneath(root, &mount.request.source, OFlags::PATH, Mode::empty())
-    };
-    let as_user = |mount: &Mount| ids::as_user(&bundle.user, || open(mount));
-    bundle
-        .mounts
-        .iter()
-        .map(|mount| {
-            // A site's mount may lie on a file system that root cannot search (root_squash).
-            let file = if mount.by_user {
-                as_user(mount)
-            } else {
-                open(mount).or_else(|_| as_user(mount))
-            };
-            file.context(|| cannot_mount(mount))
-        })
-        .collect()
-}
-
-fn cannot_mount(mount: &Mount) -> String {
-    let whose = if mount.by_user { "" } else { "the site's " };
-    format!("cannot mount {whose}{}", mount.request)
-}
-
-/// A file system in memory on the bundle directory: the only place where anything is made.
-fn prepare_place(config: &Config, below: &OwnedFd) -> Result<OwnedFd> {
-    let path = &config.bundle_dir;
-    let (kind, magic) = match config.ram_filesystem {
-        RamFilesystem::Tmpfs => ("tmpfs", 0x0102_1994),
+/// Mounts a file system in memory on the bundle directory; everything is made in it.
+fn mount_bundle(plan: &Plan, below: &OwnedFd) -> Result<OwnedFd> {
+    let path = &plan.site.bundle_dir;
+    let (kind, magic) = match plan.site.ram_filesystem {
+        RamFilesystem::Tmpfs => ("tmpfs", TMPFS_MAGIC),
         RamFilesystem::Ramfs => ("ramfs", 0x8584_58f6),
     };
     let restrictions = Restrictions { nodev: true, ..Restrictions::default() };
     mount::filesystem(kind, kind, below, restrictions, "mode=755")
         .context(|| format!("cannot prepare {}", path.display()))?;
-    let place = open_directory(path)?;
-    let found = rustix::fs::fstatfs(&place).context(|| "cannot look at the bundle".into())?;
+    let bundle = files::directory(path)?;
+    let found = rustix::fs::fstatfs(&bundle).context(|| "cannot stat the bundle".into())?;
     if found.f_type as u64 == magic {
-        Ok(place)
-    } else {
-        // Someone moved directories in between, which only root can.
-        Err(Error::new(format!("cannot prepare {}: it moved", path.display())))
+        return Ok(bundle);
     }
+    // Only root could have renamed a directory of the path.
+    Err(Error::new(format!("cannot prepare {}: the directory was moved", path.display())))
 }
 
-/// The program that is running, whose applets serve in the container.
-fn this_program(config: &Config, path: &Path) -> Result<OwnedFd> {
-    trust::program(path, config.checks).context(|| "cannot use this program".into())
-}
-
-/// Makes a program of the host visible in the container's `/dev`, as `path`.
-fn place_program(rootfs: &rootfs::Rootfs, path: &str, program: &OwnedFd) -> Result<()> {
-    let cannot = || format!("cannot provide {path}");
+/// Binds a program of the host at `path` in the container's `/dev`.
+fn place_program(rootfs: &Rootfs, path: &str, program: &OwnedFd) -> Result<()> {
+    let context = || format!("cannot provide {path}");
     let name = path.trim_start_matches("/dev/");
-    let target = files::create(&rootfs.dev, name, b"", 0o755, None).context(cannot)?;
+    let target = files::create(&rootfs.dev, name, b"", 0o755, None).context(context)?;
     let restrictions = Restrictions { readonly: true, ..Restrictions::default() };
-    mount::bind(program, &target, restrictions).context(cannot)
-}
-
-/// Mounts what was asked for, where it was asked for.
-fn attach(
-    rootfs: &rootfs::Rootfs,
-    config: &Config,
-    bundle: &Bundle,
-    mount: &Mount,
-    source: &OwnedFd,
-) -> Result<()> {
-    reserved::check(&mount.request.destination).context(|| cannot_mount(mount))?;
-    let find = || mountpoint::find(rootfs, &mount.request.destination);
-    // The way may lead through the host's directories: what a user may not see there, the engine
-    // must not tell.
-    let place = if mount.by_user { ids::as_user(&bundle.user, find) } else { find() };
-    let place = place.context(|| cannot_mount(mount))?;
-    if mount.by_user {
-        place.judge(&config.user_mounts, &bundle.user)
-    } else {
-        place.judge_for_site()
-    }
-    .context(|| cannot_mount(mount))?;
-    let target = place.create_like(source, &bundle.user).context(|| cannot_mount(mount))?;
-    let restrictions = Restrictions { readonly: mount.request.readonly, ..Restrictions::default() };
-    mount::bind(source.as_fd(), target.as_fd(), restrictions).context(|| cannot_mount(mount))
+    mount::bind(program, &target, restrictions).context(context)
 }

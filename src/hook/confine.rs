@@ -1,10 +1,10 @@
-//! The engine's own hook: it confines the root file system of a container before anybody else has a
-//! turn, and makes sure of the mounts that root relies on after everybody had one. Start at [`run`].
+//! The engine's own hook: it makes the root file system of a container `nosuid` and `nodev` before any
+//! other hook runs, and verifies the mounts that root relies on after all of them. Start at [`run`].
 //!
-//! Some OCI runtimes bind the root file system anew and lift its restrictions with that, as crun
-//! does: device files of an image of the user's own making would be devices of the host. And a mount
-//! vanishes with all below it when somebody removes its mount point elsewhere (`detach_mounts` of
-//! the kernel): then root would open, as `/dev/null`, whatever a user has put there.
+//! Some OCI runtimes, such as crun, bind the root file system anew without its restrictions: device
+//! files of an image of the user's would be devices of the host. And the kernel detaches a mount, with
+//! all below it, when its mount point is removed in another namespace (`detach_mounts`): then root
+//! would open, as `/dev/null`, a file that a user has put there.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -14,26 +14,33 @@ use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use super::Container;
-use super::files::directory;
+use super::container_root::enter_mount_namespace;
 use super::state::State;
-use crate::container::plan::hooks::VERIFIED;
 use crate::error::{Context, Error, Result};
+use crate::rootfs::root_dir::open_directory;
+use crate::sys::fs::FileId;
 use crate::sys::fs::mount;
-use crate::sys::fs::resolve::FileId;
-use crate::sys::process::limits::Limits;
+use crate::sys::fs::read::read_text_at_most;
+use crate::sys::process::ProcessId;
+use crate::sys::process::limits::CallerLimits;
 
-/// One part of the hook's work, by stage and place among the other hooks.
+/// The file that the hook creates in the bundle when it has verified the container.
+pub const VERIFIED: &str = "verified";
+
+/// Work of the hook, by its stage and its position among the other hooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// `prestart` or `createRuntime`: enters the container's mount namespace and confines its root.
+pub enum ConfineStep {
+    /// First hook of the stage `prestart` or `createRuntime`: enters the container's mount namespace,
+    /// and confines the root.
     Enter,
-    /// `createContainer`, where the runtime runs hooks in that namespace: confines the root.
+    /// First hook of the stage `createContainer`, which runtimes run in that namespace: confines the
+    /// root.
     Confine,
-    /// `createContainer`, last of all: confines the root and verifies the mounts.
+    /// Last hook of the stage `createContainer`: confines the root, and verifies the mounts.
     Verify,
 }
 
-impl FromStr for Step {
+impl FromStr for ConfineStep {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -46,30 +53,30 @@ impl FromStr for Step {
     }
 }
 
-/// The container's tree as the engine made it.
+/// Root file system and limits as the engine made them.
 #[derive(Debug)]
 pub struct Expected<'a> {
-    /// The root directory.
+    /// The container's root directory.
     pub rootfs: &'a Path,
     /// Identity of the root directory.
     pub root: FileId,
-    /// The identity of its `/dev`.
+    /// Identity of `/dev`.
     pub dev: FileId,
-    /// The limits of the caller.
-    pub limits: Limits,
+    /// Resource limits of the caller.
+    pub limits: CallerLimits,
 }
 
 /// Does `step` for the container of `state`.
 ///
 /// # Errors
-/// When the root cannot be confined, or a mount is not as the engine and the runtime made it: then
-/// the container must not start.
-pub fn run(step: Step, state: &State, expected: &Expected<'_>) -> Result<()> {
-    if step == Step::Enter {
-        super::enter_mount_namespace(state)?;
+/// If the root cannot be confined, or a mount is not the one that engine or runtime made: then the
+/// container must not start.
+pub fn run(step: ConfineStep, state: &State, expected: &Expected<'_>) -> Result<()> {
+    if step == ConfineStep::Enter {
+        enter_mount_namespace(state)?;
     }
     mount::confine(expected.rootfs)?;
-    if step == Step::Verify {
+    if step == ConfineStep::Verify {
         verify(expected).context(|| "cannot start in this container".into())?;
         limit_parent(expected)?;
         let path = state.bundle.join(VERIFIED);
@@ -82,8 +89,8 @@ pub fn run(step: Step, state: &State, expected: &Expected<'_>) -> Result<()> {
 const PROC: u64 = 0x9fa0;
 const SYSFS: u64 = 0x6265_6572;
 
-/// Devices that the OCI runtime opens as root in the container or binds elsewhere, by name, major and
-/// minor number: "Default Devices" of the OCI runtime specification.
+/// Devices that an OCI runtime opens as root in the container, or binds elsewhere: name, major and minor
+/// number. "Default Devices" of the OCI runtime specification.
 const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -93,7 +100,7 @@ const DEVICES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
-/// Insists that a device is itself, if the runtime has made it by now.
+/// Compares a device of the container with its numbers, if the runtime has created it by now.
 fn expect_device(dev: &OwnedFd, (name, major, minor): (&str, u32, u32)) -> Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let path = format!("/dev/{name}");
@@ -101,24 +108,24 @@ fn expect_device(dev: &OwnedFd, (name, major, minor): (&str, u32, u32)) -> Resul
         Err(Errno::NOENT) => return Ok(()),
         device => device.context(|| format!("cannot open the container's {path}"))?,
     };
-    let status = rustix::fs::fstat(&device).context(|| format!("cannot look at {path}"))?;
+    let status = rustix::fs::fstat(&device).context(|| format!("cannot stat {path}"))?;
     let is_device = FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice;
     let number = rustix::fs::makedev(major, minor);
     expect(is_device && status.st_rdev == number, &path)
 }
 
-/// Compares the mounts at `/`, `/dev`, `/proc` and `/sys` with what they must be.
+/// Compares the mounts at `/`, `/dev`, `/proc` and `/sys` with those that engine and runtime made.
 fn verify(expected: &Expected<'_>) -> Result<()> {
-    let root = directory(expected.rootfs)?;
-    expect(FileId::of(&root)? == expected.root, "/")?;
+    let root = open_directory(expected.rootfs)?;
+    expect(FileId::from_fd(&root)? == expected.root, "/")?;
     let dev = below(&root, "dev")?;
-    expect(FileId::of(&dev)? == expected.dev, "/dev")?;
+    expect(FileId::from_fd(&dev)? == expected.dev, "/dev")?;
     DEVICES.iter().try_for_each(|device| expect_device(&dev, *device))?;
     for (name, magic) in [("proc", PROC), ("sys", SYSFS)] {
         let mounted = below(&root, name)?;
         let path = format!("/{name}");
-        let found = rustix::fs::fstatfs(&mounted).context(|| format!("cannot look at {path}"))?;
-        let flags = mount::flags(&mounted).context(|| format!("cannot look at {path}"))?;
+        let found = rustix::fs::fstatfs(&mounted).context(|| format!("cannot stat {path}"))?;
+        let flags = mount::flags(&mounted).context(|| format!("cannot stat {path}"))?;
         expect(found.f_type as u64 == magic && flags.contains(StatVfsMountFlags::NOSUID), &path)?;
     }
     Ok(())
@@ -126,22 +133,22 @@ fn verify(expected: &Expected<'_>) -> Result<()> {
 
 /// Gives the container's first process, which runs this hook, the limits of the caller.
 fn limit_parent(expected: &Expected<'_>) -> Result<()> {
-    let cannot = || "cannot find the process that runs this hook".to_owned();
-    let parent = rustix::process::getppid().ok_or("it has ended").context(cannot)?;
-    let parent = parent.as_raw_nonzero().get();
-    // The container's own /proc has it by the number that it has here.
-    let proc = below(&directory(expected.rootfs)?, "proc")?;
+    let context = || "cannot find the process that runs this hook".to_owned();
+    let parent = ProcessId::parent().ok_or("it has ended").context(context)?;
+    // The number is one of the container's PID namespace, as is its /proc.
+    let proc = below(&open_directory(expected.rootfs)?, "proc")?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(&proc, format!("{parent}/statm"), flags, Mode::empty());
-    let text = super::read_text(std::fs::File::from(file.context(cannot)?), MAX_STATM)?;
-    let used = memory(&text).ok_or("its /proc tells no memory").context(cannot)?;
-    expected.limits.give_to(parent, used)
+    let file = std::fs::File::from(file.context(context)?);
+    let text = read_text_at_most(file, MAX_STATM).context(context)?;
+    let used = memory(&text).ok_or("malformed statm in the container's /proc").context(context)?;
+    expected.limits.apply_to(parent, used)
 }
 
-/// Most that `/proc/PID/statm` has, in bytes.
+/// Maximum size of `/proc/PID/statm` in bytes.
 const MAX_STATM: u64 = 256;
 
-/// Bytes of address space and of data in the text of `/proc/PID/statm`. See proc(5).
+/// Address space and data of a process in bytes, from the text of `/proc/PID/statm` (proc(5)).
 fn memory(statm: &str) -> Option<(u64, u64)> {
     let page = rustix::param::page_size() as u64;
     let field = |number| statm.split_whitespace().nth(number)?.parse::<u64>().ok();
@@ -162,10 +169,10 @@ fn expect(is_right: bool, path: &str) -> Result<()> {
         .with_hint("a hook of sarus.json lets users into the container, or changes its mounts"))
 }
 
-/// Reads the container's state from stdin, as each hook must.
+/// Reads the container's state from stdin.
 ///
 /// # Errors
-/// When there is none.
+/// If it is malformed.
 pub fn receive() -> Result<State> {
     Container::receive_state()
 }

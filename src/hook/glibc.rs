@@ -1,51 +1,50 @@
-//! The hook that puts the host's GNU C Library in place of the container's, when that is older.
+//! The hook that replaces a container's GNU C Library by the host's if the container's is older.
 //! Manual, "Native glibc hook".
 
 use std::path::PathBuf;
 
-use super::container_root::Inside;
-use super::files::Tree;
-use super::library::Library;
-use super::{Container, elf, host_libraries, ldcache, log_plan};
+use super::container_root::ContainerRoot;
+use super::libraries::{self, Library, elf, ldcache};
+use super::{Container, host_libraries, log_plan};
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::rootfs::root_dir::RootDir;
 
-/// Set by the engine for `--glibc` and `--mpi`.
-const ENABLED: &str = "com.hooks.glibc.enabled";
+/// Annotation that asks for this hook: `--glibc` and `--mpi`.
+pub const ENABLED: &str = "com.hooks.glibc.enabled";
 
 const SUBSYSTEM: &str = "glibc hook";
 
-/// The library that tells the version of all of them.
+/// The library whose version is that of all.
 const LIBC: &str = "libc.so.6";
 
-/// Maximum number of libraries in an image that have the name of one of the host's.
+/// Maximum number of libraries in an image with the same soname.
 const MAX_COPIES: usize = 16;
 
 /// A version of the GNU C Library, `(2, 36)`.
 pub type Version = (u32, u32);
 
-/// Replaces the libraries, or finds that there is no need to.
+/// Replaces the libraries, if they are older than the host's.
 ///
 /// # Errors
-/// When the container has a library of the same name that cannot be replaced.
+/// If versions cannot be compared, or a library cannot be replaced.
 pub fn run(container: &Container) -> Result<()> {
     if !container.asks_for(ENABLED) {
         return Ok(());
     }
-    let inside = Inside::enter(container)?;
-    let host = host_libraries(&inside.host, "GLIBC_LIBS")?;
-    let cannot = || "cannot use the image's /etc/ld.so.cache".to_owned();
-    let Some(cache) = inside.container.cache().context(cannot)? else {
-        // Not the GNU C Library, or one that loads nothing.
+    let root = ContainerRoot::enter(container)?;
+    let host = host_libraries(&root.host, "GLIBC_LIBS")?;
+    let context = || "cannot use the image's /etc/ld.so.cache".to_owned();
+    let Some(cache) = ldcache::load(&root.container).context(context)? else {
+        // The image has another C library, or no shared libraries.
         log::info(SUBSYSTEM, || "the image has no /etc/ld.so.cache: nothing to replace".into());
         return Ok(());
     };
-    let cache = ldcache::read(&cache).context(cannot)?;
+    let cache = ldcache::read(&cache).context(context)?;
     let find = |soname: &str| -> Result<Vec<Library>> {
         let entries = cache.iter().filter(|entry| entry.soname == soname);
-        inside.container.libraries(entries.map(|entry| entry.path), MAX_COPIES)
+        libraries::open_all(&root.container, entries.map(|entry| entry.path), MAX_COPIES)
     };
-    let version = |tree: &Tree, library: &Library| version(tree, library);
     let ours = host.iter().find(|library| soname(library) == LIBC);
     let ours = ours.ok_or_else(|| {
         Error::new(format!("cannot compare with the container: {LIBC} is not in GLIBC_LIBS"))
@@ -54,7 +53,7 @@ pub fn run(container: &Container) -> Result<()> {
         log::info(SUBSYSTEM, || "the image has no GNU C Library: nothing to replace".into());
         return Ok(());
     };
-    let versions = (version(&inside.host, ours)?, version(&inside.container, &theirs)?);
+    let versions = (version(&root.host, ours)?, version(&root.container, &theirs)?);
     let mut found = Vec::new();
     for library in &host {
         found.push(find(soname(library))?);
@@ -64,7 +63,9 @@ pub fn run(container: &Container) -> Result<()> {
     if plan.is_empty() {
         log::info(SUBSYSTEM, || {
             let ((a, b), (c, d)) = versions;
-            format!("the image's glibc {c}.{d} is not older than the host's {a}.{b}: it stays")
+            format!(
+                "the image's glibc {c}.{d} is not older than the host's {a}.{b}: nothing to replace"
+            )
         });
         return Ok(());
     }
@@ -77,20 +78,21 @@ pub fn run(container: &Container) -> Result<()> {
         ),
     );
     log_plan(SUBSYSTEM, &plan);
-    plan.iter().try_for_each(|step| inside.replace(&step.source, &step.target))
+    plan.iter().try_for_each(|step| root.replace(&step.source, &step.target))
 }
 
-/// A file of the container that the host's takes the place of.
+/// A file of the host, to be mounted over one of the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replacement {
     /// The host's file.
     pub source: PathBuf,
-    /// The container's.
+    /// The container's file.
     pub target: PathBuf,
 }
 
-/// Each library of the host with those of the same name in the container: what is to be replaced.
-/// Nothing, unless the container's C library is older.
+/// Decides which libraries are replaced, from the versions of both C libraries and from `pairs`: each
+/// library of the host with those of the same soname in the container. None, unless the container's C
+/// library is older.
 #[must_use]
 pub fn plan(
     host: Version,
@@ -113,25 +115,25 @@ pub fn plan(
     plan
 }
 
-/// The name that programs load a library by.
+/// The name that programs load a library by: the soname, or the name of the file.
 fn soname(library: &Library) -> &str {
     library.elf.soname.as_deref().unwrap_or_else(|| library.file_name())
 }
 
-/// The version of the C library at hand.
+/// The version of the C library `library` in `root`.
 ///
 /// # Errors
-/// When it does not tell.
-pub fn version(tree: &Tree, library: &Library) -> Result<Version> {
-    let cannot = || format!("cannot find the version of {}", library.path.display());
-    let file = tree.open_file(&library.real)?.ok_or("it is gone").context(cannot)?;
-    elf::glibc_version(&file, &library.elf).context(cannot)
+/// If the file has none.
+pub fn version(root: &RootDir, library: &Library) -> Result<Version> {
+    let context = || format!("cannot find the version of {}", library.path.display());
+    let file = root.open_file(&library.real)?.ok_or("it was removed").context(context)?;
+    elf::glibc_version(&file, &library.elf).context(context)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hook::library::tests::library;
+    use crate::hook::libraries::tests::library;
 
     fn named(names: &[&str], soname: &str) -> Library {
         let mut library = library(names);

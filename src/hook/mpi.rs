@@ -1,36 +1,36 @@
-//! The hook that puts the host's MPI in place of the container's, where their binary interfaces fit.
+//! The hook that replaces a container's MPI by the host's, if their binary interfaces are compatible.
 //! Manual, "Native MPI hook" and "ABI compatibility and its implications".
 //!
-//! [`plan`] decides, from what the libraries of both sides are; [`run`] does it.
+//! [`plan`] decides from the libraries of host and container; [`run`] carries the plan out.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::container_root::Inside;
-use super::ldcache::{self, Entry, Listing};
-use super::library::{Abi, Library, linker_name};
-use super::{Container, elf, glibc, host_libraries, log_plan, paths};
+use super::container_root::ContainerRoot;
+use super::libraries::ldcache::{self, CacheEntry, Listing};
+use super::libraries::{self, Abi, Library, elf, ldconfig, linker_name};
+use super::{Container, glibc, host_libraries, log_plan, paths};
 use crate::error::{Context, Error, Result};
 use crate::log;
 
-/// Set by the engine for `--mpi`.
-const ENABLED: &str = "com.hooks.mpi.enabled";
+/// Annotation that asks for this hook: `--mpi`.
+pub const ENABLED: &str = "com.hooks.mpi.enabled";
 
 const SUBSYSTEM: &str = "MPI hook";
 
-/// Where libraries go that the container lacks.
+/// The directory for libraries that the container lacks.
 const FOLDER: &str = "/usr/lib";
 
-/// Maximum number of libraries in an image that are called as one of the host's. An image with three
-/// MPIs has some thirty.
+/// Maximum number of libraries in an image with the names of the host's. An image with three MPIs has
+/// some thirty.
 const MAX_COPIES: usize = 64;
 
 /// Replaces the container's MPI.
 ///
 /// # Errors
-/// When the container has no MPI that the host's could stand for. Then nothing is mounted.
+/// If the container has no MPI that the host's can replace: then nothing is mounted.
 pub fn run(container: &Container) -> Result<()> {
     if !container.asks_for(ENABLED) {
         return Ok(());
@@ -39,59 +39,61 @@ pub fn run(container: &Container) -> Result<()> {
 }
 
 fn use_host(container: &Container) -> Result<()> {
-    let inside = Inside::enter(container)?;
-    let host = host_libraries(&inside.host, "MPI_LIBS")?;
+    let root = ContainerRoot::enter(container)?;
+    let host = host_libraries(&root.host, "MPI_LIBS")?;
     if host.is_empty() {
         return Err(Error::new("MPI_LIBS is empty")
             .with_hint("the site sets it in the environment of the hook, in sarus.json"));
     }
-    let dependencies = host_libraries(&inside.host, "MPI_DEPENDENCY_LIBS")?;
+    let dependencies = host_libraries(&root.host, "MPI_DEPENDENCY_LIBS")?;
     let shared = paths("BIND_MOUNTS")?;
-    let cannot = || "cannot use the image's /etc/ld.so.cache".to_owned();
-    let old = inside.container.cache().context(cannot)?.ok_or_else(|| no_cache(&inside))?;
-    let cache = ldcache::read(&old).context(cannot)?;
-    let theirs = matching(&inside, &cache, &host)?;
+    let context = || "cannot use the image's /etc/ld.so.cache".to_owned();
+    let old = ldcache::load(&root.container).context(context)?.ok_or_else(|| no_cache(&root))?;
+    let cache = ldcache::read(&old).context(context)?;
+    let theirs = matching(&root, &cache, &host)?;
     let plan = plan(&host, &dependencies, &theirs)?;
     let ours: Vec<_> = host.iter().chain(&dependencies).collect();
-    check_glibc(&inside, &cache, &ours)?;
+    check_glibc(&root, &cache, &ours)?;
     for warning in &plan.warnings {
         log::warn(SUBSYSTEM, warning);
     }
     log_plan(SUBSYSTEM, &plan.steps);
     let mut new = Vec::new();
     for step in &plan.steps {
-        new.extend(take(&inside, step)?);
+        new.extend(carry_out(&root, step)?);
     }
-    shared.iter().try_for_each(|path| inside.share(path))?;
-    // A link stands where every linker looks, but a new file is found by the cache alone.
+    shared.iter().try_for_each(|path| root.share(path))?;
+    // Links are in directories that linkers search by default; a new file is found by the cache alone.
     if plan.steps.iter().any(|step| matches!(step, Step::Add { .. })) {
-        inside.list(&old, &new)?;
+        ldconfig::update(&root, &old, &new)?;
     }
     Ok(())
 }
 
-/// Takes a step, and tells by which names libraries can be found that could not be found before.
-fn take(inside: &Inside, step: &Step) -> Result<Vec<Listing>> {
+/// Carries out a step, and returns the names by which libraries are found from now on.
+fn carry_out(root: &ContainerRoot, step: &Step) -> Result<Vec<Listing>> {
     let listing = |soname: &str, path: PathBuf| Listing {
         soname: soname.to_owned(),
         path: path.to_string_lossy().into_owned(),
     };
     match step {
-        Step::Replace { source, target } => inside.replace(source, target).map(|()| Vec::new()),
+        Step::Replace { source, target } => root.replace(source, target).map(|()| Vec::new()),
         Step::Add { source, name, aliases } => {
             let folder = Path::new(FOLDER);
-            let names = inside.add(source, folder, name, aliases)?;
+            let names = root.add_library(source, folder, name, aliases)?;
             Ok(names.into_iter().map(|name| listing(name, folder.join(name))).collect())
         }
-        Step::Link { target, name } => {
-            Ok(inside.link(target, name)?.map(|path| listing(name, path)).into_iter().collect())
-        }
+        Step::Link { target, name } => Ok(root
+            .link_library(target, name)?
+            .map(|path| listing(name, path))
+            .into_iter()
+            .collect()),
     }
 }
 
-fn no_cache(inside: &Inside) -> Error {
+fn no_cache(root: &ContainerRoot) -> Error {
     let musl = format!("/lib/ld-musl-{}.so.1", std::env::consts::ARCH);
-    let lib = inside.container.find(Path::new(&musl), OFlags::PATH);
+    let lib = root.container.find(Path::new(&musl), OFlags::PATH);
     if matches!(lib, Ok(Some(_))) {
         return Error::new("the image's C library is musl")
             .with_hint("the host's MPI needs the GNU C Library: use an image that has it");
@@ -100,21 +102,25 @@ fn no_cache(inside: &Inside) -> Error {
         .with_hint("the image must use the GNU C Library; run ldconfig when it is built")
 }
 
-/// The container's libraries that are called as one of the host's.
-fn matching(inside: &Inside, cache: &[Entry<'_>], host: &[Library]) -> Result<Vec<Library>> {
+/// The container's libraries with the linker names of the host's.
+fn matching(
+    root: &ContainerRoot,
+    cache: &[CacheEntry<'_>],
+    host: &[Library],
+) -> Result<Vec<Library>> {
     let is_wanted = |path: &&str| {
         let name = Path::new(path).file_name().map(|name| name.to_string_lossy().into_owned());
         let named = Library { names: name.into_iter().collect(), ..Library::default() };
         host.iter().any(|library| library.linker_name() == named.linker_name())
     };
-    // What the cache lists and the image has no more is nobody's library.
-    inside.container.libraries(cache.iter().map(|entry| entry.path).filter(is_wanted), MAX_COPIES)
+    let paths = cache.iter().map(|entry| entry.path).filter(is_wanted);
+    libraries::open_all(&root.container, paths, MAX_COPIES)
 }
 
-/// One thing to do.
+/// One change in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// The host's file takes the place of the container's.
+    /// Mounts the host's file over the container's.
     Replace {
         /// The host's file.
         source: PathBuf,
@@ -125,9 +131,9 @@ pub enum Step {
     Add {
         /// The host's file.
         source: PathBuf,
-        /// What it is called in the container.
+        /// The name in the container.
         name: String,
-        /// What else programs may look for.
+        /// Other names that programs may look for.
         aliases: Vec<String>,
     },
     /// A file of the container gets another name, by which every linker finds it.
@@ -139,21 +145,25 @@ pub enum Step {
     },
 }
 
-/// All that is to be done, and what to know of it.
+/// Changes in the container, and warnings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// In this order.
+pub struct ReplacementPlan {
+    /// Changes, in this order.
     pub steps: Vec<Step>,
-    /// For the user.
+    /// Messages for the user.
     pub warnings: Vec<String>,
 }
 
-/// Decides by the names of the libraries of host and container.
+/// Decides from the names of the libraries of host and container.
 ///
 /// # Errors
-/// When the interfaces do not fit, or there is nothing to replace.
-pub fn plan(host: &[Library], dependencies: &[Library], container: &[Library]) -> Result<Plan> {
-    let mut plan = Plan::default();
+/// If the interfaces are not compatible, or there is nothing to replace.
+pub fn plan(
+    host: &[Library],
+    dependencies: &[Library],
+    container: &[Library],
+) -> Result<ReplacementPlan> {
+    let mut plan = ReplacementPlan::default();
     for ours in host {
         let shown = ours.path.display();
         let abi = ours.abi().ok_or_else(|| {
@@ -192,7 +202,7 @@ pub fn plan(host: &[Library], dependencies: &[Library], container: &[Library]) -
 }
 
 fn replace(
-    plan: &mut Plan,
+    plan: &mut ReplacementPlan,
     ours: &Library,
     host: Abi,
     theirs: &Library,
@@ -222,20 +232,19 @@ fn replace(
     Ok(())
 }
 
-fn add(plan: &mut Plan, library: &Library) {
+fn add(plan: &mut ReplacementPlan, library: &Library) {
     let name = library.file_name().to_owned();
     let target = Path::new(FOLDER).join(&name);
     let source = library.real.clone();
     plan.steps.push(Step::Add { source, name, aliases: library.aliases() });
-    // What the host's links say of it.
+    // The names of the host's links.
     let known = Library { names: library.names.clone(), ..Library::default() };
     link(plan, library, &known, &target);
 }
 
-/// A cache lists a library by the name that it gives itself, whatever it is called. Where `ours`
-/// comes as `target`, which programs know as `known`, and calls itself something else, as Cray's
-/// does, both are names to be found by, in a new cache or without.
-fn link(plan: &mut Plan, ours: &Library, known: &Library, target: &Path) {
+/// Adds links by which `ours`, mounted on `target`, is found under the names of `known`, and under its
+/// own soname if that is another name, as Cray's is. A cache lists a library by its soname alone.
+fn link(plan: &mut ReplacementPlan, ours: &Library, known: &Library, target: &Path) {
     let Some(soname) = ours.soname() else { return };
     let is_known = match known.soname() {
         Some(theirs) => theirs == soname,
@@ -252,27 +261,28 @@ fn link(plan: &mut Plan, ours: &Library, known: &Library, target: &Path) {
     }
 }
 
-/// Makes sure that the container's C library, with what comes into it, offers what the host's
-/// libraries need of it.
-fn check_glibc(inside: &Inside, cache: &[Entry<'_>], host: &[&Library]) -> Result<()> {
-    let mut offers: BTreeMap<String, elf::Library> = BTreeMap::new();
+/// Checks that the container's C library, or one that the hook adds, defines all symbol versions that
+/// the host's libraries need.
+fn check_glibc(root: &ContainerRoot, cache: &[CacheEntry<'_>], host: &[&Library]) -> Result<()> {
+    let mut defined: BTreeMap<String, elf::SharedObject> = BTreeMap::new();
     for library in host {
-        for soname in library.elf.wants.keys() {
-            if offers.contains_key(soname) {
+        for soname in library.elf.needed_versions.keys() {
+            if defined.contains_key(soname) {
                 continue;
             }
-            // The first one in the cache is the one that the linker takes.
+            // The linker takes the first entry of the cache.
             let path = cache.iter().find(|entry| entry.soname == *soname).map(|entry| entry.path);
-            let theirs = path.map(|path| inside.container.library(Path::new(path))).transpose()?;
+            let theirs =
+                path.map(|path| libraries::open(&root.container, Path::new(path))).transpose()?;
             let theirs = theirs.flatten().map(|library| library.elf);
             let ours = || host.iter().find(|one| one.soname() == Some(soname));
             if let Some(elf) = theirs.or_else(|| ours().map(|library| library.elf.clone())) {
-                offers.insert(soname.clone(), elf);
+                defined.insert(soname.clone(), elf);
             }
         }
-        let Some((soname, version)) = missing(&library.elf, &offers) else { continue };
+        let Some((soname, version)) = missing(&library.elf, &defined) else { continue };
         let path = library.path.display();
-        if !offers.contains_key(soname) {
+        if !defined.contains_key(soname) {
             return Err(Error::new(format!(
                 "{path} needs {soname}, which the image does not have"
             ))
@@ -280,36 +290,38 @@ fn check_glibc(inside: &Inside, cache: &[Entry<'_>], host: &[&Library]) -> Resul
         }
         return Err(Error::new(format!(
             "{path} needs {version} of {soname}, which the image{} does not have",
-            glibc_of(inside, cache)
+            glibc_of(root, cache)
         ))
         .with_hint(
-            "an image with a newer glibc would do; so would the host's in its place, if the site \
-             configured glibc_hook before this hook",
+            "use an image with a newer glibc; or the site configures glibc_hook before mpi_hook, which \
+             replaces the image's glibc by the host's",
         ));
     }
     Ok(())
 }
 
-/// ` (glibc 2.31)`, if that can be found out.
-fn glibc_of(inside: &Inside, cache: &[Entry<'_>]) -> String {
+/// Text such as ` (glibc 2.31)`, empty if the version cannot be found.
+fn glibc_of(root: &ContainerRoot, cache: &[CacheEntry<'_>]) -> String {
     let version = || {
         let entry = cache.iter().find(|entry| entry.soname == "libc.so.6")?;
-        let library = inside.container.library(Path::new(entry.path)).ok()??;
-        glibc::version(&inside.container, &library).ok()
+        let library = libraries::open(&root.container, Path::new(entry.path)).ok()??;
+        glibc::version(&root.container, &library).ok()
     };
     version().map_or(String::new(), |(major, minor)| format!(" (glibc {major}.{minor})"))
 }
 
-/// What `library` needs of the GNU C Library and `offers` lack.
+/// The first library and version of the GNU C Library that `library` needs and `defined` lacks.
 fn missing<'a>(
-    library: &'a elf::Library,
-    offers: &BTreeMap<String, elf::Library>,
+    library: &'a elf::SharedObject,
+    defined: &BTreeMap<String, elf::SharedObject>,
 ) -> Option<(&'a str, &'a str)> {
-    let wanted = library.wants.iter();
+    let wanted = library.needed_versions.iter();
     let mut pairs = wanted.flat_map(|(soname, all)| all.iter().map(move |one| (soname, one)));
     let lacks = |(soname, version): &(&String, &String)| {
         version.starts_with("GLIBC_")
-            && !offers.get(*soname).is_some_and(|library| library.offers.contains(*version))
+            && !defined
+                .get(*soname)
+                .is_some_and(|library| library.defined_versions.contains(*version))
     };
     pairs.find(lacks).map(|(soname, version)| (soname.as_str(), version.as_str()))
 }

@@ -1,7 +1,7 @@
-//! The hook that lets no container of a Slurm job step start before all of them exist. Manual,
-//! "Slurm global sync hook".
+//! The hook that holds the containers of a Slurm job step until all of them exist. Manual, "Slurm
+//! global sync hook".
 //!
-//! The tasks meet in a directory of the user's that all nodes see: see [`barrier`].
+//! The tasks synchronize by files in a directory of the user's that all nodes share: see [`barrier`].
 
 pub mod barrier;
 
@@ -13,62 +13,63 @@ use crate::error::{Error, Result};
 use crate::sys::ids;
 use barrier::Barrier;
 
-/// Set by the engine when containers have to find each other.
-const ENABLED: &str = "com.hooks.slurm-global-sync.enabled";
+/// Annotation that asks for this hook, where containers have to find each other: `--ssh`.
+pub const ENABLED: &str = "com.hooks.slurm-global-sync.enabled";
 
-/// Who speaks, in the log.
 const SUBSYSTEM: &str = "slurm global sync hook";
 
-/// More tasks than any job has; a number from an image's environment shall not fill our memory.
+/// Maximum number of tasks of a step. The number comes from an environment that images can set, and
+/// determines how much memory is needed.
 const MAX_TASKS: u32 = 1 << 22;
 
-/// From here on Slurm numbers what is no step of srun's: batch scripts, and shells of salloc.
+/// The first of the step ids that Slurm reserves: batch scripts, shells of salloc, external steps.
 const RESERVED_STEPS: u64 = 0xffff_fff0;
 
 /// Waits for the other tasks of the step, with the rights of the container's user.
 ///
 /// # Errors
-/// When the user has no such directory, or not all tasks arrive in time.
+/// If the user's directory cannot be used, or not all tasks arrive in time.
 pub fn run(container: &Container) -> Result<()> {
     if !container.asks_for(ENABLED) {
         return Ok(());
     }
-    let Some(task) = Task::of(&container.spec)? else {
-        crate::log::info(SUBSYSTEM, || "not in a step of a Slurm job: nothing to wait for".into());
+    let Some(task) = Task::from_environment(&container.spec)? else {
+        crate::log::info(SUBSYSTEM, || "not in a Slurm job step: nothing to wait for".into());
         return Ok(());
     };
-    let place = home::of(&container.spec.user)?.join("slurm-global-sync").join(task.directory());
+    let directory = home::directory(&container.spec.user)?.join("slurm-global-sync");
     let timeout = timeout()?;
-    // Root stays the real user: a process of the user's own would show them the tree of the container.
-    ids::as_other(&container.spec.user, || Barrier::new(place, &task)?.pass(timeout))
+    // The real uid stays root: through a process of their own, users could reach the container's files.
+    let directory = directory.join(task.directory());
+    ids::as_other_user(&container.spec.user, || Barrier::new(directory, &task)?.pass(timeout))
 }
 
-/// The task of a job step that a container is.
+/// A task of a job step: one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
-    /// The number of the job.
+    /// Job id.
     pub job: u64,
-    /// The number of the step.
+    /// Step id.
     pub step: u64,
-    /// How many tasks the step has.
+    /// Number of tasks in the step.
     pub tasks: u32,
-    /// Which of them this is, from 0 on.
+    /// Rank of this task, from 0 on.
     pub rank: u32,
 }
 
 impl Task {
-    /// From the container's environment; none outside of Slurm, and none in a batch script without
-    /// srun: Slurm tells it of tasks that only a step will have.
+    /// Reads the variables of Slurm from the container's environment. `None` outside of Slurm, and in a
+    /// batch script without srun, whose variables describe tasks that only a step will have.
     ///
     /// # Errors
-    /// When a variable is no number: images can set them too.
-    pub fn of(spec: &Spec) -> Result<Option<Self>> {
+    /// If a variable is not a number, or out of range: images can set them too.
+    pub fn from_environment(spec: &Spec) -> Result<Option<Self>> {
         let number = |name: &str| -> Result<Option<u64>> {
             let Some(text) = spec.variable(name) else { return Ok(None) };
             let digits = text.bytes().all(|byte| byte.is_ascii_digit());
             let number = text.parse().ok().filter(|_| digits);
-            let wrong = || Error::new(format!("cannot use {name}: '{text:.100}' is no number"));
-            number.ok_or_else(wrong).map(Some)
+            let invalid = || Error::new(format!("invalid {name} '{text:.100}': expected a number"));
+            number.ok_or_else(invalid).map(Some)
         };
         let step = match number("SLURM_STEP_ID")? {
             None => number("SLURM_STEPID")?,
@@ -87,23 +88,25 @@ impl Task {
             (Ok(tasks), Ok(rank)) if rank < tasks && tasks <= MAX_TASKS => {
                 Ok(Some(Self { job, step, tasks, rank }))
             }
-            _ => Err(Error::new("cannot use SLURM_PROCID and SLURM_NTASKS: no such task can be")),
+            _ => Err(Error::new("invalid SLURM_PROCID or SLURM_NTASKS: out of range")),
         }
     }
 
-    /// The directory where the tasks of this step meet.
+    /// The name of the directory for the files of this step.
     #[must_use]
     pub fn directory(&self) -> String {
         format!("jobid-{}-stepid-{}", self.job, self.step)
     }
 }
 
-/// `SYNC_TIMEOUT`, in seconds; without it the tasks wait for ever, as Slurm ends a step that hangs.
+/// `SYNC_TIMEOUT` in seconds. Without it the tasks wait without limit: Slurm ends a step that hangs.
 fn timeout() -> Result<Option<Duration>> {
     let Some(text) = setting("SYNC_TIMEOUT") else { return Ok(None) };
     match text.parse::<u32>() {
         Ok(seconds) if seconds > 0 => Ok(Some(Duration::from_secs(seconds.into()))),
-        _ => Err(Error::new(format!("cannot use SYNC_TIMEOUT: '{text}' is no number of seconds"))),
+        _ => {
+            Err(Error::new(format!("invalid SYNC_TIMEOUT '{text}': expected a number of seconds")))
+        }
     }
 }
 

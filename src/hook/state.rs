@@ -1,4 +1,4 @@
-//! The two documents that tell a hook of its container: the state that the runtime writes to stdin,
+//! The two documents that describe a container to a hook: the state that the OCI runtime writes to stdin,
 //! and the bundle's config.json. Pure functions from text.
 
 use std::collections::BTreeMap;
@@ -12,23 +12,23 @@ use crate::error::{Error, Result};
 use crate::site::json::bounds::{self, Limits};
 use crate::user::User;
 
-/// Limits of both documents. A container of a thousand mounts and system call rules has ten thousand
-/// values, five deep.
+/// Limits of both documents. With a thousand mounts and system call rules, config.json has ten thousand
+/// values in five levels.
 const LIMITS: Limits = Limits { depth: 32, values: 1 << 16 };
 
-/// Notes that engines attach to containers.
+/// Annotations of a container: "Annotations" of the OCI runtime specification.
 pub type Annotations = BTreeMap<String, String>;
 
-/// The state of a container, as far as hooks use it.
+/// The state of a container: the fields that hooks use.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// What the runtime calls it.
+    /// The container id.
     pub id: String,
-    /// Its first process; none when the container has ended, or where the runtime does not tell.
+    /// The first process; `None` if the container has ended, or the runtime does not write it.
     pub pid: Option<Pid>,
     /// The directory of config.json.
     pub bundle: PathBuf,
-    /// Those of the state itself.
+    /// Annotations of the state.
     pub annotations: Annotations,
 }
 
@@ -43,46 +43,44 @@ struct WireState {
     annotations: Option<Annotations>,
 }
 
-/// Decodes the JSON of a document that is called `what`.
-fn decode<T: Deserialize>(text: &str, what: &str) -> Result<T> {
+/// Decodes a JSON document; `name` is for the message.
+fn decode<T: Deserialize>(text: &str, name: &str) -> Result<T> {
     bounds::check(text, LIMITS)?;
-    json::from_str(text).map_err(|_| {
-        Error::new(format!("it is no {what} as the OCI runtime specification describes it"))
-    })
+    json::from_str(text)
+        .map_err(|_| Error::new(format!("not a {name} of the OCI runtime specification")))
 }
 
-/// The stages of a container's life, and what engines add to them.
+/// Values of `status`: those of the specification, and `paused`, which runtimes add.
 const STATUSES: [&str; 5] = ["creating", "created", "running", "stopped", "paused"];
 
 impl State {
-    /// Reads the text of a state.
+    /// Parses a state.
     ///
     /// # Errors
-    /// When it is none, or a field has a value that it cannot have.
+    /// If the text is not a state, or a field has an invalid value.
     pub fn parse(text: &str) -> Result<Self> {
         let wire: WireState = decode(text, "state")?;
-        let wrong = |field: &str, value: &str| {
-            Err(Error::new(format!("its {field} cannot be '{value:.100}'")))
-        };
+        let invalid =
+            |field: &str, value: &str| Err(Error::new(format!("invalid {field} '{value:.100}'")));
         if !wire.version.starts_with("1.") {
-            return wrong("ociVersion", &wire.version);
+            return invalid("ociVersion", &wire.version);
         }
         if wire.id.is_empty() || wire.id.contains('/') {
-            return wrong("id", &wire.id);
+            return invalid("id", &wire.id);
         }
         if !STATUSES.contains(&wire.status.as_str()) {
-            return wrong("status", &wire.status);
+            return invalid("status", &wire.status);
         }
         let bundle = PathBuf::from(&wire.bundle);
         if !is_plain(&bundle) {
-            return wrong("bundle", &wire.bundle);
+            return invalid("bundle", &wire.bundle);
         }
         let pid = match wire.pid {
-            // As some runtimes write where there is none.
+            // Some runtimes write 0 where there is no process.
             None | Some(0) => None,
             Some(number) => match i32::try_from(number).ok().filter(|pid| *pid > 0) {
                 Some(number) => Pid::from_raw(number),
-                None => return wrong("pid", &number.to_string()),
+                None => return invalid("pid", &number.to_string()),
             },
         };
         let annotations = wire.annotations.unwrap_or_default();
@@ -90,25 +88,25 @@ impl State {
     }
 }
 
-/// Whether a path is absolute and says what it means.
+/// True if `path` is absolute, and has neither `..` nor NUL.
 fn is_plain(path: &Path) -> bool {
     path.is_absolute()
         && path.components().all(|part| part != Component::ParentDir)
         && !path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
-/// A container's config.json, as far as hooks use it.
+/// A container's config.json: the fields that hooks use.
 #[derive(Debug, Clone)]
 pub struct Spec {
-    /// The root file system before the container starts, absolute.
+    /// The absolute path of the root directory, before the container starts.
     pub rootfs: PathBuf,
-    /// Whom the program runs as, by the numbers of the host.
+    /// The program's user, by the ids of the host.
     pub user: User,
     /// The program's umask.
     pub umask: u32,
-    /// The program's environment: what image and user say, so nothing to believe.
+    /// The program's environment, which image and user set.
     pub env: Vec<(String, String)>,
-    /// Those of config.json.
+    /// Annotations of config.json.
     pub annotations: Annotations,
 }
 
@@ -159,17 +157,17 @@ struct Mapping {
 }
 
 impl Spec {
-    /// Reads the text of the config.json of `bundle`.
+    /// Parses the config.json of `bundle`.
     ///
     /// # Errors
-    /// When it is none, or lacks what every container has.
+    /// If the text is not a config.json, or has no process or root.
     pub fn parse(text: &str, bundle: &Path) -> Result<Self> {
         let wire: WireSpec = decode(text, "config.json")?;
-        let process = wire.process.ok_or_else(|| Error::new("it has no process"))?;
-        let root = wire.root.ok_or_else(|| Error::new("it has no root"))?;
+        let process = wire.process.ok_or_else(|| Error::new("no process in it"))?;
+        let root = wire.root.ok_or_else(|| Error::new("no root in it"))?;
         let rootfs = bundle.join(&root.path);
         if !is_plain(&rootfs) || root.path.is_empty() {
-            return Err(Error::new(format!("its root.path cannot be '{:.100}'", root.path)));
+            return Err(Error::new(format!("invalid root.path '{:.100}'", root.path)));
         }
         let (uids, gids) = match wire.linux {
             Some(linux) => (linux.uids.unwrap_or_default(), linux.gids.unwrap_or_default()),
@@ -198,26 +196,26 @@ impl Spec {
         })
     }
 
-    /// A variable of the program's environment.
+    /// The value of a variable of the program's environment.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.env.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// What the kernel calls no id at all.
+/// The id that the kernel reserves for "no user" and "no group".
 const NO_ID: u32 = u32::MAX;
 
-/// The host's number for the container's `id`: the same, unless there is a user namespace.
+/// The host's id for the container's `id`: the same, unless there is a user namespace.
 fn on_host(id: u32, mappings: &[Mapping]) -> Result<u32> {
     let mapped = |mapping: &Mapping| {
         let offset = id.checked_sub(mapping.inside)?;
         (offset < mapping.size).then(|| mapping.outside.checked_add(offset))?
     };
     let number = if mappings.is_empty() { Some(id) } else { mappings.iter().find_map(mapped) };
-    number
-        .filter(|number| *number != NO_ID)
-        .ok_or_else(|| Error::new(format!("its user or group {id} is none of the host's")))
+    number.filter(|number| *number != NO_ID).ok_or_else(|| {
+        Error::new(format!("user or group id {id} is not mapped to one of the host"))
+    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Content addresses: `sha256:` and 64 hexadecimal digits, and the readers that check them.
+//! SHA-256 digests (`sha256:` and 64 hexadecimal digits), and readers that verify them.
 //!
-//! Everything that an image names by digest passes through [`Hasher`] before it is believed. Other
-//! algorithms of the image specification are refused: no registry or tool uses them.
+//! Content that an image names by digest passes through [`Hasher`] before it is used. Other algorithms
+//! of the image specification are refused: no registry or tool uses them.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use sha2::Digest as _;
 
 use crate::error::{Error, Result};
 
-/// The SHA-256 of some bytes, printed as `sha256:<hex>`.
+/// SHA-256 digest, printed as `sha256:<hex>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -18,14 +18,14 @@ impl Digest {
     /// Parses `sha256:` and 64 lower-case hexadecimal digits.
     ///
     /// # Errors
-    /// When `text` is anything else.
+    /// `text` is anything else.
     pub fn parse(text: &str) -> Result<Self> {
         text.strip_prefix("sha256:")
             .and_then(Self::from_hex)
             .ok_or_else(|| Error::new(format!("not a sha256 digest: {text:.100}")))
     }
 
-    /// Reads exactly 64 lower-case hexadecimal digits.
+    /// Parses exactly 64 lower-case hexadecimal digits.
     #[must_use]
     pub fn from_hex(hex: &str) -> Option<Self> {
         let digit = |digit: u8| match digit {
@@ -44,15 +44,15 @@ impl Digest {
         Some(Self(bytes))
     }
 
-    /// The digest of `bytes`.
+    /// Computes the digest of `bytes`.
     #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn sha256(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::default();
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// The 64 hexadecimal digits, as they name a blob's file.
+    /// Returns the 64 hexadecimal digits.
     #[must_use]
     pub fn hex(&self) -> String {
         self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
@@ -76,37 +76,37 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Computes a [`Digest`] from bytes as they come.
+/// Computes a [`Digest`] incrementally.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher(sha2::Sha256);
 
 impl Hasher {
-    /// Takes the next bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all bytes taken.
+    /// Returns the digest of all bytes added.
     #[must_use]
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
 
-    /// Fails unless the bytes taken are those that `expected` names.
+    /// Verifies that the digest is `expected`.
     ///
     /// # Errors
-    /// Tells both digests.
+    /// The digests differ.
     pub fn check(self, expected: Digest) -> Result<()> {
         let found = self.finish();
         if found == expected {
             return Ok(());
         }
-        Err(Error::new(format!("its digest is {found}, but {expected} was expected"))
+        Err(Error::new(format!("the digest is {found}, but {expected} was expected"))
             .with_hint("the image is damaged or was tampered with: save or copy it again"))
     }
 }
 
-/// A reader that hashes what passes through it.
+/// A reader that hashes the bytes read through it.
 #[derive(Debug)]
 pub struct HashingReader<R> {
     inner: R,
@@ -114,22 +114,22 @@ pub struct HashingReader<R> {
 }
 
 impl<R: Read> HashingReader<R> {
-    /// Hashes what is read from `inner`.
+    /// Hashes the bytes read from `inner`.
     pub fn new(inner: R) -> Self {
         Self { inner, hasher: Some(Hasher::default()) }
     }
 
-    /// Passes `inner` on without hashing: for bytes that are checked elsewhere.
+    /// Reads `inner` without hashing: for bytes that are verified elsewhere.
     pub fn idle(inner: R) -> Self {
         Self { inner, hasher: None }
     }
 
-    /// The hash so far, unless idle; the reader is idle from then on.
+    /// Takes the hash of the bytes read so far, unless idle. The reader is idle afterwards.
     pub fn take_hasher(&mut self) -> Option<Hasher> {
         self.hasher.take()
     }
 
-    /// What is read from.
+    /// Returns the inner reader.
     pub fn get_mut(&mut self) -> &mut R {
         &mut self.inner
     }
@@ -153,8 +153,8 @@ mod tests {
 
     #[test]
     fn only_the_exact_form_is_a_digest() {
-        assert_eq!(Digest::parse(EMPTY).unwrap(), Digest::of(b""));
-        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        assert_eq!(Digest::parse(EMPTY).unwrap(), Digest::sha256(b""));
+        assert_eq!(Digest::sha256(b"").to_string(), EMPTY);
         let long = format!("{EMPTY}0");
         let upper = EMPTY.to_uppercase();
         let bad =
@@ -170,7 +170,7 @@ mod tests {
         let mut reader = HashingReader::new(&b"abc"[..]);
         io::copy(&mut reader, &mut io::sink()).unwrap();
         let hasher = reader.take_hasher().unwrap();
-        assert!(hasher.clone().check(Digest::of(b"abc")).is_ok());
-        assert!(hasher.check(Digest::of(b"abd")).is_err());
+        assert!(hasher.clone().check(Digest::sha256(b"abc")).is_ok());
+        assert!(hasher.check(Digest::sha256(b"abd")).is_err());
     }
 }

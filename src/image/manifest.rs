@@ -1,5 +1,4 @@
-//! The JSON documents of images (<https://github.com/opencontainers/image-spec>), OCI's and
-//! Docker's alike, as far as they matter here.
+//! JSON documents of images: OCI's (<https://github.com/opencontainers/image-spec>) and Docker's.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +10,13 @@ use crate::image::digest::Digest;
 use crate::image::metadata::Metadata;
 use crate::log;
 
-/// Reads a document that was written by a machine.
+/// Parses a JSON document.
 pub fn parse<T: Deserialize>(bytes: &[u8]) -> Result<T> {
-    let text = std::str::from_utf8(bytes).map_err(|_| Error::new("it is not UTF-8"))?;
-    json::from_str(text).map_err(|_| Error::new("it is not the JSON that it should be"))
+    let text = std::str::from_utf8(bytes).map_err(|_| Error::new("not valid UTF-8"))?;
+    json::from_str(text).map_err(|_| Error::new("malformed JSON"))
 }
 
-/// Points to a blob.
+/// Descriptor of a blob (image-spec, `descriptor.md`).
 #[derive(Debug, Clone, Deserialize)]
 pub struct Descriptor {
     #[serde(rename = "mediaType")]
@@ -37,18 +36,18 @@ impl Descriptor {
     /// Parses the digest.
     ///
     /// # Errors
-    /// If it is not a SHA-256 digest.
+    /// The digest is not a SHA-256 digest.
     pub fn digest(&self) -> Result<Digest> {
         Digest::parse(&self.digest)
     }
 
-    /// Returns the name that tools give an image in a layout.
+    /// Returns the name of an image in an OCI layout.
     pub fn name(&self) -> Option<&str> {
         let name = self.annotations.as_ref()?.get("org.opencontainers.image.ref.name")?;
         (!name.is_empty()).then_some(name)
     }
 
-    /// Returns whether it is an index.
+    /// Returns whether the blob is an index.
     pub fn is_index(&self) -> bool {
         matches!(
             self.media_type.as_deref(),
@@ -59,7 +58,7 @@ impl Descriptor {
         )
     }
 
-    /// Whether it may be an image: not the attestations that BuildKit puts beside them.
+    /// Returns whether the blob may be an image: not an attestation, which BuildKit puts beside images.
     pub fn is_image(&self) -> bool {
         let attestation = "vnd.docker.reference.type";
         let type_ = self.media_type.as_deref();
@@ -76,7 +75,8 @@ impl Descriptor {
             && !self.annotations.as_ref().is_some_and(|notes| notes.contains_key(attestation))
     }
 
-    /// Whether it may be the configuration of an image. Old tools gave it no type of its own.
+    /// Returns whether the blob may be the configuration of an image. Old tools gave it no media type of
+    /// its own.
     fn is_config(&self) -> bool {
         let type_ = self.media_type.as_deref();
         matches!(
@@ -89,7 +89,7 @@ impl Descriptor {
         )
     }
 
-    /// Whether it may be a layer: refuses encrypted ones, and artifacts that are no images.
+    /// Returns whether the blob may be a layer: not an encrypted one, nor part of another artifact.
     fn is_layer(&self) -> bool {
         let type_ = self.media_type.as_deref().unwrap_or_default();
         let known = [
@@ -98,7 +98,7 @@ impl Descriptor {
             "application/vnd.docker.image.rootfs.diff.tar",
             "application/vnd.docker.image.rootfs.foreign.diff.tar",
         ];
-        // The suffix only repeats what the first bytes of the blob say.
+        // The magic number of the blob decides over its compression, not the suffix.
         let plain = ["+gzip", "+zstd", ".gzip", ".zstd"]
             .iter()
             .find_map(|suffix| type_.strip_suffix(suffix))
@@ -107,22 +107,22 @@ impl Descriptor {
     }
 }
 
-/// An index or a manifest: which of them tells its content.
+/// An index or a manifest.
 #[derive(Debug, Deserialize)]
 pub struct Document {
     #[serde(rename = "schemaVersion")]
     /// Version of the schema: 2, or absent.
     pub schema_version: Option<u64>,
-    /// Of an index.
+    /// Manifests of an index.
     pub manifests: Option<Vec<Descriptor>>,
-    /// Of a manifest.
+    /// Configuration of a manifest.
     pub config: Option<Descriptor>,
-    /// Of a manifest.
+    /// Layers of a manifest, the lowest first.
     pub layers: Option<Vec<Descriptor>>,
 }
 
 impl Document {
-    /// Reads an index or manifest of today.
+    /// Parses an index or manifest of schema 2.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let document: Self = parse(bytes)?;
         match document.schema_version {
@@ -132,20 +132,18 @@ impl Document {
         }
     }
 
-    /// The configuration and the layers of an image; what is stored as an image is, and is none,
-    /// has others.
+    /// Returns the configuration and the layers. Refuses other artifacts that are stored as images are.
     pub fn image(self) -> Result<(Descriptor, Vec<Descriptor>)> {
-        let config =
-            self.config.ok_or_else(|| Error::new("its manifest names no configuration"))?;
+        let config = self.config.ok_or_else(|| Error::new("the manifest has no configuration"))?;
         let layers = self.layers.unwrap_or_default();
         if !config.is_config() {
             let type_ = config.media_type.as_deref().unwrap_or_default();
-            return Err(Error::new(format!("it is no container image, but holds {type_:.100}"))
-                .with_hint("artifacts such as charts and signatures cannot be run"));
+            return Err(Error::new(format!("not a container image, but {type_:.100}"))
+                .with_hint("other artifacts, such as charts and signatures, cannot be run"));
         }
         if let Some((at, layer)) = layers.iter().enumerate().find(|(_, layer)| !layer.is_layer()) {
             let type_ = layer.media_type.as_deref().unwrap_or("none");
-            return Err(Error::new(format!("unknown type {type_:.100}")))
+            return Err(Error::new(format!("unknown media type {type_:.100}")))
                 .context(|| format!("cannot use layer {}", at + 1));
         }
         Ok((config, layers))
@@ -155,9 +153,9 @@ impl Document {
 /// An image configuration.
 #[derive(Debug, Deserialize)]
 pub struct Config {
-    /// Processor.
+    /// Processor, as `GOARCH`.
     pub architecture: Option<String>,
-    /// Operating system.
+    /// Operating system, as `GOOS`.
     pub os: Option<String>,
     /// Variant of the processor.
     pub variant: Option<String>,
@@ -167,7 +165,7 @@ pub struct Config {
     pub rootfs: Option<RootFs>,
 }
 
-/// The layers of an image, as its configuration lists them.
+/// Layers in an image configuration.
 #[derive(Debug, Deserialize)]
 pub struct RootFs {
     /// Digests of the uncompressed layers, the lowest first.
@@ -175,16 +173,16 @@ pub struct RootFs {
 }
 
 impl Config {
-    /// For what the image is made, if it tells.
+    /// Returns the platform that the image is made for, if it states one.
     pub fn platform(&self) -> Option<Platform> {
         let architecture = self.architecture.clone().filter(|text| !text.is_empty())?;
         let os = self.os.clone().filter(|text| !text.is_empty()).unwrap_or("linux".into());
-        // Empty where there are none, in what Docker writes.
+        // Docker writes an empty variant where there is none.
         let variant = self.variant.clone().filter(|text| !text.is_empty());
         Some(Platform { architecture, os, variant })
     }
 
-    /// An image for another processor loads, but will not run: say so now.
+    /// Warns of an image for another processor, which can be imported but not run.
     pub fn warn_of_foreign(&self, platform: &TargetPlatform) {
         let architecture = self.architecture.as_deref().unwrap_or_default();
         if !architecture.is_empty() && architecture != platform.architecture {
@@ -194,10 +192,10 @@ impl Config {
     }
 }
 
-/// The error for a manifest of Docker's schema 1.
+/// Returns the error for a manifest of Docker's schema 1.
 #[cold]
 #[must_use]
 pub fn schema_1() -> Error {
-    Error::new("it has a manifest of Docker's schema 1, given up in 2017")
+    Error::new("the manifest is of Docker's schema 1, which was replaced in 2017")
         .with_hint("convert it with `skopeo copy --format v2s2`")
 }

@@ -1,4 +1,4 @@
-//! Platforms: what an image is made for, and what this machine runs.
+//! Platforms of images and of this machine.
 
 use miniserde::Deserialize;
 
@@ -38,7 +38,7 @@ impl std::fmt::Display for TargetPlatform {
     }
 }
 
-/// The variant that an architecture has where none is given.
+/// Returns the variant of an architecture where none is stated.
 fn usual_variant(architecture: &str) -> Option<&'static str> {
     match architecture {
         "arm64" => Some("v8"),
@@ -65,7 +65,7 @@ impl TargetPlatform {
     /// Parses `linux/<architecture>[/<variant>]`.
     ///
     /// # Errors
-    /// When `text` is anything else.
+    /// `text` is anything else.
     pub fn parse(text: &str) -> Result<Self> {
         let mut parts = text.split('/');
         match (parts.next(), parts.next(), parts.next(), parts.next()) {
@@ -88,7 +88,7 @@ impl TargetPlatform {
         let number = |variant: &Option<String>| {
             variant.as_deref().and_then(|variant| variant.strip_prefix('v')?.parse::<u32>().ok())
         };
-        // The first x86-64 level is what is meant when none is told.
+        // x86-64 without a variant means v1.
         let lowest = u32::from(self.architecture == "amd64");
         let wanted = number(&self.variant).unwrap_or(lowest);
         match &offered.variant {

@@ -1,105 +1,113 @@
-//! Names of images: `[server/][namespace/]image[:tag][@digest]`, by Docker's grammar
+//! Image references: `[server/][namespace/]image[:tag][@digest]`, in Docker's grammar
 //! (<https://pkg.go.dev/github.com/distribution/reference>).
 //!
-//! What the grammar lets through holds no `..`, no blank and no leading slash or dot, so a name
-//! that becomes a path never leaves its folder.
+//! The grammar allows no `..`, no blank and no leading slash or dot, so a path made from a reference
+//! stays below its directory.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Context, Error, Result};
+use crate::image::digest::Digest;
 
-/// Docker Hub, as the registry API and the folders of repositories call it.
+/// Docker Hub in the registry API and in the directories of repositories.
 pub const DEFAULT_SERVER: &str = "index.docker.io";
 
-/// Docker Hub, as people write it.
+/// Docker Hub as users write it.
 pub(crate) const HUB_ALIAS: &str = "docker.io";
 
-/// What stands for the server of images that did not come from one.
+/// Server name of images that `sarus load` imported from a file.
 pub const LOADED: &str = "load";
 
 const DEFAULT_NAMESPACE: &str = "library";
 const DEFAULT_TAG: &str = "latest";
 
-/// How the tag of an image begins that was asked for by digest.
+/// Prefix of the tag under which an image is stored that was requested by digest.
 const DIGEST_TAG: &str = "sha256-";
 
-/// The grammar's limits: the whole name without tag, and the tag.
+/// Limits of the grammar, in characters: the name without tag, and the tag.
 const MAX_NAME: usize = 255;
 const MAX_TAG: usize = 128;
 
-/// The name of an image, complete: what the user left out is filled in.
+/// A complete image reference: the parts that the user left out are filled in.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
-    /// The registry's host and port, or [`LOADED`].
+    /// Host and port of the registry, or [`LOADED`].
     pub server: String,
-    /// May hold slashes; empty if the server has images outside any namespace.
+    /// Namespace, which may hold slashes; empty if the registry keeps the image outside any.
     pub namespace: String,
-    /// The last part of the name.
+    /// Last part of the name.
     pub image: String,
-    /// For an image asked for by digest, `sha256-<hex>`: what it is stored as.
+    /// Tag; `sha256-<hex>` for an image requested by digest.
     pub tag: String,
-    /// `sha256:<hex>` of the manifest, where the user insists on one. It wins over any tag.
-    pub digest: Option<String>,
+    /// Digest of the manifest, if the user requests one. Takes precedence over any tag.
+    pub digest: Option<Digest>,
 }
 
 impl Reference {
-    /// The same image as made by `load`: its server is [`LOADED`].
+    /// Builds a reference from the parts that an index records.
+    #[must_use]
+    pub fn from_parts(server: String, namespace: String, image: String, tag: String) -> Self {
+        let digest = digest_in_tag(&tag);
+        Self { server, namespace, image, tag, digest }
+    }
+
+    /// Converts it to the name that `sarus load` gives the image: the server is [`LOADED`].
     #[must_use]
     pub fn for_load(self) -> Self {
-        let namespace = match self.namespace.is_empty() {
-            true => DEFAULT_NAMESPACE.into(),
-            false => self.namespace,
-        };
+        let namespace =
+            if self.namespace.is_empty() { DEFAULT_NAMESPACE.into() } else { self.namespace };
         Self { server: LOADED.into(), namespace, ..self }
     }
 
-    /// What tells this image from all others in a repository: `server/namespace/image/tag`. Also
-    /// where its files are, and the name that `rmi` shows.
+    /// Name of the repository within its registry: `namespace/image`.
+    #[must_use]
+    pub fn repository(&self) -> String {
+        let Self { namespace, image, .. } = self;
+        if namespace.is_empty() { image.clone() } else { format!("{namespace}/{image}") }
+    }
+
+    /// Unique name in a local repository, `server/namespace/image/tag`: the path of the image's files,
+    /// and the name that `rmi` prints.
     #[must_use]
     pub fn unique_key(&self) -> String {
-        let Self { server, namespace, image, tag, .. } = self;
-        let slash = if namespace.is_empty() { "" } else { "/" };
-        format!("{server}/{namespace}{slash}{image}/{tag}")
+        format!("{}/{}/{}", self.server, self.repository(), self.tag)
     }
-}
 
-/// The column REPOSITORY of `sarus images`: with the tag, what a user must type.
-#[must_use]
-pub fn repository_label(server: &str, namespace: &str, image: &str) -> String {
-    let parts: &[&str] = match (server, namespace) {
-        (DEFAULT_SERVER | HUB_ALIAS, DEFAULT_NAMESPACE | "") => &[image],
-        (DEFAULT_SERVER | HUB_ALIAS, _) => &[namespace, image],
-        (_, "") => &[server, image],
-        _ => &[server, namespace, image],
-    };
-    parts.join("/")
-}
+    /// Content of the column REPOSITORY of `sarus images`.
+    #[must_use]
+    pub fn repository_label(&self) -> String {
+        let Self { server, namespace, image, .. } = self;
+        match (server.as_str(), namespace.as_str()) {
+            (DEFAULT_SERVER | HUB_ALIAS, DEFAULT_NAMESPACE) => image.clone(),
+            (DEFAULT_SERVER | HUB_ALIAS, _) => self.repository(),
+            _ => format!("{server}/{}", self.repository()),
+        }
+    }
 
-/// The tag as `sarus images` shows it: an image that was asked for by digest has none.
-#[must_use]
-pub fn tag_label(tag: &str) -> &str {
-    if is_digest_tag(tag) { "<none>" } else { tag }
-}
+    /// Content of the column TAG of `sarus images`: `<none>` for an image requested by digest.
+    #[must_use]
+    pub fn tag_label(&self) -> &str {
+        if self.digest.is_some() { "<none>" } else { &self.tag }
+    }
 
-/// The name to give to `run` and `rmi`: both of the above, and the digest where that is the name.
-#[must_use]
-pub fn full_label(server: &str, namespace: &str, image: &str, tag: &str) -> String {
-    let repository = repository_label(server, namespace, image);
-    match tag.strip_prefix(DIGEST_TAG) {
-        Some(hex) if is_digest_tag(tag) => format!("{repository}@sha256:{hex}"),
-        _ => format!("{repository}:{tag}"),
+    /// Name to pass to `run` and `rmi`: repository and tag, or repository and digest.
+    #[must_use]
+    pub fn full_label(&self) -> String {
+        let repository = self.repository_label();
+        match &self.digest {
+            Some(digest) => format!("{repository}@{digest}"),
+            None => format!("{repository}:{}", self.tag),
+        }
     }
 }
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { server, namespace, image, tag, digest } = self;
-        let slash = if namespace.is_empty() { "" } else { "/" };
-        write!(f, "{server}/{namespace}{slash}{image}")?;
-        match digest {
+        write!(f, "{}/{}", self.server, self.repository())?;
+        match &self.digest {
             Some(digest) => write!(f, "@{digest}"),
-            None => write!(f, ":{tag}"),
+            None => write!(f, ":{}", self.tag),
         }
     }
 }
@@ -109,9 +117,10 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self> {
         parse(text).context(|| format!("invalid image name '{text}'")).map_err(|error| {
-            error.with_hint(match text.contains('<') {
-                true => "'sarus images --quiet' shows the names of images without a tag",
-                false => "images are named [server/][namespace/]image[:tag]",
+            error.with_hint(if text.contains('<') {
+                "'sarus images --quiet' shows the names of images without a tag"
+            } else {
+                "images are named [server/][namespace/]image[:tag]"
             })
         })
     }
@@ -125,7 +134,7 @@ fn parse(text: &str) -> Result<Reference, String> {
         return Err(format!("leave out {scheme}://"));
     }
     let (text, digest) = match text.split_once('@') {
-        Some((text, digest)) => (text, Some(check_digest(digest)?)),
+        Some((text, digest)) => (text, Some(parse_digest(digest)?)),
         None => (text, None),
     };
     // A colon before the last slash belongs to the server's port.
@@ -149,15 +158,15 @@ fn parse(text: &str) -> Result<Reference, String> {
         server: server.into(),
         namespace: namespace.into(),
         image: image.into(),
-        tag: digest.as_ref().map_or_else(|| tag.into(), |digest| digest.replace(':', "-")),
+        tag: digest.map_or_else(|| tag.into(), |digest| format!("{DIGEST_TAG}{}", digest.hex())),
         digest,
     })
 }
 
-/// The first part of a name is a server if it cannot be a namespace.
+/// Splits the server off a name: the first part is a server if it cannot be a namespace.
 fn split_server(name: &str) -> Result<(&str, &str), String> {
     match name.split_once('/') {
-        // As `sarus images` shows loaded images: load/<namespace>/<image>.
+        // Loaded images, as `sarus images` shows them: load/<namespace>/<image>.
         Some((LOADED, path)) if path.contains('/') => Ok((LOADED, path)),
         Some((server, path)) if server.contains(['.', ':']) || server == "localhost" => {
             check_server(server)?;
@@ -167,7 +176,7 @@ fn split_server(name: &str) -> Result<(&str, &str), String> {
     }
 }
 
-/// A host name or IPv4 address, maybe with a port.
+/// Accepts a host name or IPv4 address, and an optional port.
 fn check_server(server: &str) -> Result<(), String> {
     let (host, port) = match server.split_once(':') {
         Some((host, port)) => (host, Some(port)),
@@ -182,23 +191,23 @@ fn check_server(server: &str) -> Result<(), String> {
     let is_port = |port: &str| {
         port.chars().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
     };
-    match host.split('.').all(is_label) && port.is_none_or(is_port) {
-        true => Ok(()),
-        false => Err(format!("'{server}' is no server's name")),
+    if host.split('.').all(is_label) && port.is_none_or(is_port) {
+        return Ok(());
     }
+    Err(format!("invalid registry host '{server}'"))
 }
 
-/// Lower-case letters and digits; between them one dot, one or two underscores, or hyphens.
+/// Accepts lower-case letters and digits, separated by a dot, one or two underscores, or hyphens.
 fn check_part(part: &str) -> Result<(), String> {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if part.is_empty() {
-        return Err("a part of it is empty".into());
+        return Err("a part of the name is empty".into());
     }
     if part.chars().any(|c| c.is_ascii_uppercase()) {
         return Err(format!("'{part}' must be in lower case"));
     }
     if let Some(c) = part.chars().find(|c| !is_word(*c) && !matches!(c, '.' | '_' | '-')) {
-        return Err(format!("{c:?} cannot stand in '{part}'"));
+        return Err(format!("invalid character {c:?} in '{part}'"));
     }
     let mut separators = part.split(is_word).filter(|between| !between.is_empty());
     let joined =
@@ -218,29 +227,25 @@ fn check_tag(tag: &str) -> Result<&str, String> {
         return Err(format!("the tag is longer than {MAX_TAG} characters"));
     }
     if !tag.starts_with(is_word) || !tag.chars().all(|c| is_word(c) || matches!(c, '.' | '-')) {
-        return Err(format!("'{tag}' is no tag"));
+        return Err(format!("invalid tag '{tag}'"));
     }
-    // Else a registry could give away any image under such a tag as the one with that digest.
-    if is_digest_tag(tag) {
+    // Otherwise a registry could serve any image under such a tag as the one with that digest.
+    if digest_in_tag(tag).is_some() {
         return Err(format!("write @{} to ask for a digest", tag.replacen('-', ":", 1)));
     }
     Ok(tag)
 }
 
-fn is_digest_tag(tag: &str) -> bool {
-    tag.strip_prefix(DIGEST_TAG).is_some_and(is_sha256)
+/// Digest that a stored image was requested by, which its tag records.
+fn digest_in_tag(tag: &str) -> Option<Digest> {
+    tag.strip_prefix(DIGEST_TAG).and_then(Digest::from_hex)
 }
 
-fn check_digest(digest: &str) -> Result<String, String> {
-    match digest.split_once(':') {
-        Some(("sha256", hex)) if is_sha256(hex) => Ok(digest.to_owned()),
-        Some(("sha256", _)) => Err("a sha256 digest is 64 digits of 0-9 and a-f".into()),
-        _ => Err(format!("'{digest}' is no digest: only sha256:<64 digits> is known")),
-    }
-}
-
-fn is_sha256(hex: &str) -> bool {
-    hex.len() == 64 && hex.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'))
+fn parse_digest(text: &str) -> Result<Digest, String> {
+    let digest = text.strip_prefix("sha256:").and_then(Digest::from_hex);
+    digest.ok_or_else(|| {
+        format!("invalid digest '{text}': expected sha256: and 64 lower-case hexadecimal digits")
+    })
 }
 
 #[cfg(test)]

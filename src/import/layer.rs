@@ -1,7 +1,7 @@
-//! One layer: a blob becomes a list of entries and the place where their data lies.
+//! A layer: a blob becomes a list of entries and a blob with the data of its files.
 //!
-//! A plain tar is read in place; a compressed one is inflated once, to a temporary file without a
-//! name, and hashed and parsed in the same pass. Start at [`expand_all`].
+//! A plain tar is read in place. A compressed one is decompressed once, into a temporary file without
+//! a name, and hashed and parsed in the same pass. Start at [`expand_all`].
 
 mod decoder;
 mod entry;
@@ -23,36 +23,38 @@ use decoder::{Codec, Decoder};
 use entry::Budget;
 use memory::MemoryLimiter;
 
-/// Most layers of an image: overlay file systems, and so Docker, stop at 128.
+/// Maximum number of layers: Docker, bound by overlay file systems, has 128.
 pub const MAX_LAYERS: usize = 1024;
 
-/// Longest inflated layer: stops a bomb before it fills a large file system.
+/// Maximum size in bytes of a decompressed layer: stops a decompression bomb before it fills a large
+/// file system.
 const MAX_DECOMPRESSED: u64 = 1 << 40;
 
-/// A layer as its source gives it: open, not yet read.
+/// A layer that is open, but not yet read.
 #[derive(Debug, Clone)]
 pub struct LayerBlob {
-    /// How messages name it.
+    /// Name of the layer in messages.
     pub name: String,
-    /// As stored, maybe compressed.
+    /// Bytes of the layer, which may be compressed.
     pub blob: Blob,
-    /// What its bytes must be.
+    /// Digest to verify.
     pub expected: LayerDigest,
 }
 
-/// Which bytes of a layer the image vouches for.
+/// Digest of a layer, as its image gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LayerDigest {
-    /// The blob as stored, by its descriptor.
+    /// Digest of the blob as stored, from its descriptor.
     Blob(Digest),
-    /// The tar in it, by the image configuration's `diff_ids`.
+    /// Digest of the uncompressed tar, from `diff_ids` of the image configuration.
     DiffId(Digest),
-    /// Those that an [`StreamingBlob`](crate::import::blob::StreamingBlob) lets be read to the end: checked there.
+    /// Verified by [`StreamingBlob`](crate::import::blob::StreamingBlob), which cannot be read to the
+    /// end otherwise.
     CheckedByStream,
 }
 
 impl LayerDigest {
-    /// What must be hashed here.
+    /// Digest that has to be verified here.
     fn digest(self) -> Option<Digest> {
         match self {
             Self::Blob(digest) | Self::DiffId(digest) => Some(digest),
@@ -61,20 +63,20 @@ impl LayerDigest {
     }
 }
 
-/// A layer that can be merged.
+/// A layer that was read.
 #[derive(Debug)]
 pub struct Layer {
-    /// How messages name it.
+    /// Name of the layer in messages.
     pub name: String,
-    /// In the order of the tar.
+    /// Entries in the order of the tar.
     pub entries: Vec<LayerEntry>,
-    /// Where the data of files lies.
+    /// Uncompressed tar, with the data of files.
     pub data: Blob,
-    /// What must still come true of `data` before anything made of it may be used.
+    /// Digest of `data` that has to be verified before anything made from it may be used.
     pub deferred: Option<DeferredDigest>,
 }
 
-/// A check that is left for later, when other work leaves a core idle.
+/// A digest check that is left for later, to run in parallel with compression.
 #[derive(Debug, Clone)]
 pub struct DeferredDigest {
     name: String,
@@ -83,10 +85,10 @@ pub struct DeferredDigest {
 }
 
 impl DeferredDigest {
-    /// Reads all of the layer and compares its digest.
+    /// Hashes the whole layer and compares the digest.
     ///
     /// # Errors
-    /// When they differ, or the layer cannot be read.
+    /// The digests differ, or the layer cannot be read.
     pub fn check(&self) -> Result<()> {
         let context = || format!("cannot verify layer {}", self.name);
         let mut hasher = Hasher::default();
@@ -95,64 +97,64 @@ impl DeferredDigest {
     }
 }
 
-/// Expands all layers of an image, `workers` of them at a time. `failed` is called as soon as one
-/// fails, while others are still read.
+/// Decompresses and parses all layers of an image, `workers` at a time. `on_failure` is called as soon
+/// as one fails, while others are still read.
 ///
 /// # Errors
-/// Of the layer that failed first.
+/// The failure that came first.
 pub fn expand_all(
-    sources: &[LayerBlob],
+    layers: &[LayerBlob],
     temp_dir: &TempDir,
     workers: usize,
     meter: &Meter,
-    failed: &(dyn Fn() + Sync),
+    on_failure: &(dyn Fn() + Sync),
 ) -> Result<Vec<Layer>> {
-    if sources.len() > MAX_LAYERS {
-        let count = sources.len();
+    if layers.len() > MAX_LAYERS {
+        let count = layers.len();
         return Err(Error::new(format!("the image has {count} layers, more than {MAX_LAYERS}")));
     }
-    // What is still on its way tells nothing, and would have to be waited for.
-    let here = sources.iter().filter(|source| source.blob.is_complete());
-    let needed = here.map(|source| {
-        let blob = &source.blob;
+    // Layers that are being downloaded are skipped, since reading them would wait.
+    let complete = layers.iter().filter(|layer| layer.blob.is_complete());
+    let needed = complete.map(|layer| {
+        let blob = &layer.blob;
         Codec::detect(blob)
             .and_then(|codec| decoder::min_decompressed_size(blob, codec))
-            .context(|| format!("cannot read layer {}", source.name))
+            .context(|| format!("cannot read layer {}", layer.name))
     });
     let needed = needed.sum::<Result<u64>>()?;
     temp_dir.check_free_space(needed)?;
     let (budget, limiter) = (Budget::default(), MemoryLimiter::default());
-    in_parallel(sources, workers, failed, |source| {
-        let expanded = expand(source, temp_dir, &budget, &limiter, meter)
+    in_parallel(layers, workers, on_failure, |layer| {
+        let expanded = expand(layer, temp_dir, &budget, &limiter, meter)
             .map_err(|error| error.or_kind(ErrorKind::Corrupt));
-        // A wrong digest, known when all bytes are here, explains more than a malformed tar.
+        // Waits for the digest, whose failure explains more than a malformed tar.
         if expanded.as_ref().is_err_and(|error| error.kind() == ErrorKind::Corrupt) {
-            source.blob.wait();
+            layer.blob.wait();
         }
-        expanded.context(|| format!("cannot read layer {}", source.name))
+        expanded.context(|| format!("cannot read layer {}", layer.name))
     })
 }
 
 fn expand(
-    source: &LayerBlob,
+    layer: &LayerBlob,
     temp_dir: &TempDir,
     budget: &Budget,
     limiter: &MemoryLimiter,
     meter: &Meter,
 ) -> Result<Layer> {
-    let name = source.name.clone();
-    let codec = Codec::detect(&source.blob)?;
+    let name = layer.name.clone();
+    let codec = Codec::detect(&layer.blob)?;
     if codec == Codec::None {
-        let mut tar = TarEntries::from_blob(&source.blob);
+        let mut tar = TarEntries::from_blob(&layer.blob);
         let entries = entry::read(&mut tar, budget)?;
-        meter.add(source.blob.length());
-        let deferred = source.expected.digest().map(|expected| {
-            let (name, blob) = (name.clone(), source.blob.clone());
+        meter.add(layer.blob.length());
+        let deferred = layer.expected.digest().map(|expected| {
+            let (name, blob) = (name.clone(), layer.blob.clone());
             DeferredDigest { name, blob, expected }
         });
-        return Ok(Layer { name, entries, data: source.blob.clone(), deferred });
+        return Ok(Layer { name, entries, data: layer.blob.clone(), deferred });
     }
-    let (blob, expected) = (&source.blob, source.expected);
+    let (blob, expected) = (&layer.blob, layer.expected);
     let permit = limiter.acquire(blob)?;
     let input =
         DecompressingInput::new(blob, Some(expected), codec, permit.window_log(), temp_dir, meter)?;
@@ -162,10 +164,10 @@ fn expand(
     Ok(Layer { name, entries, data, deferred: None })
 }
 
-/// `blob` itself if it is plain, or what is compressed in it, in a temporary file.
+/// Returns `blob` itself if it is not compressed, else its decompressed bytes in a temporary file.
 ///
 /// # Errors
-/// When it is damaged or the temporary space is full.
+/// `blob` is damaged, or the temporary directory is full.
 pub fn decompressed(blob: &Blob, temp_dir: &TempDir, meter: &Meter) -> Result<Blob> {
     let codec = Codec::detect(blob)?;
     if codec == Codec::None {
@@ -178,16 +180,16 @@ pub fn decompressed(blob: &Blob, temp_dir: &TempDir, meter: &Meter) -> Result<Bl
     input.temp_file.into_blob()
 }
 
-/// A tar that comes out of a decompressor: what passes is hashed and kept.
+/// Decompresses a tar, and keeps it in a temporary file. Hashes what an image gives a digest of.
 struct DecompressingInput<'a> {
     reader: Decoder,
     hasher: Option<Hasher>,
     temp_file: TempFile<'a>,
     meter: &'a Meter,
-    /// How much of the blob the meter has been told of.
-    told: u64,
+    /// Number of compressed bytes that the meter has counted.
+    counted: u64,
     chunk: Box<[u8]>,
-    /// The part of `chunk` that was inflated and not yet taken.
+    /// Part of `chunk` that was decompressed and not yet taken.
     ready: std::ops::Range<usize>,
 }
 
@@ -212,13 +214,13 @@ impl<'a> DecompressingInput<'a> {
             hasher,
             temp_file: temp_dir.create_file()?,
             meter,
-            told: 0,
+            counted: 0,
             chunk: vec![0; CHUNK].into(),
             ready: 0..0,
         })
     }
 
-    /// Inflates the next chunk; false at the end.
+    /// Decompresses the next chunk. Returns false at the end.
     fn refill(&mut self) -> Result<bool> {
         let count = bytes::fill(&mut self.reader, &mut self.chunk)?;
         self.ready = 0..count;
@@ -228,15 +230,15 @@ impl<'a> DecompressingInput<'a> {
         }
         self.temp_file.append(bytes)?;
         if self.temp_file.length() > MAX_DECOMPRESSED {
-            return Err(Error::new("more than 1 TiB comes out of it"));
+            return Err(Error::new("decompresses to more than 1 TiB"));
         }
         let read = self.reader.consumed();
-        self.meter.add(read - self.told);
-        self.told = read;
+        self.meter.add(read - self.counted);
+        self.counted = read;
         Ok(count > 0)
     }
 
-    /// The next bytes, at most `wanted`; none at the end.
+    /// Returns the next bytes, at most `wanted`; none at the end.
     fn take(&mut self, wanted: usize) -> Result<&[u8]> {
         if self.ready.is_empty() && !self.refill()? {
             return Ok(&[]);
@@ -247,14 +249,14 @@ impl<'a> DecompressingInput<'a> {
         Ok(self.chunk.get(start..end).unwrap_or_default())
     }
 
-    /// Compares the digest, once the tar has been read to its end.
+    /// Verifies the digest, after the tar was read to its end.
     fn finish(mut self, expected: LayerDigest) -> Result<Blob> {
         let hasher = match expected {
             LayerDigest::DiffId(_) => self.hasher.take(),
             LayerDigest::Blob(_) | LayerDigest::CheckedByStream => self.reader.take_hasher(),
         };
         if let Some(digest) = expected.digest() {
-            hasher.ok_or_else(|| Error::new("it was not hashed"))?.check(digest)?;
+            hasher.ok_or_else(|| Error::new("the layer was not hashed"))?.check(digest)?;
         }
         self.temp_file.into_blob()
     }
@@ -278,7 +280,7 @@ impl TarInput for DecompressingInput<'_> {
         while count > 0 {
             let taken = self.take(usize::try_from(count).unwrap_or(usize::MAX))?.len() as u64;
             if taken == 0 {
-                return Err(Error::new("the tar is truncated"));
+                return Err(crate::import::tar::truncated());
             }
             count -= taken;
         }
@@ -286,7 +288,7 @@ impl TarInput for DecompressingInput<'_> {
     }
 }
 
-/// The entries of a tar, for tests of what is made of them.
+/// Returns the entries of a tar, for tests of merging.
 #[cfg(test)]
 pub(crate) fn entries<T: TarInput>(tar: &mut TarEntries<T>) -> Result<Vec<LayerEntry>> {
     entry::read(tar, &Budget::default())

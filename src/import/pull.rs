@@ -15,11 +15,11 @@ use crate::import::blob::Blob;
 use crate::import::layer::{LayerBlob, LayerDigest};
 use crate::import::source::SourceImage;
 use crate::import::source::remote::{self, BlobDescriptor, RemoteImage};
-use crate::import::squashfs::Compression;
 use crate::import::temp::TempDir;
 use crate::import::{self, Merged, workers};
 use crate::registry::Registry;
-use crate::store::{Cache, Image, Repository};
+use crate::squashfs::compression::Compression;
+use crate::store::{BlobCache, Image, Repository};
 use download::{Download, Downloader, Event, Observer, Unobserved};
 
 /// Parameters of a pull.
@@ -58,7 +58,7 @@ pub fn pull(registry: &Registry, request: &PullRequest<'_>, progress: Progress) 
 
     // An image that is named by its digest cannot have changed.
     if let Some(image) = repository.find(reference)?
-        && reference.digest.as_ref().is_some_and(|digest| digest.ends_with(&image.digest))
+        && reference.digest.is_some_and(|digest| image.has_digest(&digest))
     {
         return Ok(up_to_date(image, progress));
     }
@@ -69,19 +69,17 @@ pub fn pull(registry: &Registry, request: &PullRequest<'_>, progress: Progress) 
         return Ok(up_to_date(image, progress));
     }
     let on_wait = say_once(progress, "> waiting        : another process pulls this image");
-    let _claim = repository.claim(reference, on_wait)?;
+    let _lease = repository.lease(reference, on_wait)?;
     if let Some(image) = find_current(repository, reference, &remote)? {
         return Ok(up_to_date(image, progress));
     }
     cache.create()?;
     let merged = fetch(registry, request, &cache, &remote, progress)?;
 
-    let context = || format!("cannot import into {}", repository.path().display());
-    let pending = repository.begin(reference)?;
-    let path = repository.images_dir().join(format!("{key}.squashfs"));
+    let writer = repository.image_writer(reference)?;
+    let path = repository.paths(reference).squashfs;
     progress.say(&format!("> make squashfs image: {path:?}"));
-    let imported = merged.write(request.compression, pending.file(), progress).context(context)?;
-    let image = pending.commit(imported.metadata(), &imported.digest().hex())?;
+    let image = merged.publish(writer, request.compression, progress, || {})?;
     if let Some(limit) = request.cache_limit {
         cache.trim(limit);
     }
@@ -95,11 +93,11 @@ fn find_current(
     remote: &RemoteImage,
 ) -> Result<Option<Image>> {
     let stored = repository.find(reference)?;
-    Ok(stored.filter(|image| image.digest == remote.digest.hex()))
+    Ok(stored.filter(|image| image.has_digest(&remote.digest)))
 }
 
 fn up_to_date(image: Image, progress: Progress) -> Image {
-    progress.say(&format!("> image for {} is already available and up to date", image.key));
+    progress.say(&format!("> image for {} is already available and up to date", image.key()));
     image
 }
 
@@ -118,7 +116,7 @@ fn say_once(progress: Progress, text: &'static str) -> impl FnMut(Duration) -> R
 fn fetch(
     registry: &Registry,
     request: &PullRequest<'_>,
-    cache: &Cache,
+    cache: &BlobCache,
     remote: &RemoteImage,
     progress: Progress,
 ) -> Result<Merged> {
@@ -177,7 +175,7 @@ fn distinct(blobs: &[BlobDescriptor]) -> Vec<BlobDescriptor> {
 }
 
 /// The layer with this digest, to be read while it is downloaded.
-fn layer_blob(cache: &Cache, downloads: &[Download], digest: &Digest) -> Result<LayerBlob> {
+fn layer_blob(cache: &BlobCache, downloads: &[Download], digest: &Digest) -> Result<LayerBlob> {
     let download = downloads.iter().find(|download| download.blob.digest == *digest);
     let download = download.ok_or_else(|| Error::new("the layer is not downloaded"))?;
     Ok(LayerBlob {
@@ -190,7 +188,7 @@ fn layer_blob(cache: &Cache, downloads: &[Download], digest: &Digest) -> Result<
 /// The lines of a pull, as the manual shows them.
 struct Lines<'a> {
     board: &'a Board<'a>,
-    cache: &'a Cache,
+    cache: &'a BlobCache,
     layers: &'a [BlobDescriptor],
 }
 
@@ -214,7 +212,7 @@ impl Observer for Lines<'_> {
     }
 }
 
-fn fetch_config(registry: &Registry, cache: &Cache, remote: &RemoteImage) -> Result<Vec<u8>> {
+fn fetch_config(registry: &Registry, cache: &BlobCache, remote: &RemoteImage) -> Result<Vec<u8>> {
     let download = Download::new(remote.config);
     let downloader = Downloader::new(registry, cache, std::slice::from_ref(&download), &Unobserved);
     downloader.run();
@@ -227,7 +225,7 @@ fn fetch_config(registry: &Registry, cache: &Cache, remote: &RemoteImage) -> Res
 }
 
 /// Checks that cache and temporary directory have enough free space for the image.
-fn check_space(request: &PullRequest<'_>, cache: &Cache, downloads: &[Download]) -> Result<()> {
+fn check_space(request: &PullRequest<'_>, cache: &BlobCache, downloads: &[Download]) -> Result<()> {
     let blobs = || downloads.iter().map(|download| &download.blob);
     let missing = || total_size(&mut blobs().map(|blob| cache.missing(&blob.digest, blob.size)));
     if let Some(limit) = request.cache_limit

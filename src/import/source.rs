@@ -1,8 +1,8 @@
-//! Where images come from: a file, a directory or stdin, told by content and never by name; or a
-//! registry.
+//! Sources of images: a file, a directory or stdin, whose format is detected by its content and not
+//! by its name; or a registry.
 //!
-//! A source gives an [`SourceImage`]: what the image says of itself, verified, and its layers, opened but
-//! not yet read. Start at [`open`], and for registries at [`remote::resolve`].
+//! A source gives a [`SourceImage`]: a verified configuration, and layers that are open but not yet
+//! read. Start at [`open`], and for registries at [`remote::resolve`].
 
 mod docker;
 mod files;
@@ -24,34 +24,35 @@ use crate::import::layer::{LayerBlob, MAX_LAYERS};
 use crate::import::temp::TempDir;
 use files::Files;
 
-/// Longest manifest, index or configuration: registries refuse manifests above 4 MiB.
+/// Maximum size in bytes of a manifest, an index or a configuration: registries refuse manifests above
+/// 4 MiB.
 const MAX_JSON: u64 = 4 << 20;
 
-/// An image whose description is verified, and whose layers are yet to be read.
+/// An image with a verified configuration, and layers that are yet to be read.
 #[derive(Debug)]
 pub struct SourceImage {
-    /// What a container needs of its configuration.
+    /// Configuration of containers of the image.
     pub metadata: Metadata,
-    /// What identifies the image to users: of its configuration, or of its manifest when pulled.
+    /// Digest that identifies the image: of its manifest if it is pulled, else of its configuration.
     pub digest: Digest,
-    /// The lowest first.
+    /// Layers, the lowest first.
     pub layers: Vec<LayerBlob>,
 }
 
-/// What to take from a source that may hold several images.
+/// Selects one image of a source with several.
 #[derive(Debug, Clone)]
 pub struct ImageSelector {
-    /// `repository:tag`, as the user names the image.
+    /// Name of the image, `repository:tag`, as the user gives it.
     pub name: String,
-    /// For which processor.
+    /// Platform of the nodes that will run the image.
     pub platform: TargetPlatform,
 }
 
-/// Opens the image in `path`: a docker-archive (`docker save`), an OCI archive, plain or
-/// compressed; `-` is one of them on stdin; or the directory of an OCI layout.
+/// Opens the image in `path`: a docker-archive (`docker save`) or an OCI archive, plain or compressed,
+/// which `-` reads from stdin; or the directory of an OCI layout.
 ///
 /// # Errors
-/// When it is none of these, is damaged, or holds no image or several that fit `selector`.
+/// `path` is none of these, is damaged, or holds no image or several that match `selector`.
 pub fn open(
     path: &OsStr,
     selector: &ImageSelector,
@@ -69,34 +70,31 @@ pub fn open(
         Err(Error::new(
             "neither a docker-archive nor an OCI layout: no manifest.json, no index.json",
         )
-        .with_hint(
-            "`docker save` and `skopeo copy ... docker-archive:FILE` write what can be loaded",
-        ))
+        .with_hint("create an archive by `docker save` or `skopeo copy ... docker-archive:FILE`"))
     };
     image.context(context)
 }
 
-/// Joins what the configuration says with the layers that it speaks of; `layer` opens one by its
-/// position and its `diff_id`.
+/// Combines a configuration with its `count` layers. `layer` opens one, by its index and `diff_id`.
 fn assemble(
     config: &[u8],
     selector: &ImageSelector,
     count: usize,
     layer: impl Fn(usize, Digest) -> Result<LayerBlob>,
 ) -> Result<SourceImage> {
-    let digest = Digest::of(config);
+    let digest = Digest::sha256(config);
     let config: Config =
-        manifest::parse(config).context(|| "cannot read its configuration".into())?;
+        manifest::parse(config).context(|| "cannot read the image configuration".into())?;
     config.warn_of_foreign(&selector.platform);
     let diff_ids = config.rootfs.map(|rootfs| rootfs.diff_ids).unwrap_or_default();
     if diff_ids.len() != count {
         let described = diff_ids.len();
         return Err(Error::new(format!(
-            "it has {count} layers, but its configuration describes {described}"
+            "the image has {count} layers, but its configuration lists {described}"
         )));
     }
     if count > MAX_LAYERS {
-        return Err(Error::new(format!("it has {count} layers, more than {MAX_LAYERS}")));
+        return Err(Error::new(format!("the image has {count} layers, more than {MAX_LAYERS}")));
     }
     let layers = diff_ids.iter().enumerate().map(|(at, diff_id)| {
         layer(at, Digest::parse(diff_id)?).context(|| format!("cannot open layer {}", at + 1))
@@ -105,7 +103,8 @@ fn assemble(
     Ok(SourceImage { metadata: config.config.unwrap_or_default(), digest, layers })
 }
 
-/// Whether two image names mean the same, when what Docker adds to short names is left out.
+/// Returns whether two image names are equal without the server and namespace that Docker adds to
+/// short names.
 fn same_name(left: &str, right: &str) -> bool {
     fn short(name: &str) -> (&str, &str) {
         let name = ["index.docker.io/", "docker.io/"]
@@ -121,14 +120,14 @@ fn same_name(left: &str, right: &str) -> bool {
     short(left) == short(right)
 }
 
-/// The error of a source with several images, which names them.
+/// The error for a source with several images, none of which is selected.
 #[cold]
 fn ambiguous(selector: &ImageSelector, names: impl Iterator<Item = String>) -> Error {
-    /// More are not read by anyone, and a stranger wrote them.
+    /// Maximum number of names in the message: they come from the image.
     const SHOWN: usize = 50;
     let names: Vec<String> =
         names.take(SHOWN).map(|name| name.chars().take(200).collect()).collect();
     let (wanted, names) = (&selector.name, names.join(", "));
-    Error::new(format!("it holds several images, and none is named {wanted}: {names}"))
-        .with_hint("give the image the name of one of them")
+    Error::new(format!("several images, none of them named {wanted}: {names}"))
+        .with_hint("use one of these names for the image")
 }

@@ -1,5 +1,5 @@
-//! The merged tree becomes a squashfs image, written once, front to back: first the files' data, its
-//! blocks compressed on all cores, then the tables. Start at [`write`].
+//! The merged tree becomes a squashfs image, written once, front to back: first the data of files, its
+//! blocks compressed on all cores, then the tables. Start at [`write()`].
 
 mod blocks;
 mod content;
@@ -18,7 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::import::blob::Blob;
 use crate::import::tree::{Node, NodeKind, Tree};
 use crate::import::workers::cores;
-pub use crate::squashfs::compressor::Compression;
+use crate::squashfs::compression::Compression;
 use crate::squashfs::validate;
 use crate::squashfs::writer::{self, Image, InodeKind};
 use blocks::{Blocks, Layout, Source};

@@ -1,8 +1,9 @@
-//! What a tar says: its members, and where in it their data lies. Start at [`TarEntries::next`].
+//! Tar reader: the entries of an archive, and the positions of their data. Start at
+//! [`TarEntries::next`].
 //!
-//! Understands old, ustar, GNU and PAX headers (`tar(5)`, `pax(1)`): long names and links, sizes
-//! beyond 8 GiB, sparse files, names that are not UTF-8. All bytes are taken as hostile; file
-//! data is passed over, never read.
+//! Understands v7, ustar, GNU and PAX headers (`tar(5)`, `pax(1)`): long names and links, sizes
+//! beyond 8 GiB, sparse files, names that are not UTF-8. All bytes are taken as hostile. File data
+//! is skipped, not read.
 
 mod pax;
 mod sparse;
@@ -18,29 +19,29 @@ use crate::squashfs::writer::Xattrs;
 use pax::Pax;
 pub use sparse::{Extent, Sparse};
 
-/// A tar's unit: headers take one, data is padded to whole ones.
+/// Block size in bytes: a header is one block, data is padded to whole blocks.
 const BLOCK: u64 = 512;
 
-/// Longest extension header: a name is at most 4 KiB, extended attributes 64 KiB each. Go's and so
-/// Docker's reader has the same limit.
+/// Maximum size in bytes of an extension header, as in the reader of Go, and so of Docker. A name has
+/// at most 4 KiB, an extended attribute 64 KiB.
 const MAX_EXTENSION: u64 = 1 << 20;
 
-/// How a tar is read: forwards, from wherever its bytes come.
+/// A forward-only byte source of a tar archive.
 pub trait TarInput {
-    /// Reads into all of `buffer`, less only at the end of the tar.
+    /// Reads until `buffer` is full or the archive is at its end. Returns the number of bytes read.
     ///
     /// # Errors
-    /// When the source cannot be read.
+    /// The source cannot be read.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize>;
 
-    /// Passes over `count` bytes.
+    /// Skips `count` bytes.
     ///
     /// # Errors
-    /// When the tar ends before, or cannot be read.
+    /// The archive is shorter, or cannot be read.
     fn skip(&mut self, count: u64) -> Result<()>;
 }
 
-/// A tar that lies plain in a file.
+/// An uncompressed archive in a file.
 impl TarInput for BlobReader {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         bytes::fill(self, buffer)
@@ -51,31 +52,31 @@ impl TarInput for BlobReader {
     }
 }
 
-/// One file, directory or link of a tar.
+/// A file, directory or link of an archive.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TarEntry {
-    /// As written, not normalised.
+    /// Path as stored, not normalised.
     pub path: Vec<u8>,
-    /// What it is.
+    /// File type.
     pub kind: TarEntryKind,
-    /// Permissions, with set-id and sticky bits.
+    /// Permissions, with set-user-ID, set-group-ID and sticky bit.
     pub mode: u16,
-    /// Seconds since 1970, fractions cut off.
+    /// Modification time in whole seconds since 1970.
     pub mtime: i64,
     /// Extended attributes of the namespace `user.`, if any.
     pub xattrs: Option<Box<Xattrs>>,
 }
 
-/// What a [`TarEntry`] is.
+/// File type of a [`TarEntry`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum TarEntryKind {
     /// A regular file.
     File(FileData),
     /// A directory.
     Directory,
-    /// A symbolic link to this.
+    /// A symbolic link, with its target.
     Symlink(Vec<u8>),
-    /// Another name of this earlier member.
+    /// A hard link, with the path of an earlier entry.
     Link(Vec<u8>),
     /// A character or block device.
     Device,
@@ -83,32 +84,32 @@ pub enum TarEntryKind {
     Fifo,
 }
 
-/// Where the bytes of a file lie, as offsets in the tar.
+/// Position of the content of a file in the archive.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FileData {
-    /// `length` bytes from `offset`.
+    /// Content in one piece.
     Plain {
-        /// In bytes from the tar's beginning.
+        /// Position in bytes from the start of the archive.
         offset: u64,
-        /// In bytes.
+        /// Length in bytes.
         length: u64,
     },
-    /// Pieces between holes.
+    /// Content with holes.
     Sparse(Box<Sparse>),
 }
 
-/// Reads the members of a tar one by one.
+/// Reads the entries of an archive one by one.
 #[derive(Debug)]
 pub struct TarEntries<T> {
     input: T,
-    /// Where the next byte of `input` lies in the tar.
+    /// Position in the archive of the next byte of `input`.
     position: u64,
-    /// Where the next header lies.
+    /// Position of the next header.
     next: u64,
 }
 
 impl TarEntries<BlobReader> {
-    /// The members of a plain tar.
+    /// Reads an uncompressed archive.
     #[must_use]
     pub fn from_blob(blob: &Blob) -> Self {
         Self::new(blob.reader())
@@ -116,16 +117,16 @@ impl TarEntries<BlobReader> {
 }
 
 impl<T: TarInput> TarEntries<T> {
-    /// Reads a tar from its beginning.
+    /// Reads an archive from its start.
     pub fn new(input: T) -> Self {
         Self { input, position: 0, next: 0 }
     }
 
-    /// The next member, or nothing after the last: then all of the tar has been read, and what
-    /// follows its end mark was zeros.
+    /// Returns the next entry. `None` means that the archive was read to its end, with nothing but
+    /// zeros after the end-of-archive marker.
     ///
     /// # Errors
-    /// When the tar is truncated, damaged, goes on after its end, or holds what no layer may hold.
+    /// The archive is truncated or damaged, has data after its end, or entries of an unknown type.
     #[expect(clippy::should_implement_trait, reason = "fails, and borrows")]
     pub fn next(&mut self) -> Result<Option<TarEntry>> {
         let mut pax = Pax::default();
@@ -143,7 +144,7 @@ impl<T: TarInput> TarEntries<T> {
                 EntryType::GNULongLink => pax.linkpath = Some(self.long_name(&header)?),
                 EntryType::XHeader => pax.read(&self.extension(&header)?)?,
                 EntryType::XGlobalHeader => {
-                    // Of no consequence in layers: `git archive` leaves a comment in it.
+                    // Ignored: layers have none but the comment of `git archive`.
                     self.extension(&header)?;
                     extended = false;
                 }
@@ -152,12 +153,12 @@ impl<T: TarInput> TarEntries<T> {
         }
     }
 
-    /// What the tar was read from.
+    /// Returns the source of the archive.
     pub fn into_input(self) -> T {
         self.input
     }
 
-    /// The next header that is not all zeros, checked.
+    /// Returns the next header, with a valid checksum; `None` at the end of the archive.
     fn header(&mut self) -> Result<Option<Header>> {
         self.input.skip(self.next.saturating_sub(self.position))?;
         self.position = self.next;
@@ -165,27 +166,27 @@ impl<T: TarInput> TarEntries<T> {
         match self.fill(header.as_mut_bytes())? {
             0 => return Ok(None),
             BLOCK => {}
-            _ if self.next == 0 => return Err(no_archive()),
+            _ if self.next == 0 => return Err(not_a_tar()),
             _ => return Err(truncated()),
         }
         if is_zero(header.as_bytes()) {
-            self.end()?;
+            self.read_padding()?;
             return Ok(None);
         }
         let expected = number(&header.as_old().cksum);
         if !checksums(header.as_bytes()).map(Some).contains(&expected) {
             let at = self.next;
             if at == 0 {
-                return Err(no_archive());
+                return Err(not_a_tar());
             }
-            return Err(Error::new(format!("bad checksum of the tar header at byte {at}")));
+            return Err(Error::new(format!("bad checksum in the tar header at byte {at}")));
         }
         self.next = self.position;
         Ok(Some(header))
     }
 
-    /// Reads to the end: only zeros may follow the end mark.
-    fn end(&mut self) -> Result<()> {
+    /// Reads to the end: only zeros may follow the end-of-archive marker.
+    fn read_padding(&mut self) -> Result<()> {
         let mut buffer = [0; 4096];
         loop {
             let at = self.position;
@@ -194,7 +195,9 @@ impl<T: TarInput> TarEntries<T> {
                 return Ok(());
             }
             if !buffer.get(..usize::try_from(count).unwrap_or(0)).is_some_and(is_zero) {
-                return Err(Error::new(format!("the tar goes on after its end, at byte {at}")));
+                return Err(Error::new(format!(
+                    "data after the end-of-archive marker at byte {at}"
+                )));
             }
         }
     }
@@ -205,20 +208,20 @@ impl<T: TarInput> TarEntries<T> {
         Ok(count)
     }
 
-    /// Puts the next header behind `size` bytes of data.
-    fn reserve(&mut self, size: u64) -> Result<()> {
+    /// Sets the position of the next header: after `size` bytes of data and their padding.
+    fn expect_data(&mut self, size: u64) -> Result<()> {
         let end = size.checked_next_multiple_of(BLOCK).and_then(|size| self.next.checked_add(size));
-        self.next = end.ok_or_else(|| Error::new("a size in the tar is out of range"))?;
+        self.next = end.ok_or_else(|| Error::new("size out of range in a tar header"))?;
         Ok(())
     }
 
-    /// The content of a header that describes the member after it.
+    /// Reads an extension header, which describes the entry after it.
     fn extension(&mut self, header: &Header) -> Result<Vec<u8>> {
         let size = size_of(header)?;
         if size > MAX_EXTENSION {
-            return Err(Error::new(format!("an extension header of the tar has {size} bytes")));
+            return Err(Error::new(format!("tar extension header of {size} bytes")));
         }
-        self.reserve(size)?;
+        self.expect_data(size)?;
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
         if self.fill(&mut bytes)? < size {
             return Err(truncated());
@@ -237,30 +240,31 @@ impl<T: TarInput> TarEntries<T> {
         let path = pax.path.take().unwrap_or_else(|| header.path_bytes().into_owned());
         let mode = number(&old.mode).unwrap_or(0) & 0o7777;
         let mtime = pax.mtime.unwrap_or_else(|| {
-            // Ten or eleven octal digits, or 64 bits in two's complement before 1970.
+            // Octal digits; or, before 1970, 64 bits in two's complement.
             number(&old.mtime).unwrap_or(0).cast_signed()
         });
         let link = pax.linkpath.take();
         let link = || {
             link.or_else(|| header.link_name_bytes().map(std::borrow::Cow::into_owned))
-                .ok_or_else(|| Error::new("a link in the tar without a target"))
+                .ok_or_else(|| Error::new("link without a target"))
         };
         let kind = match header.entry_type() {
             EntryType::Regular | EntryType::Continuous => match self.data(header, &mut pax)? {
-                // Before POSIX a directory was a file whose name ends in a slash.
+                // Before POSIX, a directory was a file whose name ends with a slash.
                 _ if path.ends_with(b"/") => TarEntryKind::Directory,
                 data => TarEntryKind::File(data),
             },
             EntryType::GNUSparse => TarEntryKind::File(self.gnu_sparse(header, &pax)?),
-            // What has no data has none whatever its header claims, as in Go's reader.
+            // Entries of these types have no data, whatever size the header says, as in the reader
+            // of Go.
             EntryType::Directory => TarEntryKind::Directory,
             EntryType::Symlink => TarEntryKind::Symlink(link()?),
             EntryType::Link => TarEntryKind::Link(link()?),
             EntryType::Char | EntryType::Block => TarEntryKind::Device,
             EntryType::Fifo => TarEntryKind::Fifo,
             other => {
-                let (other, path) = (other.as_byte(), path.escape_ascii());
-                return Err(Error::new(format!("{path}: unknown type {other} in the tar")));
+                let (path, kind) = (path.escape_ascii(), other.as_byte().escape_ascii());
+                return Err(Error::new(format!("{path}: unknown tar entry type '{kind}'")));
             }
         };
         let path = pax.sparse_name.take().unwrap_or(path);
@@ -271,7 +275,7 @@ impl<T: TarInput> TarEntries<T> {
     fn data(&mut self, header: &Header, pax: &mut Pax) -> Result<FileData> {
         let length = pax.size.map_or_else(|| size_of(header), Ok)?;
         let offset = self.next;
-        self.reserve(length)?;
+        self.expect_data(length)?;
         match pax.sparse_map(length)? {
             pax::Map::None => Ok(FileData::Plain { offset, length }),
             pax::Map::Given(map, real) => Ok(Sparse::new(&map, offset, length, real)?.into()),
@@ -285,7 +289,8 @@ impl<T: TarInput> TarEntries<T> {
 
     fn gnu_sparse(&mut self, header: &Header, pax: &Pax) -> Result<FileData> {
         let length = pax.size.map_or_else(|| size_of(header), Ok)?;
-        let gnu = header.as_gnu().ok_or_else(|| Error::new("a sparse file without GNU header"))?;
+        let gnu =
+            header.as_gnu().ok_or_else(|| Error::new("sparse file without a GNU tar header"))?;
         let more = gnu.is_extended();
         let map = sparse::old_map(&gnu.sparse, more, |block| {
             self.next += BLOCK;
@@ -293,28 +298,29 @@ impl<T: TarInput> TarEntries<T> {
         })?;
         let real = number(&gnu.realsize).ok_or_else(sparse::bad)?;
         let offset = self.next;
-        self.reserve(length)?;
+        self.expect_data(length)?;
         Ok(Sparse::new(&map, offset, length, real)?.into())
     }
 }
 
-/// Its very beginning says so: a text perhaps, or a file in a form that nobody here knows.
+/// The error for an invalid first header: the file is no archive at all.
 #[cold]
-fn no_archive() -> Error {
-    Error::new("it is no tar archive")
+fn not_a_tar() -> Error {
+    Error::new("not a tar archive")
 }
 
+/// The error for an archive that ends within an entry.
 #[cold]
-fn truncated() -> Error {
-    Error::new("the tar is truncated")
+pub fn truncated() -> Error {
+    Error::new("truncated tar archive")
 }
 
 fn size_of(header: &Header) -> Result<u64> {
-    number(&header.as_old().size).ok_or_else(|| Error::new("a size in the tar is not a number"))
+    number(&header.as_old().size).ok_or_else(|| Error::new("invalid size in a tar header"))
 }
 
-/// A number field: octal digits between blanks and zero bytes, none meaning 0; or, when the first
-/// bit is set, two's complement with the highest byte first (GNU tar, star).
+/// Parses a number field: octal digits between blanks and zero bytes, where no digit means 0; or, if
+/// the first bit is set, a big-endian number in two's complement (GNU tar, star).
 fn number(field: &[u8]) -> Option<u64> {
     let (first, rest) = field.split_first()?;
     if first & 0x80 != 0 {
@@ -333,7 +339,8 @@ fn number(field: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// The header's checksum, by unsigned bytes as POSIX says and by signed ones as old tars did it.
+/// Returns the checksum of a header as the sum of unsigned bytes, which POSIX demands, and as the sum
+/// of signed bytes, which old programs wrote.
 fn checksums(header: &[u8; 512]) -> [u64; 2] {
     let field = 148..156;
     let byte = |(at, byte): (usize, &u8)| if field.contains(&at) { b' ' } else { *byte };

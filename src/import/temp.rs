@@ -1,6 +1,6 @@
-//! Temporary space that nobody has to clean up: files without a name.
+//! Temporary files without a name, so that none is left behind.
 //!
-//! [`TempDir`] is the directory that `--temp-dir` or sarus.json names. A file of it lives until its
+//! [`TempDir`] is the directory that `--temp-dir` or sarus.json names. A file in it lives until its
 //! last descriptor is closed, also when the process is killed.
 
 use std::fs::File;
@@ -10,10 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::import::blob::Blob;
+use crate::sys::fs::space;
 
-/// Where inflated data goes.
+/// A directory for decompressed data.
 #[derive(Debug, Clone)]
 pub struct TempDir {
     directory: PathBuf,
@@ -23,7 +24,7 @@ impl TempDir {
     /// Uses `directory`, which must exist.
     ///
     /// # Errors
-    /// When it is not a directory.
+    /// `directory` cannot be examined, or is not a directory.
     pub fn new(directory: &Path) -> Result<Self> {
         let context = || format!("cannot use the temporary directory {}", directory.display());
         if !std::fs::metadata(directory).context(context)?.is_dir() {
@@ -32,46 +33,41 @@ impl TempDir {
         Ok(Self { directory: directory.to_owned() })
     }
 
-    /// The directory's path, for messages.
+    /// Path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.directory
     }
 
-    /// Fails if less than `needed` bytes are free now, before any time is spent.
+    /// Checks that the file system has `needed` bytes of free space, before any time is spent.
     ///
     /// # Errors
-    /// Names the directory, and the option that chooses another.
+    /// There is less free space, or the directory cannot be examined.
     pub fn check_free_space(&self, needed: u64) -> Result<()> {
-        let state = rustix::fs::statvfs(&self.directory)
-            .context(|| format!("cannot examine {}", self.directory.display()))?;
-        let free = state.f_bavail.saturating_mul(state.f_frsize);
-        if needed <= free {
-            return Ok(());
+        match space::shortage(&self.directory, needed)? {
+            Some(shortage) => Err(self.full(format!("at least {shortage}"))),
+            None => Ok(()),
         }
-        let mebi = |bytes: u64| bytes.div_ceil(1 << 20);
-        let (needed, free) = (mebi(needed), mebi(free));
-        Err(self.full(&format!("at least {needed} MiB are needed, {free} MiB are free")))
     }
 
-    /// An empty file without a name.
+    /// Creates an empty file without a name.
     ///
     /// # Errors
-    /// When the directory does not let the caller create files.
+    /// The caller may not create files in the directory, or its file system is full.
     pub fn create_file(&self) -> Result<TempFile<'_>> {
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = match rustix::fs::open(&self.directory, flags | OFlags::TMPFILE, mode) {
             Ok(file) => file.into(),
-            // Lustre and NFS lack O_TMPFILE; kernels before 3.11 take it for O_DIRECTORY.
+            // Lustre and NFS lack O_TMPFILE; to kernels before 3.11 it means O_DIRECTORY.
             Err(_) => self
-                .created_and_removed(flags, mode)
+                .create_and_unlink(flags, mode)
                 .context(|| format!("cannot create a file in {}", self.directory.display()))?,
         };
         Ok(TempFile { temp_dir: self, file, length: 0 })
     }
 
-    fn created_and_removed(&self, flags: OFlags, mode: Mode) -> rustix::io::Result<File> {
+    fn create_and_unlink(&self, flags: OFlags, mode: Mode) -> rustix::io::Result<File> {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         loop {
             let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
@@ -89,14 +85,15 @@ impl TempDir {
     }
 
     #[cold]
-    fn full(&self, cause: &str) -> Error {
+    fn full(&self, cause: impl Cause) -> Error {
         let directory = self.directory.display();
-        Error::new(format!("not enough space in the temporary directory {directory}: {cause}"))
-            .with_hint("name a directory with more space by --temp-dir")
+        let context = format!("not enough space in the temporary directory {directory}");
+        Error::caused_by(context, cause)
+            .with_hint("use a directory with more free space, by --temp-dir=DIRECTORY")
     }
 }
 
-/// A file without a name that is being filled.
+/// A temporary file without a name.
 #[derive(Debug)]
 pub struct TempFile<'a> {
     temp_dir: &'a TempDir,
@@ -108,30 +105,31 @@ impl TempFile<'_> {
     /// Appends `bytes`.
     ///
     /// # Errors
-    /// When the directory's file system is full or fails.
+    /// The file system is full, a quota is exceeded, or the error of write(2).
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.length += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                self.temp_dir.full("it is full")
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => self.temp_dir.full(error),
+            _ => {
+                let directory = self.temp_dir.path().display();
+                Error::caused_by(
+                    format!("cannot write to the temporary directory {directory}"),
+                    error,
+                )
             }
-            _ => Error::new(format!(
-                "cannot write to the temporary directory {}: {error}",
-                self.temp_dir.path().display()
-            )),
         })
     }
 
-    /// How many bytes were appended.
+    /// Number of bytes appended.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// What was appended, for reading.
+    /// Returns the appended bytes for reading.
     ///
     /// # Errors
-    /// When the file cannot be examined.
+    /// The error of fstat(2).
     pub fn into_blob(self) -> Result<Blob> {
         Blob::from_file(self.file).context(|| "cannot examine a temporary file".into())
     }
@@ -147,7 +145,7 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let temp_dir = TempDir::new(&directory).unwrap();
         let (flags, mode) = (OFlags::RDWR | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
-        let named = temp_dir.created_and_removed(flags, mode).unwrap();
+        let named = temp_dir.create_and_unlink(flags, mode).unwrap();
         let mut temp_file = temp_dir.create_file().unwrap();
         temp_file.append(b"some").unwrap();
         temp_file.append(b"thing").unwrap();

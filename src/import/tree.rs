@@ -1,8 +1,8 @@
-//! The tree that users will see: all layers merged in memory, the lowest first.
+//! The file tree of an image: all layers merged in memory, the lowest first.
 //!
-//! Follows the image specification's "Applying Changesets" and what Docker, containerd and umoci
-//! do where it is silent; only a link that leads out of the tree, which they bend back, is an
-//! error here. Start at [`Tree::apply`].
+//! Follows "Applying Changesets" of the OCI image specification, and Docker, containerd and umoci
+//! where it is silent. A link that leads out of the tree, which they clamp to its root, is an error
+//! here. Start at [`Tree::apply`].
 
 mod locate;
 #[cfg(test)]
@@ -18,68 +18,67 @@ use crate::import::layer::{EntryKind, LayerEntry};
 use crate::import::tar::Sparse;
 use crate::squashfs::writer::Xattrs;
 
-/// Deepest nesting of directories: ten times what real images have. Those who walk the tree
-/// recurse.
+/// Maximum depth of directories, ten times that of real images: functions on the tree recurse.
 const MAX_DEPTH: usize = 256;
 
-/// Mode of a directory that no layer describes.
+/// Mode of a directory without an entry in any layer.
 const IMPLIED_MODE: u16 = 0o755;
 
-/// The files of a directory by name, in the order of the names' bytes.
+/// Files of a directory by name, in bytewise order.
 pub type Directory = BTreeMap<Box<[u8]>, Node>;
 
-/// A root directory, and all below it.
+/// A root directory with its descendants.
 #[derive(Debug)]
 pub struct Tree {
     root: Node,
 }
 
-/// One file of the tree.
+/// A file of the tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Permissions, with set-id and sticky bits; the owner may always read and write, and enter a
-    /// directory.
+    /// Permissions, with set-user-ID, set-group-ID and sticky bit. The owner may always read and
+    /// write, and search a directory.
     pub mode: u16,
-    /// Seconds since 1970, as far as squashfs can tell them.
+    /// Modification time in seconds since 1970, clamped to the range of squashfs.
     pub mtime: u32,
-    /// The last layer that described it, by index: whiteouts spare what their own layer brings.
+    /// Index of the last layer with an entry for it: whiteouts do not apply to their own layer.
     layer: u16,
     /// Extended attributes, if any.
     pub xattrs: Option<Arc<Xattrs>>,
-    /// What it is.
+    /// File type.
     pub kind: NodeKind,
 }
 
-/// What a [`Node`] is.
+/// File type of a [`Node`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeKind {
     /// A directory.
     Directory(Directory),
     /// A regular file.
     File(Content),
-    /// A symbolic link to this; names of one link share it.
+    /// A symbolic link, with its target; names of one link share it.
     Symlink(Arc<[u8]>),
     /// A named pipe.
     Fifo,
 }
 
-/// Where the bytes of a regular file lie.
+/// Position of the content of a regular file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// In one piece.
+    /// Content in one piece.
     Whole {
-        /// The layer's index.
+        /// Index of the layer.
         layer: u16,
-        /// In the layer's data.
+        /// Position in the data of the layer, in bytes.
         offset: u64,
-        /// In bytes.
+        /// Length in bytes.
         length: u64,
     },
-    /// In pieces, with holes between; names of one file share the map.
+    /// Content with holes; names of one file share the map.
     Sparse {
-        /// The layer's index.
+        /// Index of the layer.
         layer: u16,
-        /// The pieces.
+        /// Extents in the data of the layer.
         map: Arc<Sparse>,
     },
 }
@@ -87,7 +86,7 @@ pub enum Content {
 impl Content {
     const EMPTY: Self = Self::Whole { layer: 0, offset: 0, length: 0 };
 
-    /// In bytes, holes included.
+    /// Length in bytes, holes included.
     #[must_use]
     pub fn length(&self) -> u64 {
         match self {
@@ -110,27 +109,27 @@ impl Tree {
         Self::default()
     }
 
-    /// The root directory itself.
+    /// Returns the root directory.
     #[must_use]
     pub fn root(&self) -> &Node {
         &self.root
     }
 
-    /// The root directory, with a `/dev` in it in any case.
+    /// Returns the root directory, and adds a missing `/dev`.
     #[must_use]
     pub fn into_root(mut self) -> Node {
-        // Something to mount the container's own /dev on.
+        // Mount point of the container's own /dev.
         if let NodeKind::Directory(root) = &mut self.root.kind {
             root.entry((*b"dev").into()).or_insert_with(|| Node::implied(0));
         }
         self.root
     }
 
-    /// Puts the entries of the layer with this index over what is there.
+    /// Applies the entries of a layer to the tree of the lower ones. `layer` is its index.
     ///
     /// # Errors
-    /// When an entry lies below a file, behind a link out of the tree, or links to what is not
-    /// there.
+    /// The parent of an entry is not a directory or leads out of the tree; the target of a hard link
+    /// does not exist.
     pub fn apply(&mut self, layer: u16, entries: Vec<LayerEntry>) -> Result<()> {
         for entry in entries {
             let LayerEntry { path, kind, mode, mtime, xattrs } = entry;
@@ -150,8 +149,8 @@ impl Tree {
         xattrs: Option<Arc<Xattrs>>,
     ) -> Result<()> {
         match kind {
-            EntryKind::Opaque => return self.hide_all(layer, path),
-            EntryKind::Whiteout => return self.hide(layer, path),
+            EntryKind::Opaque => return self.make_opaque(layer, path),
+            EntryKind::Whiteout => return self.white_out(layer, path),
             _ => {}
         }
         let mtime = u32::try_from(mtime.max(0)).unwrap_or(u32::MAX);
@@ -166,78 +165,77 @@ impl Tree {
                 Node { mode: 0o777, ..node(0, NodeKind::Symlink(target.into())) }
             }
             EntryKind::Link(target) => self.linked(layer, &target)?,
-            // No user may make one; umoci too leaves an empty file that nobody can use.
+            // Users may not create device nodes; umoci also leaves an empty file.
             EntryKind::Device => Node { mode: 0o600, ..node(0, NodeKind::File(Content::EMPTY)) },
             EntryKind::Fifo => node(0o600, NodeKind::Fifo),
             EntryKind::Opaque | EntryKind::Whiteout => return Ok(()),
         };
         if path.is_empty() {
-            self.root.describe(node);
+            self.root.replace(node);
             return Ok(());
         }
         let (parent, name) = split(path);
         let parent = self.locate(parent)?;
-        // The container's own devices will cover them.
+        // Files below /dev would be hidden by the container's own /dev.
         let device = parent.is_empty() && name == b"dev" && !node.is_directory();
         if device || &*parent == b"dev" || parent.starts_with(b"dev/") {
             return Ok(());
         }
-        match self.create(layer, &parent)?.entry(name.into()) {
+        match self.create_directories(layer, &parent)?.entry(name.into()) {
             btree_map::Entry::Vacant(place) => _ = place.insert(node),
-            btree_map::Entry::Occupied(mut place) => place.get_mut().describe(node),
+            btree_map::Entry::Occupied(mut place) => place.get_mut().replace(node),
         }
         Ok(())
     }
 
-    /// A copy of an earlier entry. Both tell the same place of their data, so the image gets one file
-    /// with two names.
+    /// Returns a copy of the linked file. Both have their data at the same position, so the image gets
+    /// one file with two names.
     fn linked(&self, layer: u16, target: &[u8]) -> Result<Node> {
         let context = || format!("cannot link to /{}", target.escape_ascii());
         let (parent, name) = split(target);
         let parent = self.locate(parent).context(context)?;
         let found = self.directory(&parent).and_then(|directory| directory.get(name));
         match found {
-            None => Err(Error::new("no such file in this layer or below")).context(context),
-            Some(node) if node.is_directory() => {
-                Err(Error::new("it is a directory")).context(context)
-            }
+            None => Err(Error::new("no such file in this or a lower layer")).context(context),
+            Some(node) if node.is_directory() => Err(Error::new("is a directory")).context(context),
             Some(node) => Ok(Node { layer, ..node.clone() }),
         }
     }
 
-    /// Removes what the layers below have at `path`, if anything.
-    fn hide(&mut self, layer: u16, path: &[u8]) -> Result<()> {
+    /// Applies a whiteout: removes the file at `path` of the lower layers, if any.
+    fn white_out(&mut self, layer: u16, path: &[u8]) -> Result<()> {
         let (parent, name) = split(path);
         let parent = self.locate(parent)?;
         if let Some(directory) = self.directory_mut(&parent)
             && let Some(node) = directory.get_mut(name)
-            && !node.keep(layer)
+            && !node.retain_layer(layer)
         {
             directory.remove(name);
         }
         Ok(())
     }
 
-    /// Removes what the layers below have in the directory at `path`.
-    fn hide_all(&mut self, layer: u16, path: &[u8]) -> Result<()> {
+    /// Applies an opaque whiteout: removes the content that the lower layers have in the directory at
+    /// `path`.
+    fn make_opaque(&mut self, layer: u16, path: &[u8]) -> Result<()> {
         let location = self.locate(path)?;
         if let Some(directory) = self.directory_mut(&location) {
-            directory.retain(|_, node| node.keep(layer));
+            directory.retain(|_, node| node.retain_layer(layer));
         }
         Ok(())
     }
 
-    /// The directory at `location`, made with all its parents where it is missing.
-    fn create(&mut self, layer: u16, location: &[u8]) -> Result<&mut Directory> {
+    /// Returns the directory at `location`, and creates missing ones on the way.
+    fn create_directories(&mut self, layer: u16, location: &[u8]) -> Result<&mut Directory> {
         let mut node = &mut self.root;
         for (depth, name) in names(location).enumerate() {
             if depth >= MAX_DEPTH {
-                return Err(Error::new(format!("more than {MAX_DEPTH} directories deep")));
+                return Err(Error::new(format!("more than {MAX_DEPTH} nested directories")));
             }
             let NodeKind::Directory(directory) = &mut node.kind else {
                 return Err(not_a_directory());
             };
-            // A name that is there is looked up by reference: most are.
+            // Most exist: looking them up by reference saves an allocation.
             if !directory.contains_key(name) {
                 directory.insert(name.into(), Node::implied(layer));
             }
@@ -260,7 +258,7 @@ impl Tree {
             .try_fold(self.root.directory()?, |directory, name| directory.get(name)?.directory())
     }
 
-    /// Where the directory at `path` really lies, when all links in `path` are followed.
+    /// Returns the path of the directory at `path` after following all symbolic links.
     fn locate<'p>(&self, path: &'p [u8]) -> Result<Cow<'p, [u8]>> {
         locate::locate(&self.root, path)
     }
@@ -290,8 +288,8 @@ impl Node {
         }
     }
 
-    /// Takes the place of `self`; a directory over a directory leaves what is in it.
-    fn describe(&mut self, new: Self) {
+    /// Replaces `self`; a directory that replaces a directory keeps its content.
+    fn replace(&mut self, new: Self) {
         match (&mut self.kind, new) {
             (
                 NodeKind::Directory(_),
@@ -301,17 +299,17 @@ impl Node {
         }
     }
 
-    /// Removes what is not of `layer` below this node, and tells whether anything is left to keep.
-    fn keep(&mut self, layer: u16) -> bool {
+    /// Drops the descendants that `layer` did not add. Returns whether to keep the node itself.
+    fn retain_layer(&mut self, layer: u16) -> bool {
         if let NodeKind::Directory(directory) = &mut self.kind {
-            directory.retain(|_, node| node.keep(layer));
+            directory.retain(|_, node| node.retain_layer(layer));
             return self.layer == layer || !directory.is_empty();
         }
         self.layer == layer
     }
 }
 
-/// Directory and name of a path that is not the root's.
+/// Splits a path other than the root into parent and file name.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
@@ -319,12 +317,12 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The names in a path, none for the root.
+/// Returns the components of a path; none for the root.
 fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
 }
 
 #[cold]
 fn not_a_directory() -> Error {
-    Error::new("its parent is not a directory")
+    Error::new("the parent is not a directory")
 }

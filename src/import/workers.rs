@@ -1,9 +1,10 @@
 //! A thread pool for work on a list of items.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
+use crate::sync::ignore_poison;
 
 /// Returns the number of CPUs that this process may use: that many threads can make progress.
 #[must_use]
@@ -32,7 +33,7 @@ pub fn in_parallel<I: Sync, O: Send>(
             let result = work(item);
             let is_failure = result.is_err();
             // Stored before `on_failure` makes others fail, so that it is the first in the list.
-            done.lock().unwrap_or_else(PoisonError::into_inner).push((index, result));
+            ignore_poison(done.lock()).push((index, result));
             if is_failure {
                 next.store(items.len(), Ordering::Relaxed);
                 on_failure();
@@ -45,7 +46,7 @@ pub fn in_parallel<I: Sync, O: Send>(
         }
         worker();
     });
-    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let done = ignore_poison(done.into_inner());
     let done = done.into_iter().map(|(index, result)| result.map(|result| (index, result)));
     let mut done = done.collect::<Result<Vec<_>>>()?;
     done.sort_by_key(|(index, _)| *index);

@@ -1,9 +1,9 @@
-//! Who we are to a registry: nobody at first, then what its challenge asks for.
+//! Authentication state: anonymous first, then as the challenge in `WWW-Authenticate` demands.
 //!
-//! Several threads share one login. Each request tells which generation of it was used, so that the
-//! first that is refused renews it and the others use what it got.
+//! Several threads share one state. Each request names the generation of the authorization that it
+//! used: the first thread that is refused renews the authorization, and the others use the new one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -13,29 +13,34 @@ use miniserde::json::{Number, Value};
 
 use super::challenge::Challenge;
 use super::credentials::{Credentials, Login};
-use super::http::{Client, Request, Response};
+use super::http::{Client, Request};
+use super::response::Response;
 use super::url::Url;
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::sync::ignore_poison;
 
-/// Longest answer of a token server: tokens with many scopes take a few KiB.
+/// Maximum size in bytes of the response of a token server. Tokens with many scopes take a few KiB.
 const MAX_TOKEN: u64 = 1 << 20;
-/// How long a token is good if the server does not tell (the token specification), or tells less:
-/// one that is refused is renewed anyway.
+/// Lifetime of a token in seconds if the server states none (Docker's token specification) or less: a
+/// token that is refused is renewed anyway.
 const LIFETIME: u64 = 60;
-/// A day.
+/// Maximum lifetime of a token in seconds: a day.
 const MAX_LIFETIME: u64 = 86_400;
 
-/// What to do after a refusal.
+/// Hint for a registry that requires authentication.
+pub(super) const LOG_IN: &str = "log in with --login; the image may be private, or its name wrong";
+
+/// Use of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    /// Ask again: there is another authorization now.
+pub enum Outcome {
+    /// Repeat the request with the new authorization.
     Retry,
-    /// There is no better one.
-    Refused,
+    /// Take the response: no other authorization is available.
+    Final,
 }
 
-/// How we authorise ourselves, for all threads.
+/// Authentication of one repository, shared by all threads.
 #[derive(Debug)]
 pub struct Auth {
     server: String,
@@ -46,14 +51,14 @@ pub struct Auth {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Counts the changes of what follows.
+    /// Number of changes of the scheme.
     generation: u64,
     scheme: Scheme,
-    /// The present authorization has been accepted at least once.
+    /// True if the present authorization was accepted at least once.
     worked: bool,
-    /// The user's credentials are in use, rather than nobody's.
-    known: bool,
-    /// Looked up when first needed.
+    /// True if the user's credentials are in use.
+    has_login: bool,
+    /// Credentials of the user, looked up when first needed.
     credentials: Option<Option<Credentials>>,
 }
 
@@ -66,13 +71,13 @@ enum Scheme {
         token: String,
         until: Instant,
         challenge: Challenge,
-        /// The challenge came over plain HTTP.
+        /// True if the challenge came over plain HTTP.
         plain: bool,
     },
 }
 
 impl std::fmt::Debug for Scheme {
-    /// Tells no secret.
+    /// Omits secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::None => "None",
@@ -82,12 +87,12 @@ impl std::fmt::Debug for Scheme {
     }
 }
 
-/// What a token server answers.
+/// Response of a token server.
 #[derive(Deserialize)]
 struct Token {
     token: Option<String>,
     access_token: Option<String>,
-    /// In seconds. What is no number is of no use, but no reason to fail.
+    /// Lifetime in seconds. Ignored if it is not a number.
     expires_in: Option<Value>,
 }
 
@@ -98,15 +103,15 @@ impl Auth {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.state.lock())
     }
 
-    /// Whether credentials were used.
+    /// Returns whether the user's credentials are in use.
     pub fn has_login(&self) -> bool {
-        self.lock().known
+        self.lock().has_login
     }
 
-    /// What to send now, and which generation that is. A token that has run out is renewed before.
+    /// Returns the value of the header `Authorization` and its generation. Renews an expired token.
     pub fn current(&self, client: &Client) -> Result<(Option<String>, u64)> {
         let mut state = self.lock();
         if let Scheme::Bearer { until, challenge, plain, .. } = &state.scheme
@@ -123,23 +128,23 @@ impl Auth {
         Ok((authorization, state.generation))
     }
 
-    /// The authorization of `generation` was accepted.
+    /// Records that the authorization of `generation` was accepted.
     pub fn worked(&self, generation: u64) {
         let mut state = self.lock();
         state.worked |= state.generation == generation;
     }
 
-    /// Answers the challenges of a registry that refused the authorization of `generation`.
+    /// Answers `challenges`, which refused the authorization of `generation`.
     pub fn answer(
         &self,
         client: &Client,
         challenges: &[Challenge],
         generation: u64,
         plain: bool,
-    ) -> Result<Answer> {
+    ) -> Result<Outcome> {
         let mut state = self.lock();
         if state.generation != generation {
-            return Ok(Answer::Retry);
+            return Ok(Outcome::Retry);
         }
         let find = |scheme| challenges.iter().find(|challenge| challenge.scheme == scheme);
         let bearer = find("bearer").filter(|challenge| challenge.get("realm").is_some());
@@ -151,10 +156,10 @@ impl Auth {
                 let offered = if offered.is_empty() { "none" } else { &offered.join(", ") };
                 let server = &self.server;
                 Err(Error::new(format!(
-                    "{server} wants a login of an unknown kind: {offered:.100}"
+                    "{server} offers no supported authentication scheme: {offered:.100}"
                 ))
                 .with_hint(
-                    "only Basic and Bearer are known: pull it by skopeo, and `sarus load` it",
+                    "Basic and Bearer are supported; pull the image with skopeo and import it with 'sarus load'",
                 ))
             }
         }
@@ -166,61 +171,61 @@ impl Auth {
         state: &mut State,
         challenge: &Challenge,
         plain: bool,
-    ) -> Result<Answer> {
+    ) -> Result<Outcome> {
         match &state.scheme {
-            // It was good once, so it has run out, or the blob needs another scope.
+            // An accepted token has expired, or the blob needs another scope.
             Scheme::Bearer { .. } if state.worked => {}
             Scheme::Bearer { .. } => return self.use_credentials(client, state),
-            // What the user gave by hand is meant to be used.
-            _ if self.login.is_explicit() => state.known = self.credentials(state)?.is_some(),
+            // Credentials on the command line are meant to be used.
+            _ if self.login.is_explicit() => state.has_login = self.credentials(state)?.is_some(),
             _ => {}
         }
         self.fetch_token(client, state, challenge.clone(), plain)?;
-        Ok(Answer::Retry)
+        Ok(Outcome::Retry)
     }
 
-    fn answer_basic(&self, state: &mut State) -> Result<Answer> {
-        if state.known {
-            return Ok(Answer::Refused);
+    fn answer_basic(&self, state: &mut State) -> Result<Outcome> {
+        if state.has_login {
+            return Ok(Outcome::Final);
         }
         let Some(Credentials { username, secret, .. }) = self.credentials(state)? else {
-            return Ok(Answer::Refused);
+            return Ok(Outcome::Final);
         };
-        state.known = true;
+        state.has_login = true;
         let login = STANDARD.encode(format!("{username}:{}", secret.0));
         state.change(Scheme::Basic(login));
-        Ok(Answer::Retry)
+        Ok(Outcome::Retry)
     }
 
-    /// Uses the user's credentials, if there are any and they were not used, where nobody's token
-    /// of `generation` did not suffice.
-    pub fn escalate(&self, client: &Client, generation: u64) -> Result<Answer> {
+    /// Switches to the user's credentials, if there are any, after the anonymous token of `generation`
+    /// did not suffice.
+    pub fn escalate(&self, client: &Client, generation: u64) -> Result<Outcome> {
         let mut state = self.lock();
         match &state.scheme {
-            _ if state.generation != generation => Ok(Answer::Retry),
+            _ if state.generation != generation => Ok(Outcome::Retry),
             Scheme::Bearer { .. } => {
-                // What the registry said matters more than that a login could not be had.
+                // The response of the registry matters more than a failed login.
                 let answer = self.use_credentials(client, &mut state);
                 answer.or_else(|error| {
                     log::warn("pull", &error.to_string());
-                    Ok(Answer::Refused)
+                    Ok(Outcome::Final)
                 })
             }
-            _ => Ok(Answer::Refused),
+            _ => Ok(Outcome::Final),
         }
     }
 
-    fn use_credentials(&self, client: &Client, state: &mut State) -> Result<Answer> {
+    fn use_credentials(&self, client: &Client, state: &mut State) -> Result<Outcome> {
         let Scheme::Bearer { challenge, plain, .. } = &state.scheme else {
-            return Ok(Answer::Refused);
+            return Ok(Outcome::Final);
         };
         let (challenge, plain) = (challenge.clone(), *plain);
-        if state.known || self.credentials(state)?.is_none() {
-            return Ok(Answer::Refused);
+        if state.has_login || self.credentials(state)?.is_none() {
+            return Ok(Outcome::Final);
         }
-        state.known = true;
+        state.has_login = true;
         self.fetch_token(client, state, challenge, plain)?;
-        Ok(Answer::Retry)
+        Ok(Outcome::Retry)
     }
 
     fn credentials(&self, state: &mut State) -> Result<Option<Credentials>> {
@@ -230,7 +235,7 @@ impl Auth {
         Ok(state.credentials.clone().flatten())
     }
 
-    /// Gets a token for what `challenge` asks, as nobody or with the user's credentials.
+    /// Fetches the token that `challenge` demands, anonymously or with the user's credentials.
     fn fetch_token(
         &self,
         client: &Client,
@@ -239,34 +244,34 @@ impl Auth {
         plain: bool,
     ) -> Result<()> {
         let realm = challenge.get("realm").unwrap_or_default();
-        let about = || format!("cannot log in to {}", self.server);
-        let url = Url::parse(realm).context(about)?;
+        let context = || format!("cannot log in to {}", self.server);
+        let url = Url::parse(realm).context(context)?;
         if url.is_plain() && !(plain && client.may_be_plain(url.host())) {
             let host = url.host();
-            return Err(Error::new(format!("its token server {host} is on plain HTTP"))
+            return Err(Error::new(format!("the token server {host} uses plain HTTP"))
                 .with_hint("the administrator can add it to insecureRegistries in sarus.json"))
-            .context(about);
+            .context(context);
         }
         let scope = challenge.get("scope").map(str::to_owned);
         let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.repository));
-        let credentials = if state.known { self.credentials(state)? } else { None };
+        let credentials = if state.has_login { self.credentials(state)? } else { None };
         let service = challenge.get("service");
         let sent = match credentials.as_ref().filter(|login| login.is_token) {
             Some(login) => redeem(client, &url, service, &scope, login),
             None => ask(client, &url, service, &scope, credentials.as_ref()),
         };
-        let mut response = sent.context(about)?;
+        let mut response = sent.context(context)?;
         match response.status {
             200 => {}
-            // Nobody gets a token: a user may.
-            401 | 403 if !state.known && self.credentials(state)?.is_some() => {
-                state.known = true;
-                log::info("pull", || format!("{} gives nothing to strangers", url.host()));
+            // No anonymous token: try as the user.
+            401 | 403 if !state.has_login && self.credentials(state)?.is_some() => {
+                state.has_login = true;
+                log::info("pull", || format!("{} grants no anonymous token", url.host()));
                 return self.fetch_token(client, state, challenge, plain);
             }
-            _ => return Err(self.no_token(&url, &mut response, state.known)),
+            _ => return Err(self.no_token(&url, &mut response, state.has_login)),
         }
-        let bytes = response.bytes(MAX_TOKEN).context(about)?;
+        let bytes = response.bytes(MAX_TOKEN).context(context)?;
         let text = std::str::from_utf8(&bytes).unwrap_or_default();
         let answer: Option<Token> = miniserde::json::from_str(text).ok();
         let lifetime = match answer.as_ref().and_then(|answer| answer.expires_in.as_ref()) {
@@ -274,14 +279,14 @@ impl Auth {
             _ => LIFETIME,
         };
         let token = answer.and_then(|answer| answer.token.or(answer.access_token));
-        // It becomes part of a header.
+        // The token becomes part of a header.
         let token =
             token.filter(|token| !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()));
         let Some(token) = token else {
             let host = url.host();
             return Err(Error::new(format!("the token server {host} sent no token"))
-                .with_hint("try again later; the registry's administrator may know more"))
-            .context(about);
+                .with_hint(super::ASK_ADMINISTRATOR))
+            .context(context);
         };
         let until = Instant::now() + Duration::from_secs(lifetime);
         state.change(Scheme::Bearer { token, until, challenge, plain });
@@ -289,24 +294,24 @@ impl Auth {
     }
 
     #[cold]
-    fn no_token(&self, url: &Url, response: &mut Response, known: bool) -> Error {
+    fn no_token(&self, url: &Url, response: &mut Response, has_login: bool) -> Error {
         let (host, status) = (url.host(), response.status);
         let message = response.message(super::MAX_MESSAGE).text;
         let message = message.map(|text| format!(" ({text})")).unwrap_or_default();
         let Self { server, repository, .. } = self;
-        match (status, known) {
+        match (status, has_login) {
             (400 | 401 | 403, true) => {
                 Error::new(format!("{host} does not accept this login for {server}{message}"))
-                    .with_hint("check user name, password or token")
+                    .with_hint("check the user name and the password or token")
             }
             (401 | 403, false) => {
-                Error::new(format!("{server} wants a login for {repository}{message}"))
-                    .with_hint("log in by --login; the image may be private, or its name wrong")
+                Error::new(format!("{server} requires authentication for {repository}{message}"))
+                    .with_hint(LOG_IN)
             }
             _ => Error::new(format!(
-                "cannot log in to {server}: {host} answers with status {status}{message}"
+                "cannot log in to {server}: {host} answered with status {status}{message}"
             ))
-            .with_hint("try again later; the registry's administrator may know more"),
+            .with_hint(super::ASK_ADMINISTRATOR),
         }
     }
 }
@@ -319,7 +324,8 @@ impl State {
     }
 }
 
-/// As the token specification has it: by GET, with Basic where somebody asks.
+/// Requests a token by GET (Docker's token specification), with Basic authentication if the user logs
+/// in.
 fn ask(
     client: &Client,
     realm: &Url,
@@ -328,16 +334,16 @@ fn ask(
     login: Option<&Credentials>,
 ) -> Result<Response> {
     let mut query = Vec::new();
-    // What the realm's own query says already is not said twice.
-    let said = |name: &str| {
+    // Parameters that the realm has already are not repeated.
+    let has_parameter = |name: &str| {
         realm
             .query()
             .is_some_and(|query| query.split('&').any(|part| part.split('=').next() == Some(name)))
     };
-    if let Some(service) = service.filter(|_| !said("service")) {
+    if let Some(service) = service.filter(|_| !has_parameter("service")) {
         query.push(format!("service={}", encode(service)));
     }
-    if !said("scope") {
+    if !has_parameter("scope") {
         query.extend(scope.split(' ').map(|scope| format!("scope={}", encode(scope))));
     }
     let url = if query.is_empty() { realm.clone() } else { realm.with_query(&query.join("&"))? };
@@ -347,7 +353,8 @@ fn ask(
     client.send(&Request { url, headers: &[], authorization })
 }
 
-/// Exchanges an identity token, which `docker login` keeps for some registries, by OAuth 2.
+/// Exchanges an identity token, which `docker login` stores for some registries, for a token of the
+/// registry (OAuth 2.0).
 fn redeem(
     client: &Client,
     realm: &Url,
@@ -364,7 +371,7 @@ fn redeem(
     client.post(realm, &form)
 }
 
-/// For a query or a form (RFC 3986, section 2.1).
+/// Percent-encodes a value for a query or a form (RFC 3986, section 2.1).
 fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {

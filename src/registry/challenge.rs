@@ -1,55 +1,53 @@
-//! The header `WWW-Authenticate` in its full grammar (RFC 9110, section 11.6.1): which ways of
-//! logging in a server offers.
+//! Parser for the header `WWW-Authenticate` in its full grammar (RFC 9110, section 11.6.1).
 
-/// One way: `Bearer realm="https://auth.example.org/token",service="registry"`.
+/// A challenge, such as `Bearer realm="https://auth.example.org/token",service="registry"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
-    /// In lower case: `basic`, `bearer`.
+    /// Authentication scheme in lower case: `basic`, `bearer`.
     pub scheme: String,
     parameters: Vec<(String, String)>,
 }
 
 impl Challenge {
-    /// The value of the parameter `name`, which is in lower case.
+    /// Returns the value of the parameter `name`, which is in lower case.
     pub fn get(&self, name: &str) -> Option<&str> {
         let found = self.parameters.iter().find(|(other, _)| other == name)?;
         Some(&found.1)
     }
 }
 
-/// All challenges of one header, as far as it can be understood: a server that writes nonsense at
-/// its end may still have said what matters.
+/// Parses all challenges of one header, up to the first syntax error: what precedes it may suffice.
 pub fn parse(header: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
-    let mut rest = Rest(header);
+    let mut cursor = Cursor(header);
     loop {
-        rest.skip(|c| c == ',' || c == ' ' || c == '\t');
-        let word = rest.token();
+        cursor.skip(|c| c == ',' || c == ' ' || c == '\t');
+        let word = cursor.token();
         if word.is_empty() {
             return challenges;
         }
-        rest.skip(|c| c == ' ' || c == '\t');
-        // A word and `=` are a parameter, else the word begins another challenge.
+        cursor.skip(|c| c == ' ' || c == '\t');
+        // A token and `=` begin a parameter; a token alone begins the next challenge.
         match challenges.last_mut() {
-            Some(challenge) if rest.0.starts_with('=') => {
-                rest.skip_one();
-                rest.skip(|c| c == ' ' || c == '\t');
-                let Some(value) = rest.value() else { return challenges };
+            Some(challenge) if cursor.0.starts_with('=') => {
+                cursor.skip_one();
+                cursor.skip(|c| c == ' ' || c == '\t');
+                let Some(value) = cursor.value() else { return challenges };
                 challenge.parameters.push((word.to_ascii_lowercase(), value));
             }
             _ => {
                 let scheme = word.to_ascii_lowercase();
                 challenges.push(Challenge { scheme, parameters: Vec::new() });
-                rest.token68();
+                cursor.token68();
             }
         }
     }
 }
 
-/// What is still to be read.
-struct Rest<'a>(&'a str);
+/// The part of a header that is not parsed yet.
+struct Cursor<'a>(&'a str);
 
-impl<'a> Rest<'a> {
+impl<'a> Cursor<'a> {
     fn skip(&mut self, unwanted: impl Fn(char) -> bool) {
         self.0 = self.0.trim_start_matches(unwanted);
     }
@@ -63,12 +61,12 @@ impl<'a> Rest<'a> {
     fn token(&mut self) -> &'a str {
         let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
         let end = self.0.find(|c| !is_token(c)).unwrap_or(self.0.len());
-        let (token, rest) = self.0.split_at(end);
-        self.0 = rest;
+        let (token, behind) = self.0.split_at(end);
+        self.0 = behind;
         token
     }
 
-    /// A token, or a quoted string without its quotes.
+    /// Takes a token, or a quoted string without its quotes.
     fn value(&mut self) -> Option<String> {
         if !self.0.starts_with('"') {
             let token = self.token();
@@ -88,7 +86,7 @@ impl<'a> Rest<'a> {
         Some(value)
     }
 
-    /// What stands behind schemes such as Negotiate in place of parameters: of no use here.
+    /// Skips a `token68`, which schemes such as Negotiate have in place of parameters.
     fn token68(&mut self) {
         let is_part = |c: char| c.is_ascii_alphanumeric() || "-._~+/".contains(c);
         let end = self.0.find(|c| !is_part(c)).unwrap_or(self.0.len());

@@ -1,4 +1,4 @@
-//! Programs that keep a user's secrets, named `docker-credential-<name>`.
+//! Docker credential helpers: programs `docker-credential-<name>` that store a user's secrets.
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -11,57 +11,56 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::{Context, Error, Result};
 
-/// Far more than any password or token takes, in bytes.
-const MAX_ANSWER: usize = 1 << 20;
-/// A helper may ask its user for the password of a keyring.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Maximum size of a response in bytes; far more than any password or token.
+const MAX_RESPONSE: usize = 1 << 20;
+/// Time limit. A helper may ask its user for the password of a keyring.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Asks the helper `name` for the credentials of `server`
-/// (<https://github.com/docker/docker-credential-helpers>): its answer, or nothing if it has none.
+/// (<https://github.com/docker/docker-credential-helpers>). Returns `None` if it has none.
 ///
-/// It is found by the caller's `PATH` and gets the caller's environment, as it must to find the
-/// user's keyring: so never with more rights than the caller has.
+/// The helper is found by the caller's `PATH` and gets the caller's environment, which it needs to
+/// find the user's keyring, so it never runs with more privileges than the caller.
 ///
 /// # Errors
-/// When it cannot be run, or fails.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "runs as the caller alone, with all that is the caller's"
-)]
+/// The helper cannot be run, or fails.
+#[expect(clippy::disallowed_methods, reason = "runs with the privileges of the caller alone")]
 pub fn ask(name: &str, server: &str) -> Result<Option<String>> {
     if crate::sys::ids::are_raised() {
-        return Err(Error::new("not while the program has more rights than its caller"));
+        return Err(Error::new("credential helpers do not run with set-user-id privileges"));
     }
     let program = find(name)?;
-    let about = || format!("cannot run {}", program.display());
+    let context = || format!("cannot run {}", program.display());
     let mut child = Command::new(&program)
         .arg("get")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .context(about)?;
+        .context(context)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that does not read may still answer.
+        // A helper that does not read may still respond.
         stdin.write_all(server.as_bytes()).ok();
     }
-    let output = child.stdout.take().map_or(Ok(Vec::new()), |stdout| answer(stdout.into()));
+    let output = child.stdout.take().map_or(Ok(Vec::new()), |stdout| read_response(stdout.into()));
     if output.is_err() {
         child.kill().ok();
     }
-    let status = child.wait().context(about)?;
-    let output = output.context(about)?;
+    let status = child.wait().context(context)?;
+    let output = output.context(context)?;
     let text = String::from_utf8_lossy(&output).into_owned();
-    match status.success() {
-        true => Ok(Some(text)),
-        // The one error that is none.
-        false if text.contains("credentials not found") => Ok(None),
-        false => Err(Error::new(format!("it says: {:.200}", text.trim()))).context(about),
+    if status.success() {
+        return Ok(Some(text));
     }
+    // The protocol has no other sign of it than this text.
+    if text.contains("credentials not found") {
+        return Ok(None);
+    }
+    Err(Error::new(format!("the helper failed: {:.200}", text.trim()))).context(context)
 }
 
-/// All that comes from `stdout`, within bounds of size and time.
-fn answer(stdout: OwnedFd) -> Result<Vec<u8>> {
-    let until = Instant::now() + PATIENCE;
+/// Reads the response from `stdout`, bounded in size and time.
+fn read_response(stdout: OwnedFd) -> Result<Vec<u8>> {
+    let until = Instant::now() + TIMEOUT;
     let mut output = Vec::new();
     let mut buffer = [0; 4096];
     loop {
@@ -69,14 +68,14 @@ fn answer(stdout: OwnedFd) -> Result<Vec<u8>> {
         let left = Timespec::try_from(left).unwrap_or_default();
         let ready = poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&left));
         match ready.context(|| "poll".into())? {
-            0 => return Err(Error::new(format!("no answer within {} s", PATIENCE.as_secs()))),
+            0 => return Err(Error::new(format!("no response within {} s", TIMEOUT.as_secs()))),
             _ => match rustix::io::read(&stdout, &mut buffer).context(|| "read".into())? {
                 0 => return Ok(output),
                 count => output.extend(buffer.get(..count).unwrap_or_default()),
             },
         }
-        if output.len() > MAX_ANSWER {
-            return Err(Error::new(format!("it says more than {MAX_ANSWER} bytes")));
+        if output.len() > MAX_RESPONSE {
+            return Err(Error::new(format!("the response is longer than {MAX_RESPONSE} bytes")));
         }
     }
 }
@@ -90,9 +89,9 @@ fn find(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let absolute = std::env::split_paths(&path).filter(|folder| folder.is_absolute());
     let found = absolute.map(|folder| folder.join(&program)).find(is_program);
-    // A name with a slash would lead elsewhere.
+    // A name with a slash would lead out of the directories of PATH.
     found.filter(|_| !name.contains('/')).ok_or_else(|| {
         Error::new(format!("cannot find {program:.100} on PATH"))
-            .with_hint("install it, or remove it from the file that names it")
+            .with_hint("install it, or remove it from the credentials file")
     })
 }

@@ -1,5 +1,5 @@
-//! Where a user's name and password for a registry come from: given by hand, or kept by
-//! `docker login`, `podman login` or a program that they name.
+//! Credentials of a user for a registry: from the command line, or stored by `docker login`, `podman
+//! login` or a credential helper (containers-auth.json(5)).
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,24 +15,24 @@ use crate::image::reference::{DEFAULT_SERVER, HUB_ALIAS};
 use crate::log;
 use crate::registry::credential_helper;
 
-/// Far more than logins to all registries of the world take.
+/// Maximum size of a credentials file in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// As whom helpers of Docker name an identity token.
+/// User name of an identity token in the response of a credential helper.
 const TOKEN: &str = "<token>";
 
-/// A user of a registry.
+/// A user name and a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// May be empty for a token.
+    /// User name; may be empty for a token.
     pub username: String,
-    /// The password, or an access token in its place.
+    /// Password or access token.
     pub secret: Secret,
-    /// The secret is an identity token: to be exchanged for tokens of the registry.
+    /// True if the secret is an identity token, which is exchanged for tokens of the registry.
     pub is_token: bool,
 }
 
-/// Never printed.
+/// A secret, which is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
@@ -43,48 +43,51 @@ impl fmt::Debug for Secret {
 }
 
 impl Credentials {
-    /// A name and a password.
+    /// Makes credentials of a user name and a password.
     #[must_use]
     pub fn new(username: impl Into<String>, password: impl Into<String>) -> Self {
         Self { username: username.into(), secret: Secret(password.into()), is_token: false }
     }
 }
 
-/// How a user logs in.
+/// Source of the credentials.
 #[derive(Debug, Clone)]
 pub enum Login {
-    /// With what was given by hand.
-    Given(Credentials),
-    /// With what is kept, if anything is, and only where it is needed.
-    Kept,
+    /// Credentials from the command line.
+    Explicit(Credentials),
+    /// Stored credentials, if there are any, and only where the registry requires them.
+    Stored,
 }
 
 impl Login {
-    /// Whether the user asked for it.
+    /// Returns whether the credentials come from the command line.
     #[must_use]
     pub fn is_explicit(&self) -> bool {
-        matches!(self, Self::Given(_))
+        matches!(self, Self::Explicit(_))
     }
 
-    /// The credentials for a repository of `server`.
+    /// Finds the credentials for a repository of `server`. Malformed files are skipped with a warning.
     ///
     /// # Errors
-    /// When the program that keeps them fails. Files that cannot be understood are warned of.
+    /// The credential helper fails.
     pub fn find(&self, server: &str, repository: &str) -> Result<Option<Credentials>> {
-        if let Self::Given(credentials) = self {
+        if let Self::Explicit(credentials) = self {
             return Ok(Some(credentials.clone()));
         }
         for path in paths(|name| std::env::var_os(name).filter(|value| !value.is_empty())) {
             let Some(text) = read(&path) else { continue };
-            let Ok(kept) = json::from_str::<Kept>(&text) else {
-                let text = format!("{}: not the JSON that it should be, ignored", path.display());
+            let Ok(stored) = json::from_str::<AuthFile>(&text) else {
+                let text = format!("ignoring {}: malformed JSON", path.display());
                 log::warn("pull", &text);
                 continue;
             };
-            let about = || format!("cannot log in to {server} as {} says", path.display());
-            let found = kept.find(server, repository, credential_helper::ask).context(about)?;
+            let context =
+                || format!("cannot use the credentials for {server} of {}", path.display());
+            let found = stored.find(server, repository, credential_helper::ask).context(context)?;
             if found.is_some() {
-                log::info("pull", || format!("logging in as {} says", path.display()));
+                log::info("pull", || {
+                    format!("logging in with the credentials of {}", path.display())
+                });
                 return Ok(found);
             }
         }
@@ -92,7 +95,7 @@ impl Login {
     }
 }
 
-/// Where logins are kept: Podman's places first, as Podman does it, then Docker's.
+/// Lists the files with credentials: Podman's first, as Podman does, then Docker's.
 fn paths(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let within = |name: &str, rest: &str| variable(name).map(|base| PathBuf::from(base).join(rest));
     let home = |rest: &str| within("HOME", rest);
@@ -109,17 +112,14 @@ fn paths(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
 }
 
 fn read(path: &std::path::Path) -> Option<String> {
-    use std::io::Read;
     let file = crate::sys::fs::resolve::regular_file(path).ok()?;
-    let mut text = String::new();
-    std::fs::File::from(file).take(MAX_SIZE).read_to_string(&mut text).ok()?;
-    Some(text)
+    crate::sys::fs::read::read_text_at_most(std::fs::File::from(file), MAX_SIZE).ok()
 }
 
-/// The content of a `config.json` or `auth.json`.
+/// Content of Docker's `config.json` or Podman's `auth.json`.
 #[derive(Deserialize)]
-struct Kept {
-    auths: Option<BTreeMap<String, Entry>>,
+struct AuthFile {
+    auths: Option<BTreeMap<String, AuthEntry>>,
     #[serde(rename = "credHelpers")]
     helpers: Option<BTreeMap<String, String>>,
     #[serde(rename = "credsStore")]
@@ -127,24 +127,24 @@ struct Kept {
 }
 
 #[derive(Deserialize)]
-struct Entry {
+struct AuthEntry {
     /// `name:password` in base64.
     auth: Option<String>,
     #[serde(rename = "identitytoken")]
     identity_token: Option<String>,
 }
 
-/// What a helper answers.
+/// Response of a credential helper.
 #[derive(Deserialize)]
-struct Answer {
+struct HelperResponse {
     #[serde(rename = "Username")]
     username: String,
     #[serde(rename = "Secret")]
     secret: String,
 }
 
-impl Kept {
-    /// `ask` runs a helper program with the name of a server.
+impl AuthFile {
+    /// Finds the credentials for a repository of `server`. `ask` runs a credential helper.
     fn find(
         &self,
         server: &str,
@@ -156,7 +156,7 @@ impl Kept {
         let helpers = self.helpers.iter().flatten();
         let helper =
             helpers.filter(|(key, _)| of_server(key)).map(|(key, name)| (name, key.as_str()));
-        // Docker keeps the Hub under the name that it had first.
+        // Docker stores the Hub under its first name.
         let first = if server == DEFAULT_SERVER { "https://index.docker.io/v1/" } else { server };
         let helper = helper.chain(self.store.iter().map(|name| (name, first)));
         for (name, key) in helper {
@@ -164,11 +164,11 @@ impl Kept {
                 return answer(&text).map(Some).context(|| format!("docker-credential-{name}"));
             }
         }
-        Ok(self.entry(&names, repository).and_then(Entry::credentials))
+        Ok(self.entry(&names, repository).and_then(AuthEntry::credentials))
     }
 
-    /// The entry of the repository, of the nearest namespace above it, or of the server.
-    fn entry(&self, names: &[String], repository: &str) -> Option<&Entry> {
+    /// Returns the entry of the repository, of the nearest namespace above it, or of the server.
+    fn entry(&self, names: &[String], repository: &str) -> Option<&AuthEntry> {
         let auths = self.auths.as_ref()?;
         let mut path = repository;
         loop {
@@ -186,7 +186,7 @@ impl Kept {
     }
 }
 
-impl Entry {
+impl AuthEntry {
     fn credentials(&self) -> Option<Credentials> {
         let text = self.auth.as_deref().and_then(|auth| STANDARD.decode(auth.trim()).ok());
         let text = text.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_default();
@@ -195,21 +195,20 @@ impl Entry {
             let secret = Secret(token.clone());
             return Some(Credentials { username: username.into(), secret, is_token: true });
         }
-        // Docker once wrote passwords with zeros at their end.
+        // Old releases of Docker padded passwords with zeros.
         let password = password.trim_end_matches('\0');
         (!username.is_empty() && !password.is_empty()).then(|| Credentials::new(username, password))
     }
 }
 
 fn answer(text: &str) -> Result<Credentials> {
-    let answer: Answer = json::from_str(text)
-        .map_err(|_| Error::new("its answer is not the JSON that it should be"))?;
-    let Answer { username, secret } = answer;
+    let answer: HelperResponse = json::from_str(text).map_err(|_| Error::new("malformed JSON"))?;
+    let HelperResponse { username, secret } = answer;
     let is_token = username == TOKEN;
     Ok(Credentials { username, secret: Secret(secret), is_token })
 }
 
-/// Under which names a server is kept.
+/// Names that credentials of a server are stored under.
 fn names(server: &str) -> Vec<String> {
     match server {
         DEFAULT_SERVER => {
@@ -219,7 +218,7 @@ fn names(server: &str) -> Vec<String> {
     }
 }
 
-/// `https://index.docker.io/v1/` is kept for `index.docker.io`.
+/// Removes scheme and version from a key: `https://index.docker.io/v1/` is for `index.docker.io`.
 fn bare(key: &str) -> &str {
     let key = key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")).unwrap_or(key);
     let key = key.trim_end_matches('/');
@@ -231,7 +230,7 @@ mod tests {
     use super::*;
 
     fn find(config: &str, server: &str, repository: &str) -> Option<Credentials> {
-        let kept: Kept = json::from_str(config).unwrap();
+        let stored: AuthFile = json::from_str(config).unwrap();
         let ask = |name: &str, server: &str| {
             Ok(match (name, server) {
                 ("own", "reg.example") => {
@@ -243,7 +242,7 @@ mod tests {
                 _ => None,
             })
         };
-        kept.find(server, repository, ask).unwrap()
+        stored.find(server, repository, ask).unwrap()
     }
 
     #[test]
@@ -281,7 +280,7 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let shown = format!("{:?}", Login::Given(Credentials::new("alice", "hush")));
+        let shown = format!("{:?}", Login::Explicit(Credentials::new("alice", "hush")));
         assert!(shown.contains("alice") && !shown.contains("hush"), "{shown}");
     }
 

@@ -1,12 +1,12 @@
-//! Which proxy leads to a server: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` and their
-//! lower-case forms, read as curl and Go read them.
+//! Choice of a proxy by `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY` and their lower-case
+//! forms, read as curl and Go read them.
 
 use ureq::{Proxy, ProxyProtocol};
 
 use crate::error::{Context, Error, Result};
 
-/// The proxy for `server` (`host[:port]`), if there is one.
-pub fn of(plain: bool, server: &str) -> Result<Option<Proxy>> {
+/// Returns the proxy for `server` (`host[:port]`), if the environment sets one.
+pub fn for_server(plain: bool, server: &str) -> Result<Option<Proxy>> {
     choose(plain, server, |name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
@@ -22,18 +22,18 @@ fn choose(
     if exempt || super::is_loopback(server) {
         return Ok(None);
     }
-    // The URL may hold a password: not shown.
-    let about = || format!("cannot use the proxy of {}", name.to_uppercase());
-    let parsed = Proxy::new(&proxy).map_err(|_| "it is not understood").context(about)?;
+    // The URL may hold a password, so it is not shown.
+    let context = || format!("cannot use the proxy of {}", name.to_uppercase());
+    let parsed = Proxy::new(&proxy).map_err(|_| "invalid URL").context(context)?;
     match parsed.protocol() {
         ProxyProtocol::Http | ProxyProtocol::Https => Ok(Some(parsed)),
-        _ => Err(Error::new("only proxies by http and https are known"))
-            .context(about)
-            .map_err(|error| error.with_hint("see HTTPS_PROXY, HTTP_PROXY and ALL_PROXY")),
+        _ => Err(Error::new("only http and https proxies are supported"))
+            .context(context)
+            .map_err(|error| error.with_hint("check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY")),
     }
 }
 
-/// Whether `list` names `server`: by host, by domain (`.example.org` or `example.org`), with a port
+/// Returns whether `list`, the value of `NO_PROXY`, has `server`: by host, by domain (`.example.org` or `example.org`), with a port
 /// or without, by network (`10.0.0.0/8`), or by `*`.
 fn is_exempt(list: &str, server: &str) -> bool {
     let split = |text: &str| match text.rsplit_once(':') {

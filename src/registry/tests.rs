@@ -1,10 +1,10 @@
-//! What is made of headers, and of nonsense in their place.
+//! Parsers of headers and bodies, with mutated input.
 
 use super::*;
 use crate::import::source::remote::is_manifest;
 use crate::mutate::{Random, mutate};
 
-/// What strangers write, and what reads it.
+/// A sample input and its parser.
 type Reader = (&'static str, fn(&str));
 
 const READERS: [Reader; 6] = [
@@ -13,7 +13,7 @@ const READERS: [Reader; 6] = [
         |text| _ = challenge::parse(text),
     ),
     ("bytes 100-199/200", |text| _ = parse_range(text)),
-    ("Sun, 06 Nov 1994 08:49:37 GMT", |text| _ = url::parse_date(text)),
+    ("Sun, 06 Nov 1994 08:49:37 GMT", |text| _ = date::parse(text)),
     ("https://a.example:5000/v2/x/blobs/1?y=http://z#f", |text| {
         let base = Url::parse("https://registry.example/v2/").unwrap();
         if let Ok(url) = base.join(text) {
@@ -26,7 +26,7 @@ const READERS: [Reader; 6] = [
         |text| _ = is_manifest(text.as_bytes()),
     ),
     (r#"{"errors":[{"code":"DENIED","message":"no"}],"details":"d"}"#, |text| {
-        _ = miniserde::json::from_str::<Complaints>(text);
+        _ = miniserde::json::from_str::<response::ErrorBody>(text);
     }),
 ];
 

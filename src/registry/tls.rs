@@ -1,5 +1,6 @@
-//! Whom to trust: the certificate authorities of the system, and those of one registry alone.
+//! TLS trust anchors: the CAs of the system, and those of single registries.
 
+use crate::sys::fs::read::read_at_most;
 use std::path::{Path, PathBuf};
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
@@ -7,8 +8,7 @@ use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConf
 use crate::error::{Context, Error, Result};
 use crate::log;
 
-/// Where distributions keep all authorities in one file: Debian and SUSE, Red Hat, older SUSE,
-/// Alpine, and `/etc/ssl/cert.pem`, which the manual has administrators make.
+/// CA bundles of distributions: Debian and SUSE, Red Hat, CentOS, older SUSE, and Alpine.
 const FILES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -16,20 +16,21 @@ const FILES: [&str; 5] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
-/// Where they keep each in a file of its own.
+/// Directories of distributions with one CA per file.
 const DIRECTORIES: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 
-/// Where Docker and Podman look for `<host[:port]>/*.crt`.
-const OF_REGISTRIES: [&str; 2] = ["/etc/docker/certs.d", "/etc/containers/certs.d"];
+/// Directories where Docker and Podman look for `<host[:port]>/*.crt`.
+const REGISTRY_DIRECTORIES: [&str; 2] = ["/etc/docker/certs.d", "/etc/containers/certs.d"];
 
-/// Far more than all authorities of a distribution take.
+/// Maximum size of a certificate file in bytes; far more than all CAs of a distribution take.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// How to speak TLS with `server` (`host[:port]`), on a system that trusts [`of_system`].
-pub fn config(server: &str, of_system: Option<&[Certificate<'static>]>) -> Result<TlsConfig> {
-    let mut roots = of_system.unwrap_or_default().to_owned();
+/// Builds the TLS configuration for `server` (`host[:port]`); `system_roots` is the result of
+/// [`system_roots`].
+pub fn config(server: &str, system_roots: Option<&[Certificate<'static>]>) -> Result<TlsConfig> {
+    let mut roots = system_roots.unwrap_or_default().to_owned();
     let mut identity = None;
-    for directory in OF_REGISTRIES.map(|base| Path::new(base).join(server)) {
+    for directory in REGISTRY_DIRECTORIES.map(|base| Path::new(base).join(server)) {
         for file in files(&directory, "crt") {
             roots.extend(certificates(&file));
         }
@@ -38,17 +39,18 @@ pub fn config(server: &str, of_system: Option<&[Certificate<'static>]>) -> Resul
         }
     }
     let builder = TlsConfig::builder().client_cert(identity);
-    Ok(match of_system.is_none() && roots.is_empty() {
-        // The last resort: those that were built in, as old as this program.
-        true => builder.root_certs(RootCerts::WebPki),
-        false => builder.root_certs(roots.into()),
-    }
-    .build())
+    let builder = if system_roots.is_none() && roots.is_empty() {
+        // Last resort: the CAs that are built in, as old as this program.
+        builder.root_certs(RootCerts::WebPki)
+    } else {
+        builder.root_certs(roots.into())
+    };
+    Ok(builder.build())
 }
 
-/// What the user names by SSL_CERT_FILE and SSL_CERT_DIR and nothing else, or what the system has, if
-/// it has any.
-pub fn of_system() -> Option<Vec<Certificate<'static>>> {
+/// Reads the CAs that `SSL_CERT_FILE` and `SSL_CERT_DIR` name, if one is set, or those of the system.
+/// Returns `None` if the system has none.
+pub fn system_roots() -> Option<Vec<Certificate<'static>>> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let (file, directory) = (variable("SSL_CERT_FILE"), variable("SSL_CERT_DIR"));
     let all_in =
@@ -63,12 +65,15 @@ pub fn of_system() -> Option<Vec<Certificate<'static>>> {
         roots.extend(all_in(directory).flatten());
     }
     if roots.is_empty() {
-        log::warn("pull", "SSL_CERT_FILE and SSL_CERT_DIR name no certificate: nobody is trusted");
+        log::warn(
+            "pull",
+            "SSL_CERT_FILE and SSL_CERT_DIR name no certificate: no server is trusted",
+        );
     }
     Some(roots)
 }
 
-/// The files of a directory whose names end in `.<suffix>`, or all.
+/// Lists the files of a directory whose names end in `.<suffix>`, or all if it is empty.
 fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let fits = |path: &PathBuf| suffix.is_empty() || path.extension().is_some_and(|s| s == suffix);
@@ -77,14 +82,13 @@ fn files(directory: &Path, suffix: &str) -> Vec<PathBuf> {
     files
 }
 
-/// What a file holds; one that cannot be read holds nothing.
+/// Reads the items of a PEM file; none if it cannot be read.
 fn items(path: &Path) -> Vec<PemItem<'static>> {
-    use std::io::Read;
-    let mut text = Vec::new();
     let Ok(file) = crate::sys::fs::resolve::regular_file(path) else { return Vec::new() };
-    if std::fs::File::from(file).take(MAX_SIZE).read_to_end(&mut text).is_err() {
-        return Vec::new();
-    }
+    let text = read_at_most(std::fs::File::from(file), MAX_SIZE).unwrap_or_else(|error| {
+        log::warn("pull", &format!("skipping {}: {error}", path.display()));
+        Vec::new()
+    });
     parse_pem(&text).filter_map(Result::ok).collect()
 }
 
@@ -96,7 +100,7 @@ fn certificates(path: &Path) -> Vec<Certificate<'static>> {
     items(path).into_iter().filter_map(certificate).collect()
 }
 
-/// `x.cert` and `x.key` identify this host to the registry.
+/// Reads a client certificate from `x.cert` and `x.key`, which identify this host to the registry.
 fn client(path: &Path) -> Result<ClientCert> {
     let key: Option<PrivateKey<'static>> =
         items(&path.with_extension("key")).into_iter().find_map(|item| match item {
@@ -106,12 +110,12 @@ fn client(path: &Path) -> Result<ClientCert> {
     let chain = certificates(path);
     match key {
         Some(key) if belong_together(&chain, &key) => Ok(ClientCert::new_with_certs(&chain, key)),
-        _ => Err(Error::new("there must be a .key beside it, which fits it"))
+        _ => Err(Error::new("no matching .key file beside it"))
             .context(|| format!("cannot use the client certificate {}", path.display())),
     }
 }
 
-/// Asked before, since ureq takes it for granted.
+/// Returns whether `key` is the key of `chain`. ureq does not check it.
 fn belong_together(chain: &[Certificate<'static>], key: &PrivateKey<'static>) -> bool {
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
     let chain = chain.iter().map(|one| CertificateDer::from(one.der().to_vec())).collect();

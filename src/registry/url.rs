@@ -1,4 +1,4 @@
-//! URLs as servers write them, and the dates in their headers.
+//! URLs as servers write them, in challenges and redirects.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use ureq::http::Uri;
 
 use crate::error::{Context, Error, Result};
 
-/// Whether `host[:port]` is this machine itself.
+/// Returns whether `host[:port]` is this machine itself.
 #[must_use]
 pub fn is_loopback(server: &str) -> bool {
     let host = server.rsplit_once(':').map_or(server, |(host, _)| host);
@@ -19,33 +19,33 @@ pub fn is_loopback(server: &str) -> bool {
 pub struct Url(pub(super) Uri);
 
 impl Url {
-    /// Reads what a server calls a URL.
+    /// Parses an absolute URL.
     pub fn parse(text: &str) -> Result<Self> {
-        // What follows may be a signature that gives access.
+        // The query may hold a signature that grants access.
         let shown = text.split('?').next().unwrap_or_default();
-        let about = || format!("cannot use the URL {shown:.200}");
-        let uri: Uri = text.parse().map_err(|_| Error::new("it is malformed")).context(about)?;
+        let context = || format!("cannot use the URL {shown:.200}");
+        let uri: Uri = text.parse().map_err(|_| Error::new("malformed")).context(context)?;
         let known = matches!(uri.scheme_str(), Some("http" | "https"));
-        // What stands before an @ would be sent as a login.
-        let tame = uri.authority().is_some_and(|who| !who.as_str().contains('@'));
-        match known && tame && uri.host().is_some_and(|host| !host.is_empty()) {
-            true => Ok(Self(uri)),
-            false => Err(Error::new("expected http or https, and a host")).context(about),
+        // A part before an @ would be sent as credentials.
+        let has_no_user = uri.authority().is_some_and(|who| !who.as_str().contains('@'));
+        if known && has_no_user && uri.host().is_some_and(|host| !host.is_empty()) {
+            return Ok(Self(uri));
         }
+        Err(Error::new("expected http or https, and a host")).context(context)
     }
 
-    /// A path of the registry's API.
+    /// Builds the URL of a path of the registry's API.
     pub fn registry(server: &str, plain: bool, path: &str) -> Result<Self> {
         Self::parse(&format!("{}://{server}/v2/{path}", if plain { "http" } else { "https" }))
     }
 
-    /// With `query`, which is encoded already, behind what is asked for.
+    /// Appends `query`, which is already encoded.
     pub fn with_query(&self, query: &str) -> Result<Self> {
         let mark = if self.0.query().is_some() { '&' } else { '?' };
         Self::parse(&format!("{}{mark}{query}", self.0))
     }
 
-    /// Where a redirect leads (RFC 9110, section 10.2.2).
+    /// Resolves the target of a redirect (RFC 9110, section 10.2.2).
     pub fn join(&self, location: &str) -> Result<Self> {
         let scheme = self.0.scheme_str().unwrap_or("https");
         let host = self.host();
@@ -66,7 +66,7 @@ impl Url {
         self.0.scheme_str() == Some("http")
     }
 
-    /// `host[:port]`.
+    /// Returns `host[:port]`.
     pub fn host(&self) -> &str {
         self.0.authority().map_or("", |authority| authority.as_str())
     }
@@ -87,24 +87,6 @@ impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// Seconds since 1970 of `Sun, 06 Nov 1994 08:49:37 GMT`.
-pub fn parse_date(text: &str) -> Option<u64> {
-    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    let mut words = text.split_once(", ")?.1.split(' ');
-    let day: u64 = words.next()?.parse().ok()?;
-    let month = MONTHS.find(words.next()?)? as u64 / 3 + 1;
-    let year: u64 = words.next()?.parse().ok().filter(|year| (1970..10_000).contains(year))?;
-    let mut time = words.next()?.split(':').map(|part| part.parse::<u64>().ok());
-    let (hour, minute, second) = (time.next()??, time.next()??, time.next()??);
-    if !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    // Days since 1970, with years that begin in March, so that the leap day comes last.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    Some((days.checked_sub(719_468)? * 24 + hour) * 3600 + minute * 60 + second)
 }
 
 #[cfg(test)]
@@ -138,23 +120,6 @@ mod tests {
             ("https://a.b/c", false),
         ] {
             assert_eq!(base.is_same_server(&Url::parse(other).unwrap()), same, "{other}");
-        }
-    }
-
-    #[test]
-    fn dates_are_understood() {
-        assert_eq!(parse_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(parse_date("Thu, 29 Feb 2024 00:00:00 GMT"), Some(1_709_164_800));
-        assert_eq!(parse_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        for text in [
-            "",
-            "soon",
-            "Sun, 06 Nov",
-            "Sun, 06 Nov 99999 08:49:37 GMT",
-            "Sun, 00 Nov 1994 08:49:37 GMT",
-            "Sun, 06 Nov 1994 99999999999999999:49:37 GMT",
-        ] {
-            assert_eq!(parse_date(text), None);
         }
     }
 

@@ -1,8 +1,8 @@
-//! What the site decides: `<prefix>/etc/sarus.json`, read into a [`Config`].
+//! Configuration of a site: `<prefix>/etc/sarus.json`, read into a [`Config`].
 //!
-//! [`Config::load`] is where to start. The keys are those of the manual's configuration file
+//! Start at [`Config::load`]. The keys are those of the manual's configuration file
 //! reference; `etc/sarus.schema.json` tells editors the same rules, and `tests/config.rs` holds the
-//! two together. A new key is a field of [`Config`] and a line in [`Config::take`].
+//! two together. A new key is a field of [`Config`] and a line in `Config::take`.
 
 mod sections;
 
@@ -12,35 +12,36 @@ use crate::error::{Context, Error, Result};
 use crate::log::{self, Level};
 use crate::site::json::{self, Object, Value};
 use crate::site::trust::{self, Checks};
+use crate::squashfs::compression::{Compression, Compressor};
 
-pub use sections::{
-    Compression, Environment, Hook, Hooks, Pulling, RamFilesystem, SiteMount, UserMounts,
-};
+pub use sections::{Environment, Hook, Hooks, Pulling, RamFilesystem, SiteMount, UserMounts};
 
-/// Far beyond any real configuration; keeps a mistake from filling the memory of a root process.
+/// Maximum size of a configuration, in bytes, far beyond any real one.
 const MAX_SIZE: u64 = 1 << 20;
 
-/// Where this program is installed: the directory above the one that holds the executable.
+/// Installation of this program: the directory above that of the executable.
 #[derive(Debug, Clone)]
 pub struct Installation {
-    /// What `make install` was given as `PREFIX`.
+    /// `PREFIX` of `make install`.
     pub prefix: PathBuf,
     /// The executable of this program.
     pub program: PathBuf,
 }
 
 impl Installation {
-    /// Finds it by the running executable, `<prefix>/bin/sarusbox`.
+    /// Finds the installation by the running executable, `<prefix>/bin/sarusbox`.
     ///
     /// # Errors
-    /// When the kernel does not tell the executable's path (`/proc` is not mounted).
+    /// If the kernel does not tell the executable's path (`/proc` is not mounted).
     pub fn find() -> Result<Self> {
         let program = std::env::current_exe().context(|| "cannot find this program".into())?;
         match program.parent().and_then(Path::parent) {
             Some(prefix) => Ok(Self { prefix: prefix.to_owned(), program }),
             None => {
                 let program = program.display();
-                Err(Error::new(format!("cannot find the installation: {program} is in no bin/")))
+                Err(Error::new(format!(
+                    "cannot find the installation: {program} is not in a bin/ directory"
+                )))
             }
         }
     }
@@ -51,7 +52,7 @@ impl Installation {
         self.prefix.join("etc/sarus.json")
     }
 
-    /// The same rules for editors.
+    /// JSON schema of the configuration, for editors.
     #[must_use]
     pub fn schema(&self) -> PathBuf {
         self.prefix.join("etc/sarus.schema.json")
@@ -61,48 +62,48 @@ impl Installation {
 /// The configuration of a site. All paths are absolute and without `..`.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// Whether what root uses must be safe from other users.
+    /// Checks of owner and mode of files that root uses.
     pub checks: Checks,
-    /// Where bundles are made, on a file system that exists only for the container.
+    /// Mount point of bundles, each on a file system of its own in memory.
     pub bundle_dir: PathBuf,
-    /// The name of the container's root directory in the bundle.
+    /// Name of the container's root directory in the bundle.
     pub rootfs_folder: String,
-    /// Where the site's files for us are: `etc/passwd`, `openssh` and others.
+    /// Directory of files of the site: `etc/passwd`, `openssh` and others.
     pub prefix_dir: PathBuf,
-    /// Where an import may put what does not fit into memory.
+    /// Directory of temporary files of imports.
     pub temp_dir: PathBuf,
-    /// Above each user's `<name>/.sarus`.
+    /// Directory above each user's `<name>/.sarus`.
     pub local_repository_base_dir: PathBuf,
-    /// The repository that all users share.
+    /// Repository that all users share.
     pub centralized_repository_dir: Option<PathBuf>,
-    /// The site's own process 1 for `--init`.
+    /// Program for `--init`, instead of the engine's own.
     pub init_path: Option<PathBuf>,
     /// The OCI runtime.
     pub runc_path: PathBuf,
-    /// What the bundle lies on.
+    /// Type of the file system of bundles.
     pub ram_filesystem: RamFilesystem,
-    /// What every container gets from the host.
+    /// Mounts of every container.
     pub site_mounts: Vec<SiteMount>,
-    /// What is done to every container's environment.
+    /// Changes of every container's environment.
     pub environment: Environment,
-    /// Where users may not mount.
+    /// Restrictions of mounts by users.
     pub user_mounts: UserMounts,
-    /// What the OCI runtime runs around the container's start and end.
+    /// OCI hooks.
     pub hooks: Hooks,
-    /// How images are compressed.
+    /// Compression of imported images.
     pub compression: Compression,
     /// Compressors of the images that may be run.
-    pub accepted_compressions: Vec<&'static str>,
-    /// How images are pulled.
+    pub accepted_compressors: Vec<Compressor>,
+    /// Settings of pulls.
     pub pulling: Pulling,
 }
 
-/// What came of reading a configuration.
+/// Result of parsing a configuration.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The configuration, or all that is wrong with it.
+    /// The configuration, or all of its faults.
     pub config: Result<Config>,
-    /// What the administrator should know nevertheless, each with its place.
+    /// Notes for the administrator, each with its position.
     pub notes: Vec<(Level, String)>,
 }
 
@@ -111,7 +112,7 @@ impl Config {
     /// reads it. Notes go to the log.
     ///
     /// # Errors
-    /// When the file or its schema can be tampered with, cannot be read, or has faults.
+    /// If the file or its schema can be tampered with, cannot be read, or has faults.
     pub fn load(installation: &Installation) -> Result<Self> {
         let parsed = Self::read(installation)?;
         for (level, note) in parsed.notes {
@@ -120,10 +121,10 @@ impl Config {
         parsed.config
     }
 
-    /// As [`Config::load`], for who wants faults and notes apart.
+    /// Reads it as [`Config::load`] does, but returns faults and notes apart.
     ///
     /// # Errors
-    /// When the file or its schema can be tampered with, or cannot be read.
+    /// If the file or its schema can be tampered with, or cannot be read.
     pub fn read(installation: &Installation) -> Result<Parsed> {
         let path = installation.config();
         let text = trust::read(&path, MAX_SIZE)?;
@@ -148,7 +149,7 @@ impl Config {
                     lines.push(fault.excerpt());
                 }
             }
-            Error::of_lines(&lines)
+            Error::from_lines(&lines)
         });
         let notes =
             reading.notes.iter().map(|(level, note)| (*level, note.describe(file, readable)));
@@ -179,7 +180,7 @@ impl Config {
             user_mounts: keys.optional("userMounts", sections::user_mounts).unwrap_or_default(),
             hooks: keys.optional("OCIHooks", sections::hooks).unwrap_or_default(),
             compression: sections::compression(keys),
-            accepted_compressions: sections::accepted_compressions(keys),
+            accepted_compressors: sections::accepted_compressors(keys),
             pulling: sections::pulling(keys),
         }
     }

@@ -1,8 +1,8 @@
-//! JSON written by people: every fault is told with its place, and all of a file at once.
+//! JSON written by people: all faults of a file are reported at once, each with its position.
 //!
-//! [`read`] is where to start: it hands the document to a function that takes the values out, one
-//! line per key. A value that is not as expected is noted and replaced by a placeholder, so that
-//! the reading goes on; placeholders never leave [`read`]. JSON between machines (manifests, OCI
+//! Start at [`read`]: it hands the document to a function that takes the values out, one line per key.
+//! A value that is not as expected is recorded as a fault and replaced by a placeholder, so that reading
+//! continues; placeholders never leave [`read`]. JSON between machines (manifests, OCI
 //! state) stays with miniserde.
 
 pub mod bounds;
@@ -15,9 +15,9 @@ use std::path::{Component, Path, PathBuf};
 use crate::log::Level;
 use parse::{Kind, Node};
 
-/// Something to say about one place in a file.
+/// A message about a position in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remark {
+pub struct Diagnostic {
     line: usize,
     column: usize,
     path: String,
@@ -29,7 +29,7 @@ pub struct Remark {
     width: usize,
 }
 
-impl Remark {
+impl Diagnostic {
     fn new(text: &str, span: &Range<usize>, path: String, what: String) -> Self {
         let before = text.get(..span.start).unwrap_or(text);
         let after = text.get(span.start..).unwrap_or_default();
@@ -68,54 +68,54 @@ impl Remark {
     }
 }
 
-/// What came of reading a file.
+/// Result of reading a file.
 #[derive(Debug)]
 pub struct Reading<T> {
-    /// What was read, or every fault of the file in the order of its text.
-    pub value: Result<T, Vec<Remark>>,
-    /// What does not keep the file from being used: keys that nobody knows, keys without effect.
-    pub notes: Vec<(Level, Remark)>,
+    /// The value, or every fault of the file in the order of its text.
+    pub value: Result<T, Vec<Diagnostic>>,
+    /// Notes that do not prevent its use: unknown keys, keys without effect.
+    pub notes: Vec<(Level, Diagnostic)>,
 }
 
 /// Reads `text` with `take`, which takes out of the document what it is made of.
 pub fn read<T>(text: &str, take: impl FnOnce(&Value<'_>) -> T) -> Reading<T> {
-    let notebook = Notebook { text, faults: RefCell::default(), notes: RefCell::default() };
+    let diagnostics = Diagnostics { text, faults: RefCell::default(), notes: RefCell::default() };
     let value = match parse::parse(text) {
         Err(fault) => {
-            notebook.fault(&fault.at, String::new(), fault.what, fault.found);
+            diagnostics.fault(&fault.at, String::new(), fault.what, fault.found);
             None
         }
         Ok((node, doubled)) => {
             for (key, at) in doubled {
-                notebook.fault(&at, key, "given twice".into(), None);
+                diagnostics.fault(&at, key, "given twice".into(), None);
             }
-            Some(take(&Value { node: &node, path: String::new(), notebook: &notebook }))
+            Some(take(&Value { node: &node, path: String::new(), diagnostics: &diagnostics }))
         }
     };
-    let mut faults = notebook.faults.into_inner();
-    let mut notes = notebook.notes.into_inner();
+    let mut faults = diagnostics.faults.into_inner();
+    let mut notes = diagnostics.notes.into_inner();
     faults.sort_by_key(|fault| (fault.line, fault.column));
     notes.sort_by_key(|(_, note)| (note.line, note.column));
     let value = value.filter(|_| faults.is_empty()).ok_or(faults);
     Reading { value, notes }
 }
 
-/// Where faults and notes are collected while values are taken.
+/// Collects faults and notes while values are taken.
 #[derive(Debug)]
-struct Notebook<'a> {
+struct Diagnostics<'a> {
     text: &'a str,
-    faults: RefCell<Vec<Remark>>,
-    notes: RefCell<Vec<(Level, Remark)>>,
+    faults: RefCell<Vec<Diagnostic>>,
+    notes: RefCell<Vec<(Level, Diagnostic)>>,
 }
 
-impl Notebook<'_> {
+impl Diagnostics<'_> {
     fn fault(&self, at: &Range<usize>, path: String, what: String, found: Option<String>) {
-        let remark = Remark { found, ..Remark::new(self.text, at, path, what) };
+        let remark = Diagnostic { found, ..Diagnostic::new(self.text, at, path, what) };
         self.faults.borrow_mut().push(remark);
     }
 
     fn note(&self, level: Level, at: &Range<usize>, path: String, what: String) {
-        self.notes.borrow_mut().push((level, Remark::new(self.text, at, path, what)));
+        self.notes.borrow_mut().push((level, Diagnostic::new(self.text, at, path, what)));
     }
 }
 
@@ -124,32 +124,32 @@ impl Notebook<'_> {
 pub struct Value<'a> {
     node: &'a Node,
     path: String,
-    notebook: &'a Notebook<'a>,
+    diagnostics: &'a Diagnostics<'a>,
 }
 
 impl<'a> Value<'a> {
     /// Notes that this value cannot be used. `what` must not quote the file, which not everyone who
     /// reads the message may read: see [`Value::expected`].
     pub fn fault(&self, what: &str) {
-        self.notebook.fault(&self.node.at, self.path.clone(), what.into(), None);
+        self.diagnostics.fault(&self.node.at, self.path.clone(), what.into(), None);
     }
 
     /// Notes something that the reader of the file should know.
     pub fn note(&self, level: Level, what: impl Into<String>) {
-        self.notebook.note(level, &self.node.at, self.path.clone(), what.into());
+        self.diagnostics.note(level, &self.node.at, self.path.clone(), what.into());
     }
 
     /// Notes that something else was expected here.
     pub fn expected(&self, what: &str) {
         let (path, what) = (self.path.clone(), format!("expected {what}"));
-        self.notebook.fault(&self.node.at, path, what, Some(self.found()));
+        self.diagnostics.fault(&self.node.at, path, what, Some(self.found()));
     }
 
     /// Notes that `key`, under which this value stands, should have been something else.
     pub fn expected_key(&self, key: &str, what: &str) {
         let path = self.path.strip_suffix(key).unwrap_or_default().trim_end_matches('.');
         let (what, found) = (format!("expected {what}"), Some(format!("{key:?}")));
-        self.notebook.fault(&self.node.at, path.to_owned(), what, found);
+        self.diagnostics.fault(&self.node.at, path.to_owned(), what, found);
     }
 
     fn found(&self) -> String {
@@ -168,7 +168,7 @@ impl<'a> Value<'a> {
     }
 
     fn source(&self) -> &str {
-        self.notebook.text.get(self.node.at.clone()).unwrap_or_default()
+        self.diagnostics.text.get(self.node.at.clone()).unwrap_or_default()
     }
 
     /// A string.
@@ -244,7 +244,7 @@ impl<'a> Value<'a> {
         };
         let child = |(index, node)| {
             let path = format!("{}[{index}]", self.path);
-            Value { node, path, notebook: self.notebook }
+            Value { node, path, diagnostics: self.diagnostics }
         };
         items.iter().enumerate().map(child).collect::<Vec<_>>().iter().map(take).collect()
     }
@@ -258,7 +258,7 @@ impl<'a> Value<'a> {
         let mut object = Object {
             at: self.node.at.start,
             path: self.path.clone(),
-            notebook: self.notebook,
+            diagnostics: self.diagnostics,
             entries: self.entries(),
         };
         let value = take(&mut object);
@@ -268,7 +268,7 @@ impl<'a> Value<'a> {
         value
     }
 
-    /// Whether this is an object.
+    /// Tells whether this is an object.
     #[must_use]
     pub fn is_object(&self) -> bool {
         matches!(self.node.kind, Kind::Map(_))
@@ -283,7 +283,7 @@ impl<'a> Value<'a> {
             .iter()
             .map(|(key, node)| {
                 let path = format!("{}{dot}{key}", self.path);
-                (key.as_str(), Value { node, path, notebook: self.notebook })
+                (key.as_str(), Value { node, path, diagnostics: self.diagnostics })
             })
             .collect()
     }
@@ -303,7 +303,7 @@ impl<'a> Value<'a> {
 pub struct Object<'a> {
     at: usize,
     path: String,
-    notebook: &'a Notebook<'a>,
+    diagnostics: &'a Diagnostics<'a>,
     entries: Vec<(&'a str, Value<'a>)>,
 }
 
@@ -318,7 +318,7 @@ impl<'a> Object<'a> {
     pub fn required<T: Default>(&mut self, key: &str, take: impl FnOnce(&Value<'a>) -> T) -> T {
         self.optional(key, take).unwrap_or_else(|| {
             let what = format!("missing key \"{key}\"");
-            self.notebook.fault(&(self.at..self.at + 1), self.path.clone(), what, None);
+            self.diagnostics.fault(&(self.at..self.at + 1), self.path.clone(), what, None);
             T::default()
         })
     }

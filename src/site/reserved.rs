@@ -1,17 +1,17 @@
-//! Paths of a container that belong to its engine and its OCI runtime.
+//! Paths of a container that are reserved for its engine and its OCI runtime.
 //!
-//! Root makes files, links and mounts there while the container starts. A bind mount in the way
-//! would have them made in a directory of the host. One table serves the mounts of site and user,
+//! Root creates files, links and mounts there while the container starts; with a bind mount in the way,
+//! it would create them in a directory of the host. One table serves the mounts of site and user,
 //! `BIND_MOUNTS` of `mpi_hook`, and working directories.
 
 use crate::error::{Error, Result};
 use std::path::Path;
 
-/// Reserved themselves; what lies below is judged by [`TREES`].
+/// Reserved paths; those below them are reserved by [`TREES`] only.
 const ALONE: [&str; 2] = ["/", "/dev"];
 
-/// Reserved with all that lies below. In `/dev`: what the OCI runtime specification has runtimes
-/// make ("Default Devices", "Dev symbolic links"), and the engine's own programs.
+/// Paths reserved with all paths below. In `/dev`: files that runtimes create by the OCI runtime
+/// specification ("Default Devices", "Dev symbolic links"), and the engine's own programs.
 const TREES: [&str; 21] = [
     "/proc",
     "/sys",
@@ -33,15 +33,15 @@ const TREES: [&str; 21] = [
     "/dev/stderr",
     "/dev/init",
     "/dev/launch",
-    // ssh_hook shows the site's OpenSSH and the user's keys there.
+    // ssh_hook mounts the site's OpenSSH and the user's keys there.
     "/opt/sarus/openssh",
 ];
 
-/// Insists that `path` is not reserved. It is absolute, has no `..`, and is compared as it stands:
-/// where links lead is for the caller to find out, and to have judged too.
+/// Refuses a reserved path. `path` is absolute, without `..`, and compared as it stands: callers resolve
+/// links, and check the result too.
 ///
 /// # Errors
-/// When it is reserved.
+/// If `path` is reserved.
 pub fn check(path: &Path) -> Result<()> {
     let is_alone = ALONE.iter().any(|own| path == Path::new(own));
     if is_alone || TREES.iter().any(|own| path.starts_with(own)) {
@@ -53,7 +53,8 @@ pub fn check(path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::plan::{INIT, LAUNCH};
+    use crate::container::plan::INIT;
+    use crate::container::run::external::LAUNCH;
 
     #[test]
     fn what_engine_and_runtime_make_is_reserved_however_it_is_written() {

@@ -1,10 +1,9 @@
-//! What root may believe: files that nobody but root can change.
+//! Trusted files: those that nobody but root can change.
 //!
 //! A path is followed from `/` by descriptors. Every directory and link on the way, and the file
 //! itself, must belong to root and be writable for root alone; the content is then read from the
-//! descriptor that was judged, never by path again.
+//! descriptor that was checked, never by path again.
 
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,21 +12,23 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
-use crate::sys::fs::resolve::{self, Walk};
+use crate::sys::fs::read::read_text_at_most;
+use crate::sys::fs::resolve::{self, Resolver};
 
-/// More than any OpenSSH tree holds; keeps a mistake (`"OCIBundleDir": "/"`) from lasting minutes.
+/// Maximum number of files in a tree, far above that of OpenSSH: a mistake (`"OCIBundleDir": "/"`) does
+/// not take minutes.
 const MAX_ENTRIES: usize = 4096;
 
-/// What to do where an installation has no sarus.json yet.
+/// Hint for an installation without sarus.json.
 const UNCONFIGURED: &str = "run configure_installation.sh as root, which makes it";
 
-/// Deeper than any directory that is checked.
+/// Maximum depth of a tree.
 const MAX_DEPTH: usize = 32;
 
-/// Whether owners and modes are looked at. The path is walked in the same way without.
+/// Checks of owners and modes. Without them, paths are resolved in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Checks {
-    /// As every production site should.
+    /// For every production site.
     #[default]
     On,
     /// `"securityChecks": false`, for test installations.
@@ -37,7 +38,7 @@ pub enum Checks {
 /// Reads the text file `path` of at most `max` bytes, checked whatever the configuration says.
 ///
 /// # Errors
-/// When it can be tampered with, cannot be read, is larger, or is no text.
+/// If it can be tampered with, cannot be read, is larger, or is not UTF-8.
 pub fn read(path: &Path, max: u64) -> Result<String> {
     Verifier::new(Checks::On)?.read(path, max)
 }
@@ -45,7 +46,7 @@ pub fn read(path: &Path, max: u64) -> Result<String> {
 /// Opens `path` by `O_PATH`, checked whatever the configuration says; `None` if it is not there.
 ///
 /// # Errors
-/// When it can be tampered with.
+/// If it can be tampered with.
 pub fn find(path: &Path) -> Result<Option<OwnedFd>> {
     Verifier::new(Checks::On)?.find(path)
 }
@@ -53,7 +54,7 @@ pub fn find(path: &Path) -> Result<Option<OwnedFd>> {
 /// Opens the program `path` by `O_PATH`.
 ///
 /// # Errors
-/// When it can be tampered with, or is no program.
+/// If it can be tampered with, or is not an executable file.
 pub fn program(path: &Path, checks: Checks) -> Result<OwnedFd> {
     Verifier::new(checks)?.program(path)
 }
@@ -61,7 +62,7 @@ pub fn program(path: &Path, checks: Checks) -> Result<OwnedFd> {
 /// Opens the directory `path` by `O_PATH`; what is in it is not looked at.
 ///
 /// # Errors
-/// When it can be tampered with, or is no directory.
+/// If it can be tampered with, or is not a directory.
 pub fn directory(path: &Path, checks: Checks) -> Result<OwnedFd> {
     Verifier::new(checks)?.directory(path)
 }
@@ -69,7 +70,7 @@ pub fn directory(path: &Path, checks: Checks) -> Result<OwnedFd> {
 /// Opens the directory `path` by `O_PATH`, after a look at all that is in it.
 ///
 /// # Errors
-/// When any of it can be tampered with.
+/// If any of it can be tampered with.
 pub fn tree(path: &Path, checks: Checks) -> Result<OwnedFd> {
     Verifier::new(checks)?.tree(path)
 }
@@ -94,7 +95,7 @@ impl Verifier {
         Ok(Self { root, owner: 0, checks })
     }
 
-    /// Opens `path`; whatever is passed on the way is judged before the next step.
+    /// Opens `path`; each step is checked before the next one.
     fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd> {
         let opened = self.walk(path, flags)?;
         let missing = matches!(opened, Err(Errno::NOENT));
@@ -102,14 +103,11 @@ impl Verifier {
         opened.map_err(|error| match missing {
             false => error,
             true if path.ends_with("etc/sarus.json") => error.with_hint(UNCONFIGURED),
-            true => error.with_hint("install it, or let sarus.json name another"),
+            true => error.with_hint("install it, or name another in sarus.json"),
         })
     }
 
-    /// As the function of the same name.
-    ///
-    /// # Errors
-    /// Those of the function.
+    /// Does the same as the function of that name.
     pub fn find(&self, path: &Path) -> Result<Option<OwnedFd>> {
         match self.walk(path, OFlags::PATH)? {
             Err(Errno::NOENT) => Ok(None),
@@ -117,7 +115,7 @@ impl Verifier {
         }
     }
 
-    /// The outer error is distrust, the inner one that of the system.
+    /// Resolves `path`. The outer error is a failed check, the inner one the system's.
     fn walk(&self, path: &Path, flags: OFlags) -> Result<rustix::io::Result<OwnedFd>> {
         let mut distrust = None;
         let mut visit = |passed: &Path, status: &Stat| {
@@ -126,7 +124,7 @@ impl Verifier {
                 Errno::ACCESS
             })
         };
-        let walk = Walk::new(self.root.as_fd());
+        let walk = Resolver::new(self.root.as_fd());
         let opened = walk.and_then(|walk| walk.visiting(&mut visit).open(path, flags));
         match distrust {
             None => Ok(opened),
@@ -134,7 +132,7 @@ impl Verifier {
         }
     }
 
-    /// Whether only the right owner can change what was found at `path`.
+    /// Checks that only the right owner can change the file at `path`.
     fn check_owner(&self, path: &Path, status: &Stat) -> Result<()> {
         if self.checks == Checks::Off {
             return Ok(());
@@ -157,34 +155,28 @@ impl Verifier {
         };
         // Such as /tmp, which is as it should be.
         let hint = match mode.contains(Mode::SVTX) {
-            true => format!("{path} is a place for everybody: choose another"),
+            true => format!("every user can write in {path}: choose another directory"),
             false => format!("chmod go-w {path}"),
         };
         Err(Error::new(format!("{path} is writable for {who}")).with_hint(hint))
     }
 
-    /// As the function of the same name.
-    ///
-    /// # Errors
-    /// Those of the function.
+    /// Does the same as the function of that name.
     pub fn program(&self, path: &Path) -> Result<OwnedFd> {
         let program = self.open(path, OFlags::PATH)?;
-        let what = || format!("cannot use {}", path.display());
-        let status = resolve::status(&program).context(what)?;
+        let context = || format!("cannot use {}", path.display());
+        let status = resolve::status(&program).context(context)?;
         let executable = Mode::XUSR | Mode::XGRP | Mode::XOTH;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-            return Err("not a file").context(what);
+            return Err("not a file").context(context);
         }
         if !Mode::from_raw_mode(status.st_mode).intersects(executable) {
-            return Err("not executable").context(what);
+            return Err("not executable").context(context);
         }
         Ok(program)
     }
 
-    /// As the function of the same name.
-    ///
-    /// # Errors
-    /// Those of the function.
+    /// Does the same as the function of that name.
     pub fn directory(&self, path: &Path) -> Result<OwnedFd> {
         self.open(path, OFlags::PATH | OFlags::DIRECTORY)
     }
@@ -193,26 +185,15 @@ impl Verifier {
         // A pipe in its place must not make us wait.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = self.open(path, flags)?;
-        let what = || format!("cannot read {}", path.display());
-        let status = resolve::status(&file).context(what)?;
+        let context = || format!("cannot read {}", path.display());
+        let status = resolve::status(&file).context(context)?;
         if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
-            return Err("not a file").context(what);
+            return Err("not a file").context(context);
         }
-        // Nothing else is read at once, piece by piece.
-        let size = usize::try_from(status.st_size).unwrap_or_default().min(1 << 20);
-        let mut bytes = Vec::with_capacity(size + 1);
-        let read = std::fs::File::from(file).take(max + 1).read_to_end(&mut bytes);
-        if read.context(what)? as u64 > max {
-            return Err(format!("larger than {max} bytes")).context(what);
-        }
-        let text = String::from_utf8(bytes);
-        text.map_err(|fault| fault.utf8_error().to_string()).context(what)
+        read_text_at_most(std::fs::File::from(file), max).context(context)
     }
 
-    /// As the function of the same name.
-    ///
-    /// # Errors
-    /// Those of the function.
+    /// Does the same as the function of that name.
     pub fn tree(&self, path: &Path) -> Result<OwnedFd> {
         let directory = self.open(path, OFlags::PATH | OFlags::DIRECTORY)?;
         if self.checks == Checks::On {
@@ -229,28 +210,28 @@ impl Verifier {
         depth: usize,
         left: &mut usize,
     ) -> Result<()> {
-        let what = || format!("cannot look into {}", path.display());
+        let context = || format!("cannot look into {}", path.display());
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let listing = rustix::fs::openat(directory, ".", flags, Mode::empty()).context(what)?;
-        for entry in rustix::fs::Dir::new(listing).context(what)? {
-            let entry = entry.context(what)?;
+        let listing = rustix::fs::openat(directory, ".", flags, Mode::empty()).context(context)?;
+        for entry in rustix::fs::Dir::new(listing).context(context)? {
+            let entry = entry.context(context)?;
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            *left = left.checked_sub(1).ok_or("it holds too much to be checked").context(what)?;
+            *left = left.checked_sub(1).ok_or("too many files to check").context(context)?;
             let path = path.join(std::ffi::OsStr::from_bytes(name.to_bytes()));
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let found = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
-                Err(Errno::NOENT) => continue, // just removed
+                Err(Errno::NOENT) => continue, // removed meanwhile
                 found => found.context(|| format!("cannot open {}", path.display()))?,
             };
-            let status = resolve::status(&found).context(what)?;
+            let status = resolve::status(&found).context(context)?;
             self.check_owner(&path, &status)?;
             match FileType::from_raw_mode(status.st_mode) {
                 FileType::Symlink => drop(self.open(&path, OFlags::PATH)?),
                 FileType::Directory => {
-                    let depth = depth.checked_sub(1).ok_or("nested too deeply").context(what)?;
+                    let depth = depth.checked_sub(1).ok_or("nested too deeply").context(context)?;
                     self.look_into(&path, found.as_fd(), depth, left)?;
                 }
                 _ => {}

@@ -6,7 +6,7 @@
 //! in which all writers put them, without gaps, and each is a chain of metadata blocks whose
 //! headers lead exactly from its start to its end. The contents of inodes and directories are not
 //! read. Besides, no part of the image may look like another format that the host acts on (see
-//! [`signatures`]).
+//! `signatures.rs`).
 //!
 //! Pure: reads the image through [`Read`], and allocates nothing by a number that was not checked
 //! against the size of the file. Format: <https://docs.kernel.org/filesystems/squashfs.html>.
@@ -16,25 +16,24 @@ mod superblock;
 mod tables;
 
 use crate::error::{Context, Result};
+use crate::squashfs::compression::Compressor;
 
 pub use signatures::RESERVED;
-pub use superblock::COMPRESSORS;
 
 /// Fills the buffer with the bytes of the image from an offset on, or fails.
 pub type Read<'a> = dyn Fn(&mut [u8], u64) -> std::io::Result<()> + 'a;
 
-/// Checks an image of `size` bytes. Returns the name of its compressor, one of [`COMPRESSORS`].
+/// Checks an image of `size` bytes. Returns its compressor.
 ///
 /// # Errors
 /// The image is invalid, looks like another format too, or cannot be read.
-pub fn check(read: &Read<'_>, size: u64) -> Result<&'static str> {
+pub fn check(read: &Read<'_>, size: u64) -> Result<Compressor> {
     let file = File { read, size };
-    let (superblock, compressor) =
+    let (superblock, data_start) =
         superblock::read(&file).context(|| "invalid squashfs superblock".into())?;
-    tables::check(&file, &superblock, compressor.data_start)
-        .context(|| "invalid squashfs image".into())?;
+    tables::check(&file, &superblock, data_start).context(|| "invalid squashfs image".into())?;
     signatures::check(&file)?;
-    Ok(compressor.name)
+    Ok(superblock.compressor)
 }
 
 /// The file of an image.

@@ -26,7 +26,7 @@ use std::sync::Arc;
 pub use superblock::Head;
 
 use crate::error::{Context, Error, Result};
-use crate::squashfs::compressor::Compression;
+use crate::squashfs::compression::Compression;
 use metadata::{Chain, Finished};
 use superblock::{ABSENT, Positions};
 

@@ -1,7 +1,7 @@
-//! The blobs of a repository, as they were received: `cache/sha256:<hex>.tar`, compressed or not.
+//! Cache of blobs as registries sent them: `cache/sha256:<hex>.tar`, compressed or not.
 //!
-//! A blob gets this name when it is complete and verified; `.part` behind it means that it is on
-//! its way, or was left so. Others may have changed it since, so who uses a blob verifies it again.
+//! A blob gets this name when it is complete and verified; an incomplete one has the suffix `.part`.
+//! Other processes may change it later, so every use of a blob verifies it again.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -10,143 +10,134 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::Repository;
-use super::lease::Claim;
-use super::lockfile;
+use super::lease::Lease;
 use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::log;
+use crate::sys::fs::{lockfile, space};
 
-/// The folder of the blobs.
+/// Directory of the blobs.
 #[derive(Debug, Clone)]
-pub struct Cache {
+pub struct BlobCache {
     directory: PathBuf,
 }
 
-/// What there is of a blob.
+/// State of a blob in the cache.
 #[derive(Debug)]
-pub enum Slot {
-    /// All of it, as it seems.
+pub enum CacheEntry {
+    /// The complete blob, not verified.
     Complete(File),
-    /// Something or nothing, and the right to add the rest.
-    Partial(Partial),
+    /// A part or nothing of it, and the lease to add the rest.
+    Partial(PartialBlob),
 }
 
-/// A blob that is being received by this process alone.
+/// An incomplete blob, leased by this process.
 #[derive(Debug)]
-pub struct Partial {
-    claim: Claim,
+pub struct PartialBlob {
+    lease: Lease,
     to: PathBuf,
 }
 
-impl Cache {
-    pub(super) fn of(repository: &Repository) -> Self {
+impl BlobCache {
+    pub(super) fn new(repository: &Repository) -> Self {
         Self { directory: repository.root.join("cache") }
     }
 
-    /// Makes the folder if it is not there.
+    /// Creates the directory if it does not exist.
     ///
     /// # Errors
-    /// When that is not possible.
+    /// Errors of mkdir(2).
     pub fn create(&self) -> Result<()> {
         let made = fs::create_dir_all(&self.directory);
         made.context(|| format!("cannot create {}", self.directory.display()))
     }
 
-    /// The folder.
+    /// Returns the directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Where a complete blob is.
+    /// Returns the path of a complete blob.
     #[must_use]
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.directory.join(format!("{digest}.tar"))
     }
 
-    /// How much of a blob of `size` bytes is not here, as it seems.
+    /// Returns how many of the `size` bytes of a blob are missing, by the size of its file.
     #[must_use]
     pub fn missing(&self, digest: &Digest, size: u64) -> u64 {
         let length = |path: PathBuf| fs::metadata(path).map_or(0, |status| status.len());
         let path = self.path(digest);
-        match length(path.clone()) == size {
-            true => 0,
-            false => size.saturating_sub(length(partial(&path))),
+        if length(path.clone()) == size {
+            return 0;
         }
+        size.saturating_sub(length(partial_path(&path)))
     }
 
-    /// The blob, or the right to bring it here. Waits, and calls `waiting`, while another process
-    /// brings it.
+    /// Returns the blob, or the lease to download it. Waits, and calls `waiting`, while another process
+    /// has the lease.
     ///
     /// # Errors
-    /// When the folder cannot be used.
-    pub fn slot(
+    /// The directory cannot be used.
+    pub fn entry(
         &self,
         digest: &Digest,
         waiting: impl FnMut(Duration) -> Result<()>,
-    ) -> Result<Slot> {
+    ) -> Result<CacheEntry> {
         let path = self.path(digest);
         if let Some(file) = open(&path)? {
-            return Ok(Slot::Complete(file));
+            return Ok(CacheEntry::Complete(file));
         }
-        let claim = Claim::take(&partial(&path), waiting)?;
-        // It may have been completed since we looked.
+        let lease = Lease::acquire(&partial_path(&path), waiting)?;
+        // Another process may have completed it meanwhile.
         match open(&path)? {
-            Some(file) => Ok(Slot::Complete(file)),
-            None => Ok(Slot::Partial(Partial { claim, to: path })),
+            Some(file) => Ok(CacheEntry::Complete(file)),
+            None => Ok(CacheEntry::Partial(PartialBlob { lease, to: path })),
         }
     }
 
-    /// Removes a blob that is not what its name says.
+    /// Removes a blob whose digest is not its name.
     ///
     /// # Errors
-    /// When it cannot be removed.
+    /// Errors of unlink(2).
     pub fn discard(&self, digest: &Digest) -> Result<()> {
         let path = self.path(digest);
-        log::warn("pull", &format!("{} is damaged: not used", path.display()));
+        log::warn("pull", &format!("discarding {}: wrong digest", path.display()));
         fs::remove_file(&path).context(|| format!("cannot remove {}", path.display()))
     }
 
-    /// Fails if the file system has not room for `needed` bytes more.
+    /// Checks that the file system has room for `needed` bytes more.
     ///
     /// # Errors
-    /// Names the folder.
+    /// There is not enough space.
     pub fn check_space(&self, needed: u64) -> Result<()> {
-        let state = rustix::fs::statvfs(&self.directory)
-            .context(|| format!("cannot examine {}", self.directory.display()))?;
-        let free = state.f_bavail.saturating_mul(state.f_frsize);
-        match needed <= free {
-            true => Ok(()),
-            false => {
-                let mebi = |bytes: u64| bytes.div_ceil(1 << 20);
-                let (needed, free) = (mebi(needed), mebi(free));
-                Err(self.full(&format!("{needed} MiB are needed, {free} MiB are free")))
-            }
-        }
+        let shortage = space::shortage(&self.directory, needed)?;
+        shortage.map_or(Ok(()), |shortage| Err(self.full(&shortage)))
     }
 
     fn full(&self, cause: &str) -> Error {
         let directory = self.directory.display();
         Error::new(format!("not enough space in the cache directory {directory}: {cause}"))
             .with_hint(format!(
-                "remove what is not needed in {directory}, or images by 'sarus rmi'"
+                "remove unneeded files from {directory}, or images with 'sarus rmi'"
             ))
     }
 
-    /// Appends to a blob that is being received.
+    /// Writes `bytes` at `position` of an incomplete blob.
     ///
     /// # Errors
-    /// When the disk is full or the like.
-    pub fn write(&self, partial: &Partial, bytes: &[u8], position: u64) -> Result<()> {
+    /// Errors of pwrite(2).
+    pub fn write(&self, partial: &PartialBlob, bytes: &[u8], position: u64) -> Result<()> {
         partial.file().write_all_at(bytes, position).map_err(|error| match error.kind() {
-            ErrorKind::StorageFull => self.full("it is full"),
-            ErrorKind::QuotaExceeded => self.full("your quota is used up"),
+            ErrorKind::StorageFull => self.full("no space left on device"),
+            ErrorKind::QuotaExceeded => self.full("disk quota exceeded"),
             _ => Error::caused_by(format!("cannot write to {}", self.directory.display()), error),
         })
     }
 
-    /// Removes the blobs that were not used for longest, until they take at most `limit` bytes;
-    /// what is being received stays. Failing to do so is no reason to fail.
+    /// Removes the least recently used blobs until they take at most `limit` bytes. Leased blobs stay.
+    /// Errors are ignored.
     pub fn trim(&self, limit: u64) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         let mut blobs = Vec::new();
@@ -164,9 +155,11 @@ impl Cache {
             if total <= limit {
                 break;
             }
-            let removed = match path.extension().is_some_and(|suffix| suffix == "part") {
-                false => fs::remove_file(&path).is_ok(),
-                true => Claim::try_take(&path).ok().flatten().map(Claim::remove).is_some(),
+            let is_partial = path.extension().is_some_and(|suffix| suffix == "part");
+            let removed = if is_partial {
+                Lease::try_acquire(&path).ok().flatten().map(Lease::remove).is_some()
+            } else {
+                fs::remove_file(&path).is_ok()
             };
             if removed {
                 log::info("pull", || format!("removed {} from the cache", path.display()));
@@ -176,16 +169,16 @@ impl Cache {
     }
 }
 
-/// Where a blob is received that will be at `path`.
-fn partial(path: &Path) -> PathBuf {
+/// Returns the path of an incomplete blob that will be renamed to `path`.
+fn partial_path(path: &Path) -> PathBuf {
     let mut partial = path.to_owned().into_os_string();
     partial.push(".part");
     partial.into()
 }
 
-/// The blob at `path`, if there is one. It counts as used now.
+/// Opens the blob at `path`, if it exists, and marks it as used now.
 fn open(path: &Path) -> Result<Option<File>> {
-    let about = || format!("cannot open {}", path.display());
+    let context = || format!("cannot open {}", path.display());
     match crate::sys::fs::resolve::regular_file(path) {
         Ok(file) => {
             let file = File::from(file);
@@ -194,36 +187,36 @@ fn open(path: &Path) -> Result<Option<File>> {
         }
         Err(error) => match fs::symlink_metadata(path) {
             Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(None),
-            _ => Err(error).context(about),
+            _ => Err(error).context(context),
         },
     }
 }
 
-impl Partial {
-    /// To read from, and to append to by [`Cache::write`].
+impl PartialBlob {
+    /// Returns the file, which [`BlobCache::write`] writes to.
     #[must_use]
     pub fn file(&self) -> &File {
-        self.claim.file()
+        self.lease.file()
     }
 
-    /// Forgets what has arrived from `length` on.
+    /// Truncates the blob to `length` bytes.
     ///
     /// # Errors
-    /// When the file system refuses.
+    /// Errors of ftruncate(2).
     pub fn truncate(&self, length: u64) -> Result<()> {
-        self.file().set_len(length).context(|| format!("cannot shorten {}", self.to.display()))
+        self.file().set_len(length).context(|| format!("cannot truncate {}", self.to.display()))
     }
 
-    /// Gives the blob its name: it is complete and verified.
+    /// Renames the blob, which is complete and verified, to its final name.
     ///
     /// # Errors
-    /// When it cannot be renamed.
+    /// Errors of rename(2).
     pub fn publish(self) -> Result<()> {
-        let about = || format!("cannot rename a blob to {}", self.to.display());
-        let from = self.claim.path();
-        // Nobody can lock it before it is renamed: it is locked until then, and no lock afterwards.
-        lockfile::publish(self.claim.file(), self.to.parent().unwrap_or(Path::new(".")));
-        fs::rename(from, &self.to).context(about)
+        let context = || format!("cannot rename a blob to {}", self.to.display());
+        let from = self.lease.path();
+        // Readable only from here on: it stays locked until the rename, and is not a lock afterwards.
+        lockfile::publish(self.lease.file(), self.to.parent().unwrap_or(Path::new(".")));
+        fs::rename(from, &self.to).context(context)
     }
 }
 
@@ -232,15 +225,17 @@ mod tests {
     use super::*;
     use crate::store::tests::Scratch;
 
-    fn cache(scratch: &Scratch) -> Cache {
-        let cache = Cache { directory: scratch.path().join("cache") };
+    fn cache(scratch: &Scratch) -> BlobCache {
+        let cache = BlobCache { directory: scratch.path().join("cache") };
         cache.create().unwrap();
         cache
     }
 
-    fn put(cache: &Cache, bytes: &[u8]) -> Digest {
-        let digest = Digest::of(bytes);
-        let Slot::Partial(partial) = cache.slot(&digest, |_| Ok(())).unwrap() else { panic!() };
+    fn put(cache: &BlobCache, bytes: &[u8]) -> Digest {
+        let digest = Digest::sha256(bytes);
+        let CacheEntry::Partial(partial) = cache.entry(&digest, |_| Ok(())).unwrap() else {
+            panic!()
+        };
         cache.write(&partial, bytes, 0).unwrap();
         partial.publish().unwrap();
         digest
@@ -252,9 +247,11 @@ mod tests {
         let cache = cache(&scratch);
         let digest = put(&cache, b"blob");
         assert_eq!((cache.missing(&digest, 4), cache.missing(&digest, 5)), (0, 5));
-        assert!(matches!(cache.slot(&digest, |_| Ok(())).unwrap(), Slot::Complete(_)));
+        assert!(matches!(cache.entry(&digest, |_| Ok(())).unwrap(), CacheEntry::Complete(_)));
         cache.discard(&digest).unwrap();
-        let Slot::Partial(partial) = cache.slot(&digest, |_| Ok(())).unwrap() else { panic!() };
+        let CacheEntry::Partial(partial) = cache.entry(&digest, |_| Ok(())).unwrap() else {
+            panic!()
+        };
         assert_eq!(partial.file().metadata().unwrap().len(), 0);
         cache.write(&partial, b"bl", 0).unwrap();
         assert_eq!(cache.missing(&digest, 4), 2);
@@ -271,8 +268,9 @@ mod tests {
             File::open(cache.path(digest)).unwrap().set_modified(past(age)).unwrap();
         }
         // Using the oldest makes it the newest.
-        assert!(matches!(cache.slot(&digests[0], |_| Ok(())).unwrap(), Slot::Complete(_)));
-        let Slot::Partial(_held) = cache.slot(&Digest::of(b"held"), |_| Ok(())).unwrap() else {
+        assert!(matches!(cache.entry(&digests[0], |_| Ok(())).unwrap(), CacheEntry::Complete(_)));
+        let CacheEntry::Partial(_held) = cache.entry(&Digest::sha256(b"held"), |_| Ok(())).unwrap()
+        else {
             panic!()
         };
         cache.trim(9);

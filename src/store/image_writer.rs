@@ -1,8 +1,8 @@
-//! An image on its way into a repository.
+//! Addition of an image to a repository.
 //!
-//! It is written beside the images, in `images/.partial`, and shows only when it is complete.
-//! Whatever ends the import before leaves nothing: an error drops the [`Pending`], and what a
-//! killed process left is removed by the next import.
+//! The image is written to `images/.partial`, and renamed when it is complete. An import that fails
+//! leaves nothing: an error drops the [`ImageWriter`], and the next import removes the files of a killed
+//! process.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,23 +12,25 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::index::Index;
-use super::lease::Claim;
+use super::lease::Lease;
 use super::lock::Lock;
-use super::process_id::{Owner, is_abandoned};
-use super::{Image, Repository, listing};
+use super::process_identity::{ProcessIdentity, is_abandoned};
+use super::{Image, Repository};
+use crate::bytes;
 use crate::error::{Context, Result};
+use crate::image::digest::Digest;
 use crate::image::metadata::Metadata;
 use crate::image::reference::Reference;
 use crate::site::json;
 use crate::sys::clock;
 
-/// How the names of locks of images end.
+/// Extension of the lock files of images.
 pub(super) const LOCK: &str = "lock";
 
-/// Temporary files whose owner cannot be asked are removed when nobody wrote to them for so long.
-const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Age at which a temporary file is removed whose owner cannot be checked.
+const MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A file that is removed when dropped, unless it was given its name.
+/// A temporary file, removed when dropped unless it was renamed.
 #[derive(Debug)]
 struct Temporary {
     path: PathBuf,
@@ -36,11 +38,11 @@ struct Temporary {
 }
 
 impl Temporary {
-    /// A new file in `directory`, whose name is told apart by `~` and its owner.
+    /// Creates a file in `directory`. Its name ends with `~` and the owner.
     fn new(directory: &Path, name: &str) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = directory.join(format!("{name}-{count}~{}", Owner::me()));
+        let path = directory.join(format!("{name}-{count}~{}", ProcessIdentity::current()));
         let mut how = fs::OpenOptions::new();
         let file = how.read(true).write(true).create_new(true).mode(0o644).open(&path);
         let file = file.context(|| format!("cannot create {}", path.display()))?;
@@ -55,7 +57,7 @@ impl Temporary {
         Ok(new)
     }
 
-    /// What shows under a name must be on the disk.
+    /// Makes the data durable before the rename publishes it.
     fn sync(&self) -> Result<()> {
         self.file.sync_all().context(|| format!("cannot write {}", self.path.display()))
     }
@@ -68,21 +70,21 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // After a rename there is nothing left of that name.
+        // Fails after a rename: the file has another name.
         fs::remove_file(&self.path).ok();
     }
 }
 
-/// An image that is being written; nobody sees it before [`Pending::commit`].
+/// An image that is being written. It is invisible until [`ImageWriter::commit`].
 #[derive(Debug)]
-pub struct Pending {
+pub struct ImageWriter {
     repository: Repository,
     reference: Reference,
     image: Temporary,
 }
 
-impl Pending {
-    pub(super) fn begin(repository: &Repository, reference: &Reference) -> Result<Self> {
+impl ImageWriter {
+    pub(super) fn create(repository: &Repository, reference: &Reference) -> Result<Self> {
         let partial = repository.partial();
         fs::create_dir_all(&partial).context(|| format!("cannot create {}", partial.display()))?;
         sweep(&partial);
@@ -92,40 +94,51 @@ impl Pending {
         Ok(Self { repository: repository.clone(), reference: reference.clone(), image })
     }
 
-    /// Where the squashfs goes.
+    /// Returns the repository that the image is added to.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Returns the file for the squashfs image.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.image.file
     }
 
-    /// Puts the image under its name, in place of an older one; containers that run from that
-    /// one keep it. `digest` is what `sarus images` shows.
+    /// Publishes the image under its name, and replaces an older one, which running containers keep.
+    /// `digest` identifies the image.
     ///
     /// # Errors
-    /// When the disk is full or the like. The repository is then as before.
-    pub fn commit(self, metadata: &Metadata, digest: &str) -> Result<Image> {
+    /// A file cannot be written or renamed. The repository is then unchanged.
+    pub fn commit(self, metadata: &Metadata, digest: Digest) -> Result<Image> {
         let Self { repository, reference, image: file } = self;
-        let what = || format!("cannot add {reference} to {}", repository.root.display());
-        let image = describe(&repository, &reference, &file.file, digest).context(what)?;
-        file.sync().context(what)?;
+        let context = || format!("cannot add {reference} to {}", repository.root.display());
+        let image =
+            describe(&repository, reference.clone(), &file.file, digest).context(context)?;
+        file.sync().context(context)?;
         let meta = json::write(metadata);
-        // What cannot be read again is not written.
-        super::parse_metadata(&meta).context(|| "its metadata".into()).context(what)?;
-        let meta = Temporary::with(&repository.partial(), "meta", &meta).context(what)?;
+        // Metadata that could not be read again is not written.
+        super::parse_metadata(&meta)
+            .context(|| "the metadata of the image".into())
+            .context(context)?;
+        let meta = Temporary::with(&repository.partial(), "meta", &meta).context(context)?;
 
-        let lock = Lock::take(&repository.root).context(what)?;
-        let mut index = Index::read(&repository.root).context(what)?;
-        index.retain(&repository.root, |other| other.key != image.key && other.is_there());
+        let lock = Lock::take(&repository.root).context(context)?;
+        let mut index = Index::read(&repository.root).context(context)?;
+        index.retain(&repository.root, |other| {
+            other.paths.key != image.paths.key && other.paths.exist()
+        });
         index.push(&image);
-        // All that takes space is on the disk before anything shows: three renames remain.
-        let index = write(&repository, &index).context(what)?;
-        if let Some(directory) = image.image_path.parent() {
+        // All data is durable before anything is visible: three renames remain.
+        let index = write(&repository, &index).context(context)?;
+        if let Some(directory) = image.paths.squashfs.parent() {
             let made = fs::create_dir_all(directory);
-            made.context(|| format!("cannot create {}", directory.display())).context(what)?;
+            made.context(|| format!("cannot create {}", directory.display())).context(context)?;
         }
-        file.rename(&image.image_path).context(what)?;
-        meta.rename(&image.metadata_path).context(what)?;
-        index.rename(&Index::path(&repository.root)).context(what)?;
+        file.rename(&image.paths.squashfs).context(context)?;
+        meta.rename(&image.paths.metadata).context(context)?;
+        index.rename(&Index::path(&repository.root)).context(context)?;
         drop(lock);
         Ok(image)
     }
@@ -133,38 +146,32 @@ impl Pending {
 
 fn describe(
     repository: &Repository,
-    reference: &Reference,
+    reference: Reference,
     file: &File,
-    digest: &str,
+    digest: Digest,
 ) -> Result<Image> {
-    let key = reference.unique_key();
-    let Reference { server, namespace, image, tag, .. } = reference.clone();
-    let size = file.metadata().context(|| "cannot measure the image".into())?.len();
+    let size = file.metadata().context(|| "cannot stat the image".into())?.len();
     Ok(Image {
-        image_path: repository.images_dir().join(format!("{key}.squashfs")),
-        metadata_path: repository.images_dir().join(format!("{key}.meta")),
-        server,
-        namespace,
-        image,
-        tag,
-        digest: digest.trim_start_matches("sha256:").to_owned(),
-        size: listing::size(size),
+        paths: repository.paths(&reference),
+        reference,
+        digest: Some(digest),
+        id: digest.hex(),
+        size: bytes::format_size(size),
         created: clock::local_time(),
-        key,
     })
 }
 
-/// Writes `index` to the disk, under no name yet.
+/// Writes `index` to a temporary file.
 fn write(repository: &Repository, index: &Index) -> Result<Temporary> {
     Temporary::with(&repository.root, "metadata.json", &index.text()?)
 }
 
-/// Replaces the index, by a writer who has the lock.
+/// Replaces the index. The caller has the lock.
 pub(super) fn replace(repository: &Repository, index: &Index) -> Result<()> {
     write(repository, index)?.rename(&Index::path(&repository.root))
 }
 
-/// Removes what killed processes left. Failing to do so is no reason not to import.
+/// Removes temporary files of killed processes. Errors are ignored: they do not prevent an import.
 fn sweep(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
@@ -172,19 +179,19 @@ fn sweep(directory: &Path) {
         let Some((_, owner)) = name.to_str().and_then(|name| name.split_once('~')) else {
             continue;
         };
-        let Some(owner) = Owner::parse(owner) else { continue };
-        if is_abandoned(&entry.path(), Some(&owner), PATIENCE) {
+        let Some(owner) = ProcessIdentity::parse(owner) else { continue };
+        if is_abandoned(&entry.path(), Some(&owner), MAX_AGE) {
             fs::remove_file(entry.path()).ok();
         }
     }
 }
 
-/// Removes the locks of images whose pull was killed: whoever gets one removes it by giving it up.
+/// Removes the lock files of killed pulls: a lease that can be acquired removes its file when dropped.
 fn sweep_locks(directory: &Path) {
     let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         if entry.path().extension().is_some_and(|suffix| suffix == LOCK) {
-            Claim::try_take(&entry.path()).ok();
+            Lease::try_acquire(&entry.path()).ok();
         }
     }
 }

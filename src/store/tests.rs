@@ -2,7 +2,7 @@ use super::*;
 use std::fs;
 use std::io::Write;
 
-/// A directory of the test's own, removed in the end.
+/// A temporary directory, removed when dropped.
 pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -33,24 +33,25 @@ fn reference(text: &str) -> Reference {
 }
 
 fn add(repository: &Repository, name: &str, content: &str) -> Image {
-    let pending = repository.begin(&reference(name)).unwrap();
-    pending.file().write_all(content.as_bytes()).unwrap();
+    let writer = repository.image_writer(&reference(name)).unwrap();
+    writer.file().write_all(content.as_bytes()).unwrap();
     let metadata = Metadata { cmd: Some(vec![name.into()]), ..Metadata::default() };
-    pending.commit(&metadata, "sha256:0123456789abcdef").unwrap()
+    writer.commit(&metadata, Digest::sha256(name.as_bytes())).unwrap()
 }
 
 fn keys(repository: &Repository) -> Vec<String> {
-    repository.images().unwrap().into_iter().map(|image| image.key).collect()
+    repository.images().unwrap().into_iter().map(|image| image.paths.key).collect()
 }
 
-/// Every file below, but directories.
+/// Lists all files below, without directories.
 fn files(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => found.extend(files(&path)),
-            false => found.push(path.to_str().unwrap().to_owned()),
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path.to_str().unwrap().to_owned());
         }
     }
     found.sort();
@@ -65,17 +66,17 @@ fn an_image_is_added_found_replaced_and_removed() {
     add(&repository, "alpine", "old");
     add(&repository, "quay.io/ns/x:1", "x");
     let old = repository.find(&reference("alpine")).unwrap().unwrap();
-    let running = fs::File::open(&old.image_path).unwrap();
+    let running = fs::File::open(&old.paths.squashfs).unwrap();
     add(&repository, "alpine", "new");
     assert_eq!(keys(&repository), ["quay.io/ns/x/1", "index.docker.io/library/alpine/latest"]);
     assert_eq!(std::io::read_to_string(running).unwrap(), "old");
     let new = repository.find(&reference("docker.io/alpine")).unwrap().unwrap();
-    assert_eq!(fs::read_to_string(&new.image_path).unwrap(), "new");
-    assert_eq!(new.digest, "0123456789abcdef");
+    assert_eq!(fs::read_to_string(&new.paths.squashfs).unwrap(), "new");
+    assert_eq!(new.digest, Some(Digest::sha256(b"alpine")));
     assert_eq!(repository.metadata(&new).unwrap().cmd, Some(vec!["alpine".into()]));
 
     let removed = repository.remove(&reference("alpine")).unwrap();
-    assert_eq!(removed.key, "index.docker.io/library/alpine/latest");
+    assert_eq!(removed.key(), "index.docker.io/library/alpine/latest");
     assert!(!repository.images_dir().join("index.docker.io").exists());
     let error = repository.remove(&reference("alpine")).unwrap_err();
     let root = repository.path().display();
@@ -93,9 +94,9 @@ fn an_image_is_added_found_replaced_and_removed() {
 fn what_is_given_up_leaves_nothing() {
     let scratch = Scratch::new("drop");
     let repository = scratch.repository();
-    let pending = repository.begin(&reference("alpine")).unwrap();
-    pending.file().write_all(b"half").unwrap();
-    drop(pending);
+    let writer = repository.image_writer(&reference("alpine")).unwrap();
+    writer.file().write_all(b"half").unwrap();
+    drop(writer);
     assert!(files(repository.path()).is_empty());
 }
 
@@ -105,23 +106,23 @@ fn a_failed_commit_is_one_error_and_leaves_the_repository_as_it_was() {
     let repository = scratch.repository();
     add(&repository, "alpine", "old");
     let before = files(repository.path());
-    let pending = repository.begin(&reference("alpine")).unwrap();
+    let writer = repository.image_writer(&reference("alpine")).unwrap();
     // A directory in the place of the index makes the last steps fail.
     let index = Index::path(repository.path());
     let text = fs::read_to_string(&index).unwrap();
     fs::remove_file(&index).unwrap();
     fs::create_dir(&index).unwrap();
-    let error = pending.commit(&Metadata::default(), "").unwrap_err();
+    let error = writer.commit(&Metadata::default(), Digest::sha256(b"")).unwrap_err();
     let path = repository.path().display();
     let expected = format!(
-        "cannot add index.docker.io/library/alpine:latest to {path}: cannot read {path}/metadata.json: it is no regular file"
+        "cannot add index.docker.io/library/alpine:latest to {path}: cannot read {path}/metadata.json: not a regular file"
     );
     assert_eq!(error.to_string(), expected);
     fs::remove_dir(&index).unwrap();
     fs::write(&index, text).unwrap();
     assert_eq!(files(repository.path()), before);
     let image = repository.find(&reference("alpine")).unwrap().unwrap();
-    assert_eq!(fs::read_to_string(image.image_path).unwrap(), "old");
+    assert_eq!(fs::read_to_string(image.paths.squashfs).unwrap(), "old");
 }
 
 #[test]
@@ -197,8 +198,8 @@ fn a_damaged_index_is_not_overwritten() {
     fs::write(&index, r#"{"images":[{"#).unwrap();
     let error = repository.images().unwrap_err();
     assert_eq!(error.to_string(), format!("cannot read {}: not a JSON object", index.display()));
-    let pending = repository.begin(&reference("alpine")).unwrap();
-    assert!(pending.commit(&Metadata::default(), "").is_err());
+    let writer = repository.image_writer(&reference("alpine")).unwrap();
+    assert!(writer.commit(&Metadata::default(), Digest::sha256(b"")).is_err());
     assert_eq!(fs::read_to_string(&index).unwrap(), r#"{"images":[{"#);
 }
 
@@ -236,14 +237,14 @@ fn the_user_is_looked_up_in_the_sites_list() {
 fn the_lock_of_a_killed_pull_is_removed_and_that_of_a_living_one_is_not() {
     let scratch = Scratch::new("locks");
     let repository = scratch.repository();
-    let claim = repository.claim(&reference("living"), |_| Ok(())).unwrap();
+    let lease = repository.lease(&reference("living"), |_| Ok(())).unwrap();
     fs::write(repository.partial().join("dead.lock"), "").unwrap();
-    // As engines of before lock the index: not ours to remove.
+    // Lock of the C++ engine (1.x), which must stay.
     fs::write(repository.path().join("metadata.json.lock"), "").unwrap();
-    drop(repository.begin(&reference("other")).unwrap());
+    drop(repository.image_writer(&reference("other")).unwrap());
     let left = files(repository.path());
     assert_eq!(left.len(), 2, "{left:?}");
-    assert!(Claim::try_take(claim.path()).unwrap().is_none());
-    drop(claim);
+    assert!(Lease::try_acquire(lease.path()).unwrap().is_none());
+    drop(lease);
     assert_eq!(files(&repository.partial()), Vec::<String>::new());
 }

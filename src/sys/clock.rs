@@ -1,8 +1,8 @@
-//! The time of day where this machine stands: the standard library knows UTC only.
+//! Local time; the standard library knows UTC only.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Now, in local time: `YYYY-MM-DDTHH:MM:SS`.
+/// Current local time, `YYYY-MM-DDTHH:MM:SS`.
 #[must_use]
 pub fn local_time() -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

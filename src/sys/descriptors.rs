@@ -1,13 +1,12 @@
-//! Descriptors that this program was started with: closed, kept, or moved to the numbers that a
-//! container expects.
+//! Inherited file descriptors: closed, kept, or moved to the numbers that a container expects.
 
 use crate::error::{Context, Result};
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// Closes every descriptor above 2 but `keep`, whatever the caller left open.
+/// Closes every descriptor above 2 that the caller left open, except `keep`.
 ///
 /// # Errors
-/// When neither close_range(2) nor `/proc/self/fd` is there.
+/// If the kernel has neither close_range(2) nor `/proc/self/fd`.
 pub fn close_descriptors(keep: Option<RawFd>) -> Result<()> {
     let keep = keep.and_then(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 2);
     let ranges = match keep {
@@ -24,7 +23,7 @@ pub fn close_descriptors(keep: Option<RawFd>) -> Result<()> {
     Ok(())
 }
 
-/// For kernels before 5.9.
+/// Serves before Linux 5.9.
 fn close_one_by_one(keep: Option<u32>) -> Result<()> {
     let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")
         .context(|| "cannot list the open descriptors".into())?
@@ -37,18 +36,15 @@ fn close_one_by_one(keep: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-/// Whether `fd` is an open descriptor, as a variable such as `PMI_FD` claims.
+/// Tells whether `fd`, as a variable such as `PMI_FD` names it, is an open descriptor.
 #[must_use]
 pub fn is_open(fd: RawFd) -> bool {
-    // SAFETY: F_GETFD only asks.
+    // SAFETY: F_GETFD changes nothing.
     fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1
 }
 
-/// Moves a descriptor that is nobody's in this program to the number `to`, which must be free, and
-/// lets children have it.
-///
-/// # Errors
-/// When the kernel refuses.
+/// Moves a descriptor that nothing in this program owns to the number `to`, which must be free, and
+/// clears its close-on-exec flag.
 pub fn move_descriptor(fd: RawFd, to: RawFd) -> Result<()> {
     // SAFETY: nothing else in this program knows `fd` or `to`, as the caller promises.
     let answer = unsafe {
@@ -65,11 +61,10 @@ pub fn move_descriptor(fd: RawFd, to: RawFd) -> Result<()> {
     Ok(())
 }
 
-/// Makes the descriptor `number` above 2 ours, which this program was given by that number; children
-/// do not inherit it.
+/// Takes ownership of the inherited descriptor `number`, and sets its close-on-exec flag.
 ///
 /// # Errors
-/// When it is not open.
+/// `EBADF` if it is not open, or not above 2.
 pub fn take(number: RawFd) -> std::io::Result<OwnedFd> {
     // SAFETY: takes numbers.
     if number <= 2 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
@@ -79,11 +74,11 @@ pub fn take(number: RawFd) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Copies stdin, stdout and stderr to the numbers from `first` on, which must be free: there they
-/// pass an OCI runtime untouched, whatever it makes of its own three. Children inherit them.
+/// Copies stdin, stdout and stderr to the three numbers from `first` on, which must be free. Children
+/// inherit them: an OCI runtime hands the copies on untouched, and replaces its own three.
 ///
 /// # Errors
-/// When no descriptor is left.
+/// If one of the numbers is taken, or too large for this process.
 pub fn copy_streams(first: RawFd) -> Result<()> {
     for number in 0..3 {
         // SAFETY: takes numbers; std opened /dev/null where the caller closed one of the three.
@@ -96,10 +91,10 @@ pub fn copy_streams(first: RawFd) -> Result<()> {
     Ok(())
 }
 
-/// Makes the three descriptors from `first` on stdin, stdout and stderr: undoes [`copy_streams`].
+/// Moves the three descriptors from `first` on to stdin, stdout and stderr: undoes [`copy_streams`].
 ///
 /// # Errors
-/// When one of them is not open.
+/// If one of them is not open.
 pub fn take_streams(first: RawFd) -> Result<()> {
     for number in 0..3 {
         // SAFETY: these were inherited for this, and belong to nothing in this program.

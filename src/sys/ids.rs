@@ -12,8 +12,8 @@ use rustix::thread::{
     set_thread_res_gid, set_thread_res_uid,
 };
 
-/// Whether the program was started with more rights than its caller has: set-user-id or
-/// set-group-id, or with capabilities of its file.
+/// Tells whether this process has more rights than its caller: set-user-ID, set-group-ID, or file
+/// capabilities.
 #[must_use]
 pub fn are_raised() -> bool {
     use rustix::process::{getegid, geteuid, getgid, getuid};
@@ -21,31 +21,33 @@ pub fn are_raised() -> bool {
     geteuid() != uid || getegid() != getgid() || (!uid.is_root() && has_capabilities())
 }
 
-/// Whether the program was started with more rights than its caller has, given up since or not.
+/// Tells whether the program was started with more rights than its caller has (`AT_SECURE`), even if it
+/// has dropped them since.
 #[must_use]
 pub fn were_raised() -> bool {
     // SAFETY: reads a number that the kernel left at the start, or 0.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// Whether this process may do what root may.
+/// Tells whether the effective user ID is 0.
 #[must_use]
 pub fn is_effective_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Fails closed: when the kernel does not tell, there may be some.
+/// Fails closed: true if the kernel does not tell.
 fn has_capabilities() -> bool {
     capabilities(None).map_or(true, |sets| {
         !(sets.effective.is_empty() && sets.permitted.is_empty() && sets.inheritable.is_empty())
     })
 }
 
-/// Becomes `user` in every id, without a way back, and reads back that it is so.
+/// Sets every ID to those of `user`, irreversibly, drops all capabilities, sets `no_new_privs`, and
+/// verifies all of it.
 ///
 /// # Errors
-/// When the kernel refuses a step, or a privilege is left afterwards.
-pub fn become_for_good(user: &User) -> Result<()> {
+/// If the kernel refuses a step, or a privilege is left.
+pub fn drop_privileges(user: &User) -> Result<()> {
     let (uid, gid) = (user.uid, user.gid);
     // The supplementary groups of a set-user-id program are its caller's already.
     set_thread_res_gid(gid, gid, gid).context(|| cannot_become(user))?;
@@ -57,18 +59,15 @@ pub fn become_for_good(user: &User) -> Result<()> {
     verify(user)
 }
 
-/// Keeps the caller's group and no other. Old installations were set-group-id too, and what is
-/// opened as the user would be opened with root's group.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn give_up_group() -> Result<()> {
+/// Sets the effective and saved group ID to the caller's. In installations that are set-group-ID too,
+/// files of the user would be opened with root's group.
+pub fn drop_effective_group() -> Result<()> {
     let gid = rustix::process::getgid();
-    set_thread_res_gid(gid, gid, gid).context(|| "cannot give up root's group".into())
+    set_thread_res_gid(gid, gid, gid).context(|| "cannot drop root's group".into())
 }
 
 fn cannot_become(user: &User) -> String {
-    format!("cannot give up root for user id {}", user.uid.as_raw())
+    format!("cannot drop privileges for user ID {}", user.uid.as_raw())
 }
 
 /// Leaving uid 0 clears all sets but the inheritable one, unless the caller set securebits.
@@ -108,11 +107,11 @@ pub fn as_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
         return work();
     }
     set_thread_res_uid(None, user.uid, None)
-        .context(|| format!("cannot act as user id {}", user.uid.as_raw()))?;
+        .context(|| format!("cannot act as user ID {}", user.uid.as_raw()))?;
     // Leaving uid 0 clears the effective set, unless securebits say otherwise.
     let rights = capabilities(None).map_or(true, |sets| !sets.effective.is_empty());
     let result = if rights || rustix::process::geteuid() != user.uid {
-        Err(Error::new(format!("cannot act as user id {}: a privilege is left", user.uid.as_raw())))
+        Err(Error::new(format!("cannot act as user ID {}: a privilege is left", user.uid.as_raw())))
     } else {
         work()
     };
@@ -145,15 +144,15 @@ pub(super) fn unsignalled<T>(work: impl FnOnce() -> std::io::Result<T>) -> std::
 ///
 /// # Errors
 /// Those of `work`, or when the kernel refuses the change.
-pub fn as_other<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn as_other_user<T>(user: &User, work: impl FnOnce() -> Result<T>) -> Result<T> {
     use rustix::process::{getegid, getgroups};
     if !is_effective_root() || user.uid.is_root() {
         return work();
     }
     let (group, groups) = (getegid(), getgroups().context(|| "cannot read the groups".into())?);
-    let cannot = || format!("cannot act as user id {}", user.uid.as_raw());
-    set_thread_groups(&user.groups).context(cannot)?;
-    set_thread_res_gid(None, user.gid, None).context(cannot)?;
+    let context = || format!("cannot act as user ID {}", user.uid.as_raw());
+    set_thread_groups(&user.groups).context(context)?;
+    set_thread_res_gid(None, user.gid, None).context(context)?;
     let result = as_user(user, work);
     // Without root's own again, nothing that follows could be right.
     set_thread_res_gid(None, group, None).context(|| "cannot take root's group back".into())?;

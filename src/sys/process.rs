@@ -1,9 +1,10 @@
-//! Processes: children, what becomes of them, and signals for them. The OCI runtime is a child of a
-//! kind of its own: see [`contained`](crate::sys::process::runtime_child).
+//! Processes: children, their wait statuses, signals, limits. The child that is the OCI runtime is in
+//! [`runtime_child`].
 
 pub mod daemon;
+mod descendants;
+mod id;
 pub mod limits;
-mod offspring;
 pub mod output;
 pub mod pidfd;
 pub mod runtime_child;
@@ -13,18 +14,19 @@ pub mod start_notify;
 pub mod supervisor;
 pub mod user_stderr;
 
+pub use id::ProcessId;
+
 use crate::error::{Context, Error, Result};
 use crate::sys::ids;
 use crate::sys::process::signals::{Signals, empty_set};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, BorrowedFd, RawFd};
-use rustix::process::Pid;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Takes the environment away from this process and gives it to the caller, who may hand parts of
-/// it on: nothing that a user can set reaches code that runs as root.
+/// Clears the environment of this process and returns it: no variable that a user can set reaches code
+/// that runs as root.
 #[must_use]
 pub fn take_environment() -> Vec<(OsString, OsString)> {
     let environment: Vec<_> = std::env::vars_os().collect();
@@ -34,41 +36,42 @@ pub fn take_environment() -> Vec<(OsString, OsString)> {
     environment
 }
 
-/// Runs `work` in a child that nothing of the caller's touches: root in every id, in a session of
-/// its own, with no descriptor open but those of `keep`, and surely without `sign`, whose end is a
-/// sign that the parent gives.
+/// Runs `work` in a child that is root in every ID, in a session of its own, with no descriptor open
+/// but those of `keep`. It never has `sign`, the end of a pipe that the parent closes as a signal.
 ///
 /// # Errors
-/// When no process can be made.
-pub fn fork_detached(keep: &[RawFd], sign: RawFd, work: impl FnOnce()) -> std::io::Result<u32> {
+/// If fork(2) fails.
+pub fn fork_detached(
+    keep: &[RawFd],
+    sign: RawFd,
+    work: impl FnOnce(),
+) -> std::io::Result<ProcessId> {
     // SAFETY: this program has one thread, so the child may go on as it likes.
     match unsafe { libc::fork() } {
-        -1 => Err(std::io::Error::last_os_error()),
         0 => {
             // SAFETY: this process never uses it.
             unsafe { libc::close(sign) };
             if detach(keep).is_ok() {
                 work();
             }
-            // SAFETY: ends this process at once; nothing of the parent's is flushed twice.
+            // SAFETY: ends this process at once; buffers of the parent are not flushed twice.
             unsafe { libc::_exit(0) }
         }
-        child => Ok(child.unsigned_abs()),
+        child => ProcessId::new(child).ok_or_else(std::io::Error::last_os_error),
     }
 }
 
 fn detach(keep: &[RawFd]) -> Result<()> {
     ids::become_root().context(|| "cannot become root".into())?;
     rustix::process::setsid().context(|| "cannot leave the session".into())?;
-    // A reader of our output shall not wait for this process.
+    // A reader of the engine's output shall not wait for this process.
     close_all_but(keep);
     lift_limits();
     Ok(())
 }
 
-/// Closes every descriptor, 0 to 2 too, but those of `keep` and files that the caller brought along.
-/// To close a file, a file system may have to ask its server, and that may be the caller's own: only
-/// this process's end does it, when there is nothing left to do.
+/// Closes every descriptor, 0 to 2 too, but those of `keep` and regular files of the caller's: closing
+/// one may wait for a file server, which may be the caller's own. Those close as this process ends.
 pub(in crate::sys) fn close_all_but(keep: &[RawFd]) {
     let files = (0..OWN_DESCRIPTORS).filter(|fd| is_file(*fd));
     let keep = keep.iter().copied().chain(files).filter_map(|fd| u32::try_from(fd).ok());
@@ -90,17 +93,17 @@ pub(in crate::sys) fn close_all_but(keep: &[RawFd]) {
     }
 }
 
-/// The first descriptor that is not the caller's, nor a copy of one: see `handoff`.
+/// First descriptor that is neither the caller's nor a copy of one: see `container::plan::handoff`.
 const OWN_DESCRIPTORS: RawFd = 8;
 
-/// Whether a descriptor is a file with a name, and neither a pipe, a socket nor a device. Nobody waits
-/// for the end of a file.
+/// Tells whether a descriptor is a file with a name: not a pipe, socket or device, for whose end others
+/// may wait.
 fn is_file(fd: RawFd) -> bool {
     let name = std::fs::read_link(format!("/proc/self/fd/{fd}"));
     name.is_ok_and(|name| name.is_absolute() && !name.starts_with("/dev"))
 }
 
-/// More than this program has open when the OCI runtime runs; for kernels before 5.9.
+/// Above every descriptor that is open while the OCI runtime runs; used before Linux 5.9.
 const MANY_DESCRIPTORS: u32 = 1024;
 
 fn enter_pid_namespace(namespace: impl AsFd) -> rustix::io::Result<()> {
@@ -110,7 +113,7 @@ fn enter_pid_namespace(namespace: impl AsFd) -> rustix::io::Result<()> {
 
 /// Sends signal `number` to every process of a PID namespace but the first.
 pub(in crate::sys) fn signal_all_in(namespace: impl AsFd, number: i32) {
-    // -1 means all that the sender sees: so a process in there sends it.
+    // kill(-1) reaches all processes of the sender's namespace, so a process in there sends it.
     if enter_pid_namespace(namespace).is_err() {
         return;
     }
@@ -122,15 +125,15 @@ pub(in crate::sys) fn signal_all_in(namespace: impl AsFd, number: i32) {
             libc::_exit(0)
         },
         // Without a process in it, the namespace takes no other.
-        child => wait_for(u32::try_from(child).unwrap_or_default()),
+        child => wait_for_forked(child),
     }
 }
 
-/// Stops this process, until someone continues it: by SIGSTOP surely, by SIGTSTP not where the kernel
-/// finds nobody in the session who could.
+/// Stops this process until SIGCONT. SIGSTOP always stops it; SIGTSTP does not in an orphaned process
+/// group, which no shell could continue.
 pub fn stop(signal: i32) {
     let mut set = empty_set();
-    // SAFETY: sends a signal to this process, and lets it come, all the same if it is blocked.
+    // SAFETY: sends a signal to this process, and unblocks it for a moment.
     unsafe {
         libc::sigaddset(&raw mut set, signal);
         libc::kill(libc::getpid(), signal);
@@ -139,33 +142,40 @@ pub fn stop(signal: i32) {
     }
 }
 
-/// Lifts the limits that could keep this process from its work: for what must not fail, when nothing
-/// is started any more that shall be under them.
+/// Raises the limit of open files and lowers the out-of-memory score, for processes that must not fail.
+/// Called when nothing is started any more that would inherit both.
 pub(in crate::sys) fn lift_limits() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    // For handles of processes: those above the limit are known by their numbers.
-    let most = Some(MANY_HANDLES);
+    // For pidfds: processes above the limit are known by their PIDs.
+    let most = Some(NR_OPEN);
     // Root without CAP_SYS_RESOURCE goes as far as its caller.
     let own = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most })
         .or_else(|_| setrlimit(Resource::Nofile, Rlimit { current: own, maximum: own }))
         .ok();
-    // Its memory is nothing beside what it may have to end.
+    // The memory of this process is small beside that of those that it kills.
     let set = |score| std::fs::write("/proc/self/oom_score_adj", score);
     set("-1000").or_else(|_| set("0")).ok();
 }
 
-/// The kernel's own default for the most that a process may have (`fs.nr_open`).
-const MANY_HANDLES: u64 = 1 << 20;
+/// Default of `fs.nr_open`, the kernel's maximum of RLIMIT_NOFILE.
+const NR_OPEN: u64 = 1 << 20;
 
-/// Waits for the child `pid` to end; 0 is none.
-pub fn wait_for(pid: u32) {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
-    let wait = || rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+/// Waits for a child of [`fork_detached`] to end.
+pub fn wait(child: ProcessId) {
+    let wait =
+        || rustix::process::waitpid(Some(child.as_pid()), rustix::process::WaitOptions::empty());
     while matches!(wait(), Err(rustix::io::Errno::INTR)) {}
 }
 
-/// Whether there is something to read of a descriptor: of a pipe, its end too.
+/// Waits for the child that fork(2) gave as `child`; below 0, there is none.
+fn wait_for_forked(child: libc::pid_t) {
+    if let Some(child) = ProcessId::new(child) {
+        wait(child);
+    }
+}
+
+/// Tells whether a read would not block: there is data, or the end of a pipe.
 pub(in crate::sys) fn is_readable(file: impl AsFd) -> std::io::Result<bool> {
     let mut file = [PollFd::new(&file, PollFlags::IN)];
     Ok(poll(&mut file, Some(&Timespec::default()))? > 0)
@@ -177,45 +187,44 @@ pub fn raise(number: i32) {
     unsafe { libc::raise(number) };
 }
 
-/// Sends signal `number` to the process group that the child `leader` leads: for `init`, which has
-/// its user's rights and no others, and has not waited for that child.
-pub fn send_to_group(leader: u32, number: i32) {
-    if let Ok(leader) = libc::pid_t::try_from(leader) {
-        // SAFETY: passes numbers. A group that has just ended is no error here.
-        unsafe { libc::kill(-leader, number) };
-    }
+/// Sends signal `number` to the process group of the child `leader`. For `init`, which has its user's
+/// rights and no others, and has not waited for that child.
+pub fn send_to_group(leader: ProcessId, number: i32) {
+    // SAFETY: passes numbers. That a group has just ended is not an error.
+    unsafe { libc::kill(-leader.number(), number) };
 }
 
-/// The exit status that tells of a program ended by `signal`, as shells have it.
+/// Exit code of a program that `signal` ended, as in shells: 128 plus its number.
 #[must_use]
-pub fn status_of(signal: i32) -> u8 {
+pub fn signal_exit_code(signal: i32) -> u8 {
     u8::try_from(signal).map_or(u8::MAX, |signal| signal.saturating_add(128))
 }
 
-/// What has become of a child.
+/// Status of a child that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It ended with this status.
+pub enum WaitStatus {
+    /// It exited with this code.
     Exited(u8),
-    /// This signal ended it.
+    /// This signal killed it.
     Killed(i32),
 }
 
-impl Change {
-    /// From a status of waitpid(2).
-    pub(in crate::sys) fn of_status(status: i32) -> Self {
-        match libc::WIFSIGNALED(status) {
-            true => Self::Killed(libc::WTERMSIG(status)),
-            false => Self::Exited(libc::WEXITSTATUS(status) as u8),
+impl WaitStatus {
+    /// Converts a status of waitpid(2).
+    pub(in crate::sys) fn from_raw(status: i32) -> Self {
+        if libc::WIFSIGNALED(status) {
+            Self::Killed(libc::WTERMSIG(status))
+        } else {
+            Self::Exited(libc::WEXITSTATUS(status) as u8)
         }
     }
 }
 
-/// Ends this process as another ended.
-pub(in crate::sys) fn end_as(change: Change) -> ! {
+/// Ends this process with the status of another: by the same exit code or signal.
+pub(in crate::sys) fn exit_like(change: WaitStatus) -> ! {
     let status = match change {
-        Change::Exited(status) => status,
-        Change::Killed(signal) => {
+        WaitStatus::Exited(status) => status,
+        WaitStatus::Killed(signal) => {
             // SAFETY: changes what this process does on signals, as it ends; it leaves no core.
             unsafe {
                 libc::prctl(libc::PR_SET_DUMPABLE, 0);
@@ -225,34 +234,37 @@ pub(in crate::sys) fn end_as(change: Change) -> ! {
                 libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
                 libc::raise(signal);
             }
-            status_of(signal)
+            signal_exit_code(signal)
         }
     };
-    // SAFETY: ends this process at once; nothing of a parent's is flushed twice.
+    // SAFETY: ends this process at once; buffers of the parent are not flushed twice.
     unsafe { libc::_exit(status.into()) }
 }
 
-/// The next child that ended, without waiting for one: its number and what became of it.
+/// Waits for a child that has ended already; `None` if there is none.
 #[must_use]
-pub fn next_change() -> Option<(u32, Change)> {
+pub fn reap() -> Option<(ProcessId, WaitStatus)> {
     use rustix::process::{WaitOptions, wait};
     let (pid, status) = wait(WaitOptions::NOHANG).ok().flatten()?;
-    let pid = u32::try_from(Pid::as_raw(Some(pid))).ok()?;
     let change = match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => Change::Exited(code as u8),
-        (_, Some(signal)) => Change::Killed(signal),
+        (Some(code), _) => WaitStatus::Exited(code as u8),
+        (_, Some(signal)) => WaitStatus::Killed(signal),
         _ => return None,
     };
-    Some((pid, change))
+    Some((pid.into(), change))
 }
 
-/// Starts `program` with our environment and descriptors as the leader of a new process group, in
-/// the terminal's foreground if we are: what `init` runs.
+/// Starts `program` for `init`, with this process's environment and descriptors, as the leader of a new
+/// process group, which becomes the terminal's foreground group.
 ///
 /// # Errors
-/// When it cannot be executed; the exit status is 127 when it is not there, else 126.
-pub fn spawn_in_own_group(program: &OsStr, args: &[OsString], signals: &Signals) -> Result<u32> {
-    let mask = signals.mask_before();
+/// If it cannot be executed. The exit code is 127 if it does not exist, else 126.
+pub fn spawn_in_own_group(
+    program: &OsStr,
+    args: &[OsString],
+    signals: &Signals,
+) -> Result<ProcessId> {
+    let mask = signals.previous_mask();
     let mut command = Command::new(program);
     command.args(args);
     // SAFETY: the closure runs in the forked child of a program with one thread.
@@ -263,11 +275,11 @@ pub fn spawn_in_own_group(program: &OsStr, args: &[OsString], signals: &Signals)
         });
     }
     let child = command.spawn().map_err(|error| cannot_execute(program, error))?;
-    Ok(child.id())
+    Ok(ProcessId::from_child(&child))
 }
 
-/// Goes on as `program`, with our environment and descriptors. Comes back only when it cannot be
-/// executed; the exit status is 127 when it is not there, else 126.
+/// Executes `program` in this process, with its environment and descriptors. Returns only an error; the
+/// exit code is 127 if the program does not exist, else 126.
 #[must_use]
 pub fn become_program(program: &OsStr, args: &[OsString]) -> Error {
     cannot_execute(program, Command::new(program).args(args).exec())

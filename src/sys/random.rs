@@ -1,4 +1,4 @@
-//! Bytes that nobody can guess.
+//! Random bytes for secrets and unique names.
 
 use std::io::Read;
 
@@ -7,21 +7,21 @@ use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::error::{Context, Result};
 
-/// Fills `bytes`, of which the kernel gives 256 or fewer at once.
+/// Fills `bytes`, of which there may be 256, by getrandom(2).
 ///
 /// # Errors
-/// When the kernel has none.
+/// If the kernel has no random bytes.
 pub fn fill(bytes: &mut [u8]) -> Result<()> {
-    let cannot = || "cannot get random bytes".to_owned();
+    let context = || "cannot get random bytes".to_owned();
     match getrandom(&mut *bytes, GetRandomFlags::empty()) {
         Ok(length) if length == bytes.len() => Ok(()),
-        Ok(_) => Err("there are too few").context(cannot),
-        Err(Errno::NOSYS) => urandom(bytes).context(cannot),
-        Err(error) => Err(error).context(cannot),
+        Ok(_) => Err("too few bytes").context(context),
+        Err(Errno::NOSYS) => urandom(bytes).context(context),
+        Err(error) => Err(error).context(context),
     }
 }
 
-/// The same, before Linux 3.17.
+/// Does the same before Linux 3.17.
 fn urandom(bytes: &mut [u8]) -> std::io::Result<()> {
     std::fs::File::open("/dev/urandom")?.read_exact(bytes)
 }

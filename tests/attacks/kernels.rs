@@ -1,6 +1,7 @@
 //! The same safety where the kernel lacks the calls that make it easy.
 
 use super::*;
+use sarus::sys::fs::mount::{self, Restrictions};
 use std::os::unix::ffi::OsStrExt;
 
 /// A command that runs the engine as alice where `setup` was done in a mount namespace.
@@ -21,8 +22,8 @@ const OLD_KERNEL: [&str; 8] = [
     "strace",
     "--follow-forks",
     "--output=/dev/null",
-    "--trace=open_tree,mount_setattr,move_mount,openat2,close_range,seccomp",
-    "--inject=open_tree,mount_setattr,move_mount,openat2,close_range,getrandom:error=ENOSYS",
+    "--trace=fsopen,open_tree,mount_setattr,move_mount,openat2,close_range,seccomp",
+    "--inject=fsopen,open_tree,mount_setattr,move_mount,openat2,close_range,getrandom:error=ENOSYS",
     "--signal=none",
     "--quiet=all",
     "--",
@@ -112,6 +113,18 @@ fn everything_works_on_old_kernels_and_is_as_safe() {
         }
         assert_eq!(snapshot(&site), before);
     }
+}
+
+/// Since Linux 5.2, a file system tells in its own words what is wrong (fsopen(2)).
+#[test]
+fn the_kernels_own_message_tells_why_a_file_system_cannot_be_mounted() {
+    let installation = Installation::new();
+    let target = fs::File::open(installation.path("home/alice")).unwrap();
+    let mounted = mount::filesystem("tmpfs", "tmpfs", &target, Restrictions::default(), "size=x");
+    let text = mounted.unwrap_err().to_string();
+    assert_eq!(text, "cannot mount tmpfs: Invalid argument (kernel: tmpfs: Bad value for 'size')");
+    let mounted = mount::filesystem("nonsense", "x", &target, Restrictions::default(), "");
+    assert_eq!(mounted.unwrap_err().to_string(), "cannot mount nonsense: No such device");
 }
 
 /// Before Linux 5.8, a loop device is made by two calls.

@@ -1,9 +1,9 @@
 //! Locks that users take, or keep by stopping what has them: nobody else is held up.
 
 use super::*;
-use crate::common::oci::Built;
-use crate::common::pty::Shell;
-use crate::common::registry::Registry;
+use crate::support::oci::Built;
+use crate::support::pty::Shell;
+use crate::support::registry::Registry;
 use std::io::{BufRead, BufReader, Write};
 use std::time::Duration;
 

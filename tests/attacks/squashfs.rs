@@ -2,6 +2,7 @@
 //! all honest ones are accepted.
 
 use super::*;
+use sarus::squashfs::compression::Compressor;
 use sarus::squashfs::validate;
 use std::os::unix::fs::FileExt;
 
@@ -39,6 +40,7 @@ fn validated(image: &Path) -> Result<&'static str, String> {
     let file = fs::File::open(image).unwrap();
     let size = file.metadata().unwrap().len();
     validate::check(&|buffer, offset| file.read_exact_at(buffer, offset), size)
+        .map(Compressor::name)
         .map_err(|error| error.to_string())
 }
 

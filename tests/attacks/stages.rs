@@ -75,7 +75,7 @@ fn nobody_gets_into_a_container_before_the_last_hook_has_ended() {
     for runtime in Runtime::ALL {
         let installation = Installation::with_ssh().runtime(runtime);
         let alice = &installation.alice;
-        installation.load(alice, &common::Image::busybox(), "bb");
+        installation.load(alice, &Image::busybox(), "bb");
         let done = installation.path("tmp/done");
         let slow = script(&installation, "slow", "sleep 0.2");
         let last = script(&installation, "last", &format!("sleep 0.2; touch {}", done.display()));
@@ -116,7 +116,7 @@ fn nobody_gets_into_a_container_before_the_last_hook_has_ended() {
 fn nobody_gets_in_while_tasks_wait_for_each_other() {
     for runtime in Runtime::ALL {
         let installation = Installation::with_ssh().runtime(runtime);
-        installation.load(&installation.alice, &common::Image::busybox(), "bb");
+        installation.load(&installation.alice, &Image::busybox(), "bb");
         let timeout = "\"SYNC_TIMEOUT=1\",\"PASSWD_FILE=";
         let hooks = installation.ssh_hooks().replace("\"PASSWD_FILE=", timeout);
         let mut hooks: Value = serde_json::from_str(&hooks).unwrap();

@@ -146,3 +146,32 @@ fn no_value_of_a_configuration_is_told_to_who_may_not_read_it() {
         }
     }
 }
+
+/// Root executes by path what it has judged: at the same path of another root directory may lie anything.
+#[test]
+fn the_runtime_is_the_one_that_was_judged_below_any_root_directory() {
+    const IN_ROOT: &str = "mount --rbind / $0 && mount -t tmpfs -o mode=755 tools $0$1 && \
+        cp $2 $0$1/runtime && shift 2 && exec chroot $0 \"$@\"";
+    for runtime in Runtime::ALL {
+        let installation = Installation::with_busybox(runtime);
+        let (root, tools) = (installation.path("root"), installation.path("tools"));
+        let (outside, escaped) = (tools.join("runtime"), installation.path("tmp/escaped"));
+        fs::create_dir(&root).unwrap();
+        fs::create_dir(&tools).unwrap();
+        fs::write(&outside, format!("#!/bin/sh\ntouch {}\n", escaped.display())).unwrap();
+        fs::set_permissions(&outside, PermissionsExt::from_mode(0o755)).unwrap();
+        let installation = installation.set("runcPath", &format!("{outside:?}"));
+        for pid in ["--pid=private", "--pid=host"] {
+            let args = ["run", pid, IMAGE, "echo", "inside"];
+            let sarus = installation.sarus_command(&installation.alice, &args);
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "private", "sh", "-c", IN_ROOT]);
+            command.args([&root, &tools, &runtime.path()]);
+            command.arg(sarus.get_program()).args(sarus.get_args()).env_clear();
+            command.envs(sarus.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            let output = Output::of(&mut command);
+            assert!(!escaped.exists(), "{runtime:?} {pid}: {output}");
+            assert_eq!(output.succeeds(), "inside\n", "{runtime:?} {pid}");
+        }
+    }
+}

@@ -34,8 +34,7 @@ fn nothing_survives_a_kill_of_any_process() {
                 Victim::Runtime => parent_of(program),
                 Victim::Program => program,
             };
-            common::Output::of(std::process::Command::new("kill").args(["-9", &pid.to_string()]))
-                .succeeds();
+            Output::of(Command::new("kill").args(["-9", &pid.to_string()])).succeeds();
             let status = engine.wait().unwrap();
             assert!(!status.success(), "{victim:?}");
             assert_eq!(status.signal().is_some(), matches!(victim, Victim::Engine), "{victim:?}");
@@ -49,23 +48,25 @@ fn containers_of_one_image_share_one_loop_device() {
     let installation = Installation::with_busybox(Runtime::Crun);
     let ranks: Vec<_> = (0..16)
         .map(|_| {
-            let args = ["run", IMAGE, "sleep", "4"];
-            installation.sarus_command(&installation.alice, &args).spawn().unwrap()
+            let mut rank = installation.sarus_command(&installation.alice, &["run", IMAGE, "cat"]);
+            rank.stdin(Stdio::piped()).spawn().unwrap()
         })
         .collect();
     let image = installation.repository(&installation.alice).join("images");
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let running = || {
         let all = processes_of(installation.alice.uid);
-        all.iter().filter(|(_, command)| command == "sleep 4").count()
+        all.iter().filter(|(_, command)| command == "cat").count()
     };
     while running() < 16 {
         assert!(Instant::now() < deadline, "only {} run", running());
         sleep(Duration::from_millis(20));
     }
-    let loops = common::loop_devices().into_iter().filter(|(_, file)| file.starts_with(&image));
+    let loops = loop_devices().into_iter().filter(|(_, file)| file.starts_with(&image));
     assert_eq!(loops.count(), 1);
     for mut rank in ranks {
+        // At the end of its input, each ends.
+        drop(rank.stdin.take());
         assert!(rank.wait().unwrap().success());
     }
     assert_nothing_is_left(&installation, Runtime::Crun);
@@ -84,11 +85,11 @@ fn what_the_caller_ignores_is_ignored() {
                 sarus.display()
             );
             let mut command = installation.as_user(&installation.alice, "sh", ["-c", &script]);
-            let engine = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+            let engine = command.stdout(Stdio::piped()).spawn().unwrap();
             wait_for_program(&installation, "sleep 1");
             for signal in ["-HUP", "-INT", "-QUIT"] {
                 let kill = [signal.to_owned(), engine.id().to_string()];
-                Output::of(std::process::Command::new("kill").args(kill)).succeeds();
+                Output::of(Command::new("kill").args(kill)).succeeds();
             }
             let output = engine.wait_with_output().unwrap();
             assert_eq!(output.stdout, b"done\n", "{runtime:?} {pid}");

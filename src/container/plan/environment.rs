@@ -1,26 +1,33 @@
-//! The environment of the program: the host's, overridden by the image's, adapted for GPUs, then
-//! changed as the site says. Manual, "Environmental Transfer", "NVIDIA GPU support" and
+//! Environment of the program: the host's, overridden by the image's, adapted for GPUs, then changed
+//! by the site's `environment`. Manual, "Environmental Transfer", "NVIDIA GPU support" and
 //! `environment` of the configuration file reference.
 
-use crate::log;
 use crate::site::config::Environment;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-/// Names and values, sorted, so that the same input gives the same bundle.
+/// Names and values, sorted: the same input gives the same plan.
 pub type Variables = BTreeMap<String, String>;
 
-/// Unites the three sources.
+/// Merges the environments of host, image and site. Adds a warning to `warnings` for each variable
+/// that is skipped.
 #[must_use]
-pub fn unite(host: &[(OsString, OsString)], image: &[String], site: &Environment) -> Variables {
-    let mut variables = from_host(host);
+pub fn merge(
+    host: &[(OsString, OsString)],
+    image: &[String],
+    site: &Environment,
+    warnings: &mut Vec<String>,
+) -> Variables {
+    let mut variables = from_host(host, warnings);
     let gpus = variables.get("CUDA_VISIBLE_DEVICES").cloned();
     for text in image {
         match text.split_once('=') {
             Some((name, value)) if is_variable(name, value) => {
                 variables.insert(name.to_owned(), value.to_owned());
             }
-            _ => log::warn("environment", &format!("'{text}' of the image is no NAME=value")),
+            _ => {
+                warnings.push(format!("skipping variable '{text}' of the image: not NAME=value"));
+            }
         }
     }
     select_gpus(&mut variables, gpus.as_deref());
@@ -28,30 +35,34 @@ pub fn unite(host: &[(OsString, OsString)], image: &[String], site: &Environment
     variables
 }
 
-/// execve(2) takes any text; as a variable, nobody can read a name without letters or with a `=`.
+/// True for a name and a value that getenv(3) finds and execve(2) can pass on.
 fn is_variable(name: &str, value: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
 }
 
-/// A name that is there twice means its first value, as getenv(3) has it.
-fn from_host(host: &[(OsString, OsString)]) -> Variables {
+/// Variables of the host. The first value of a repeated name counts, as for getenv(3).
+fn from_host(host: &[(OsString, OsString)], warnings: &mut Vec<String>) -> Variables {
     let mut variables = Variables::new();
     for (name, value) in host {
         match (name.to_str(), value.to_str()) {
             (Some(name), Some(value)) if is_variable(name, value) => {
                 variables.entry(name.to_owned()).or_insert_with(|| value.to_owned());
             }
-            // config.json cannot hold it, or the OCI runtime would refuse it.
-            _ => log::warn(
-                "environment",
-                &format!("'{}' is no variable in UTF-8 and left out", name.to_string_lossy()),
-            ),
+            // config.json, which is in UTF-8, cannot express it.
+            (Some(name), Some(_)) => {
+                warnings.push(format!("skipping variable '{name}': invalid name or value"));
+            }
+            _ => {
+                let name = name.to_string_lossy();
+                warnings.push(format!("skipping variable '{name}': not valid UTF-8"));
+            }
         }
     }
     variables
 }
 
-/// What the NVIDIA Container Toolkit reads, from what the workload manager gave on the host.
+/// Sets the variables of the NVIDIA Container Toolkit from the host's `CUDA_VISIBLE_DEVICES`, in which
+/// the workload manager lists the GPUs of the job.
 fn select_gpus(variables: &mut Variables, host: Option<&str>) {
     match host.filter(|devices| *devices != "NoDevFiles") {
         Some(devices) => {
@@ -72,8 +83,8 @@ fn select_gpus(variables: &mut Variables, host: Option<&str>) {
     }
 }
 
-/// Inside, the chosen devices are numbered from 0 in the order of their numbers outside: `3,1,5`
-/// becomes `1,0,2`. Names (`GPU-…`, `MIG-…`) mean the same inside and stay.
+/// List of the host's GPUs as the container numbers them, from 0 in the order of the host's numbers:
+/// `3,1,5` becomes `1,0,2`. UUIDs (`GPU-…`, `MIG-…`) stay.
 fn renumbered(devices: &str) -> String {
     let numbers: Option<Vec<u32>> = devices.split(',').map(|one| one.trim().parse().ok()).collect();
     let Some(numbers) = numbers else { return devices.to_owned() };
@@ -84,6 +95,7 @@ fn renumbered(devices: &str) -> String {
     numbers.iter().map(inside).collect::<Vec<_>>().join(",")
 }
 
+/// Applies the changes of the site.
 fn change(variables: &mut Variables, site: &Environment) {
     for (name, value) in &site.set {
         variables.insert(name.clone(), value.clone());
@@ -99,8 +111,8 @@ fn change(variables: &mut Variables, site: &Environment) {
     }
 }
 
-/// An absent or empty list has no end to join at: an empty element of PATH would mean the current
-/// directory.
+/// Sets `name` to `joined` of its value, or to `alone` if it is absent or empty: an empty element of
+/// PATH would mean the current directory.
 fn join(variables: &mut Variables, name: &str, joined: impl Fn(&str) -> String, alone: &str) {
     let value = match variables.get(name) {
         Some(old) if !old.is_empty() => joined(old),
@@ -129,8 +141,10 @@ mod tests {
     fn the_image_overrides_the_host() {
         let host = host(&[("A", "host"), ("B", "x\ny"), ("E", ""), ("A", "second"), ("=X", "1")]);
         let image = ["A=image", "C=a=b", "broken", "=x", "N=a\0b", "\0=x"].map(str::to_owned);
-        let all = unite(&host, &image, &Environment::default());
+        let mut warnings = Vec::new();
+        let all = merge(&host, &image, &Environment::default(), &mut warnings);
         assert_eq!(shown(&all), ["A=image", "B=x\ny", "C=a=b", "E="]);
+        assert_eq!(warnings.len(), 5, "{warnings:?}");
     }
 
     #[test]
@@ -141,7 +155,8 @@ mod tests {
             append: vec![pair("P", "/last"), pair("E", "/only")],
             unset: vec!["U".into()],
         };
-        let all = unite(&host(&[("U", "gone"), ("P", "old"), ("E", "")]), &[], &site);
+        let host = host(&[("U", "gone"), ("P", "old"), ("E", "")]);
+        let all = merge(&host, &[], &site, &mut Vec::new());
         assert_eq!(shown(&all), ["E=/only", "N=/new", "P=/first:mid:/last", "S=1"]);
     }
 
@@ -158,7 +173,7 @@ mod tests {
         ] {
             let image = ["NVIDIA_VISIBLE_DEVICES=all".to_owned()];
             let host = host(&[("CUDA_VISIBLE_DEVICES", outside)]);
-            let all = unite(&host, &image, &Environment::default());
+            let all = merge(&host, &image, &Environment::default(), &mut Vec::new());
             assert_eq!(all["CUDA_VISIBLE_DEVICES"], inside, "{outside}");
             assert_eq!(all["NVIDIA_VISIBLE_DEVICES"], outside);
             assert_eq!(all["NVIDIA_DRIVER_CAPABILITIES"], "all");
@@ -169,7 +184,7 @@ mod tests {
     fn without_gpus_on_the_host_there_are_none_inside() {
         let image = ["CUDA_VERSION=9", "NVIDIA_VISIBLE_DEVICES=all", "X=1"].map(str::to_owned);
         for host in [host(&[]), host(&[("CUDA_VISIBLE_DEVICES", "NoDevFiles")])] {
-            let all = unite(&host, &image, &Environment::default());
+            let all = merge(&host, &image, &Environment::default(), &mut Vec::new());
             assert_eq!(shown(&all), ["X=1"]);
         }
     }

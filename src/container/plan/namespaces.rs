@@ -1,19 +1,20 @@
-//! Which processes a container sees, and by which numbers: its own, or the host's.
+//! PID namespace of a container: a new one, or the host's.
 //!
-//! Ranks of one job that work on one node find each other by these numbers: MPI libraries copy from
-//! process to process (process_vm_readv(2)) and look after their peers in `/proc`. In namespaces of
-//! their own, every rank would be somebody else under the same number.
+//! MPI libraries find the other ranks of a node by their PIDs: they copy from process to process by
+//! process_vm_readv(2) and look for peers in `/proc`. With a PID namespace for each rank, the same
+//! number would stand for different processes.
 
 use crate::error::{Error, Result};
+use crate::sys::proc::mountinfo::MountInfo;
 use std::ffi::OsString;
 use std::str::FromStr;
 
 /// The PID namespace of a container. See pid_namespaces(7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PidNamespace {
-    /// One of its own: the program is process 1 and sees nothing of the host.
+    /// A new one: the program is process 1 and sees no process of the host.
     Private,
-    /// The host's.
+    /// That of the host.
     Host,
 }
 
@@ -24,15 +25,15 @@ impl FromStr for PidNamespace {
         match text {
             "private" => Ok(Self::Private),
             "host" => Ok(Self::Host),
-            _ => Err(Error::new(format!("'{text}' is no PID namespace")).with_hint(
-                "--pid=private gives the container process numbers of its own, --pid=host \
+            _ => Err(Error::new(format!("invalid PID namespace '{text}'")).with_hint(
+                "use --pid=private for process numbers of the container's own, --pid=host for \
                        those of the host",
             )),
         }
     }
 }
 
-/// What launchers call the number of processes that they start together.
+/// Variables in which launchers pass the number of processes that they start together.
 const COUNTS: [&str; 6] = [
     "SLURM_STEP_NUM_TASKS",
     "PMI_SIZE",
@@ -42,8 +43,12 @@ const COUNTS: [&str; 6] = [
     "FLUX_JOB_SIZE",
 ];
 
+const NO_SUBREAPER: &str = "this kernel has no child subreapers, so each rank has process numbers of \
+    its own, which some MPI libraries do not support (--pid=private confirms that)";
+
 impl PidNamespace {
-    /// The host's, if `environment` tells that a launcher started several processes together.
+    /// Namespace that suits the job: the host's if `environment` shows that a launcher started several
+    /// processes together.
     #[must_use]
     pub fn for_job(environment: &[(OsString, OsString)]) -> Self {
         let count = |value: &OsString| value.to_str()?.parse::<u64>().ok();
@@ -52,20 +57,42 @@ impl PidNamespace {
         };
         if environment.iter().any(is_several) { Self::Host } else { Self::Private }
     }
+
+    /// Namespace for a container: as `requested`, else a new one with `ssh`, else as suits the job.
+    /// The warning tells of a kernel that cannot do so. `can_adopt_orphans` is called only if the
+    /// answer counts.
+    #[must_use]
+    pub fn choose(
+        requested: Option<Self>,
+        ssh: bool,
+        environment: &[(OsString, OsString)],
+        can_adopt_orphans: impl FnOnce() -> bool,
+    ) -> (Self, Option<&'static str>) {
+        // sshd and its sessions must end with the container; sessions are not ranks.
+        if ssh {
+            return (Self::Private, None);
+        }
+        match requested.unwrap_or_else(|| Self::for_job(environment)) {
+            Self::Host if requested.is_none() && !can_adopt_orphans() => {
+                (Self::Private, Some(NO_SUBREAPER))
+            }
+            chosen => (chosen, None),
+        }
+    }
 }
 
-/// What the host hides of its processes, as options of `proc` (proc(5), `hidepid`), from the text of
-/// `/proc/self/mountinfo`: a new mount would show everything.
+/// Mount options of the host's `/proc` that hide processes (proc(5), `hidepid`), from the text of
+/// `/proc/self/mountinfo`: a new mount without them would show all.
 ///
 /// # Errors
-/// When the host has no `/proc` there.
+/// If no `proc` is mounted on `/proc`.
 pub fn restrictions_of_proc(mountinfo: &str) -> Result<Vec<String>> {
     let options = mountinfo.lines().rev().find_map(|line| {
-        let (mount, filesystem) = line.split_once(" - ")?;
-        let mut fields = filesystem.split(' ');
-        let is_proc = mount.split(' ').nth(4) == Some("/proc") && fields.next() == Some("proc");
-        if is_proc { fields.nth(1) } else { None }
+        let mount = MountInfo::parse(line.as_bytes())?;
+        let is_proc = mount.mount_point == b"/proc" && mount.fs_type == b"proc";
+        is_proc.then_some(mount.super_options)
     });
+    let options = options.and_then(|options| std::str::from_utf8(options).ok());
     let options =
         options.ok_or_else(|| Error::new("cannot find how the host's /proc is mounted"))?;
     let hides =
@@ -91,6 +118,26 @@ mod tests {
         ] {
             assert_eq!(PidNamespace::for_job(&[(name.into(), value.into())]), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_request_counts_before_the_job_and_ssh_before_both() {
+        use PidNamespace::{Host, Private};
+        let job = [("PMI_SIZE".into(), "4".into())];
+        for (requested, ssh, environment, can_adopt, expected) in [
+            (None, false, &[][..], true, Private),
+            (None, false, &job, true, Host),
+            (None, true, &job, true, Private),
+            (Some(Private), false, &job, true, Private),
+            (Some(Host), false, &[], true, Host),
+            // spawn_supervised tells why not.
+            (Some(Host), false, &[], false, Host),
+        ] {
+            let chosen = PidNamespace::choose(requested, ssh, environment, || can_adopt);
+            assert_eq!(chosen, (expected, None), "{requested:?} {ssh}");
+        }
+        let (chosen, warning) = PidNamespace::choose(None, false, &job, || false);
+        assert!(chosen == Private && warning.is_some());
     }
 
     #[test]

@@ -1,16 +1,28 @@
-//! config.json of a bundle: plain structs of the OCI runtime specification, and one function that
-//! fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
+//! Rendering of a plan as config.json: plain structs of the OCI runtime specification, and one function
+//! that fills them. <https://github.com/opencontainers/runtime-spec/blob/main/config.md>
 
-use super::hooks::{self, StagedHook};
+use super::Plan;
+use super::devices::DeviceRule;
+use super::mounts::{SystemMount, SystemSource};
 use super::namespaces::PidNamespace;
-use super::{Bundle, LAUNCH};
-use crate::log;
-use crate::sys::terminal::Size;
+use crate::sys::terminal::WindowSize;
 use miniserde::Serialize;
 use miniserde::json::{self, Value};
 use miniserde::ser::Fragment;
-use rustix::process::Pid;
 use std::collections::BTreeMap;
+
+/// Parts of config.json that the executor adds to the plan.
+#[derive(Debug)]
+pub struct Additions {
+    /// Arguments before the program.
+    pub launcher: Vec<String>,
+    /// The object `hooks`.
+    pub hooks: Value,
+    /// Annotations.
+    pub annotations: BTreeMap<&'static str, String>,
+    /// Path of the cgroup to make, if that is prescribed.
+    pub cgroup: Option<String>,
+}
 
 #[derive(Serialize)]
 struct Spec<'a> {
@@ -18,7 +30,7 @@ struct Spec<'a> {
     version: &'a str,
     process: Process<'a>,
     root: Root<'a>,
-    mounts: Vec<Mount>,
+    mounts: Vec<SpecMount>,
     hooks: Value,
     linux: Linux,
     annotations: BTreeMap<&'static str, String>,
@@ -53,7 +65,7 @@ struct User {
     groups: Vec<u32>,
 }
 
-/// Empty, every one of them.
+/// Capability sets, which are all empty.
 #[derive(Serialize, Default)]
 struct Capabilities {
     bounding: Vec<String>,
@@ -70,7 +82,7 @@ struct Root<'a> {
 }
 
 #[derive(Serialize)]
-struct Mount {
+struct SpecMount {
     destination: &'static str,
     #[serde(rename = "type")]
     kind: &'static str,
@@ -78,7 +90,8 @@ struct Mount {
     options: Vec<String>,
 }
 
-/// By name: what is left out is not written as null.
+/// The object `linux` by its keys: miniserde would write an absent option as null, which the
+/// specification does not allow.
 type Linux = BTreeMap<&'static str, Part>;
 
 enum Part {
@@ -105,7 +118,7 @@ struct Namespace {
     kind: &'static str,
 }
 
-/// For a cgroup; empty where none is made.
+/// Resources of a cgroup; empty if none is made.
 type Resources = BTreeMap<&'static str, Resource>;
 
 enum Resource {
@@ -127,8 +140,8 @@ struct Cpu {
     cpus: String,
 }
 
-/// A negative number stands for any.
-#[derive(Serialize, Debug, PartialEq)]
+/// A rule for devices; -1 stands for all numbers.
+#[derive(Serialize)]
 struct Device {
     allow: bool,
     #[serde(rename = "type")]
@@ -138,158 +151,90 @@ struct Device {
     access: String,
 }
 
-/// The text of config.json with `hooks`, for the OCI runtime that is the process `runtime` and that
-/// shall make the cgroup `cgroup`, if it is told which. Nothing in it is optional, so that no null is
-/// written, which the specification does not know.
+/// Text of config.json for `plan`.
 #[must_use]
-pub fn config_json(
-    bundle: &Bundle,
-    hooks: &[StagedHook],
-    runtime: Pid,
-    cgroup: Option<&str>,
-) -> String {
-    json::to_string(&spec(bundle, hooks, runtime, cgroup))
-}
-
-fn spec<'a>(
-    bundle: &'a Bundle,
-    hooks: &[StagedHook],
-    runtime: Pid,
-    cgroup: Option<&str>,
-) -> Spec<'a> {
-    Spec {
-        // The first version whose user has a umask.
+pub fn render(plan: &Plan, additions: Additions) -> String {
+    let Additions { launcher, hooks, annotations, cgroup } = additions;
+    json::to_string(&Spec {
+        // The first version in which a user has a umask.
         version: "1.0.2",
-        process: process(bundle),
-        root: Root { path: &bundle.rootfs, readonly: false },
-        mounts: mounts(bundle),
-        hooks: hooks::to_json(hooks),
-        linux: linux(bundle, cgroup),
-        annotations: bundle.annotations(runtime),
-    }
+        process: process(plan, launcher),
+        root: Root { path: &plan.site.rootfs_folder, readonly: false },
+        mounts: plan.system_mounts.iter().map(mount).collect(),
+        hooks,
+        linux: linux(plan, cgroup),
+        annotations,
+    })
 }
 
-fn linux(bundle: &Bundle, cgroup: Option<&str>) -> Linux {
-    let namespaces: &[_] = match bundle.pid {
+fn linux(plan: &Plan, cgroup: Option<String>) -> Linux {
+    let namespaces: &[_] = match plan.pid {
         PidNamespace::Private => &["pid", "mount"],
         PidNamespace::Host => &["mount"],
     };
     let namespaces = namespaces.iter().map(|kind| Namespace { kind }).collect();
-    let cgroup = cgroup.map(|path| ("cgroupsPath", Part::Text(path.to_owned())));
     let parts = [
         ("namespaces", Part::Namespaces(namespaces)),
-        ("resources", Part::Resources(resources(bundle))),
+        ("resources", Part::Resources(resources(plan))),
         ("rootfsPropagation", Part::Text("slave".to_owned())),
-        ("maskedPaths", Part::List(MASKED.into())),
-        ("readonlyPaths", Part::List(READONLY.into())),
+        ("maskedPaths", Part::List(plan.masked_paths.into())),
+        ("readonlyPaths", Part::List(plan.readonly_paths.into())),
     ];
+    let cgroup = cgroup.map(|path| ("cgroupsPath", Part::Text(path)));
     parts.into_iter().chain(cgroup).collect()
 }
 
-fn resources(bundle: &Bundle) -> Resources {
-    let cpus = bundle.cpus.clone().map(|cpus| ("cpu", Resource::Cpu(Cpu { cpus })));
-    // Else runtimes allow their own short list: what sites and hooks mount, such as an interconnect,
-    // could be seen and not opened. Devices that users make are kept out by mounts, not by cgroups.
-    let list = bundle.devices.as_deref();
-    let devices = list.map(|list| ("devices", Resource::Devices(devices(list))));
+fn resources(plan: &Plan) -> Resources {
+    let cpus = plan.cgroup.cpus.clone().map(|cpus| ("cpu", Resource::Cpu(Cpu { cpus })));
+    // Without a list, runtimes allow a short one of their own: interconnects that sites and hooks mount
+    // could not be opened. Devices that users make are prevented by `nodev`, not by cgroups.
+    let rules = plan.cgroup.devices.as_deref();
+    let devices = rules.map(|rules| ("devices", Resource::Devices(devices(rules))));
     cpus.into_iter().chain(devices).collect()
 }
 
-/// What a list of the kernel's allows: lines such as `c 10:* rwm`.
-fn devices(list: &str) -> Vec<Device> {
-    let number = |text: &str| if text == "*" { Some(-1) } else { text.parse().ok() };
-    let device = |line: &str| {
-        let (kind, rest) = line.split_once(' ')?;
-        let (numbers, access) = rest.split_once(' ')?;
-        let (major, minor) = numbers.split_once(':')?;
-        let (major, minor) = (number(major)?, number(minor)?);
-        Some(Device { allow: true, kind: kind.into(), major, minor, access: access.into() })
+fn devices(rules: &[DeviceRule]) -> Vec<Device> {
+    let device = |rule: &DeviceRule| {
+        let DeviceRule { kind, major, minor, access } = rule.clone();
+        Device { allow: true, kind, major, minor, access }
     };
-    list.lines().filter_map(device).collect()
+    rules.iter().map(device).collect()
 }
 
-fn process(bundle: &Bundle) -> Process<'_> {
-    let user = &bundle.user;
-    let Size { rows, columns } = bundle.terminal.unwrap_or_default();
-    let launch = std::iter::once(LAUNCH.to_owned()).chain(bundle.handoff().to_words());
+fn process(plan: &Plan, launcher: Vec<String>) -> Process<'_> {
+    let (user, process) = (&plan.user, &plan.process);
+    let WindowSize { rows, columns } = process.terminal.unwrap_or_default();
     Process {
-        terminal: bundle.terminal.is_some(),
-        // Without a terminal nobody looks at it.
+        terminal: process.terminal.is_some(),
+        // Runtimes ignore it without a terminal.
         size: ConsoleSize { height: rows, width: columns },
         user: User {
             uid: user.uid.as_raw(),
             gid: user.gid.as_raw(),
-            umask: bundle.umask,
+            umask: process.umask,
             groups: user.groups.iter().map(|group| group.as_raw()).collect(),
         },
-        args: launch.chain(bundle.args.iter().cloned()).collect(),
-        env: bundle.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+        args: launcher.into_iter().chain(process.args.iter().cloned()).collect(),
+        env: process.env.iter().map(|(name, value)| format!("{name}={value}")).collect(),
         cwd: "/",
         capabilities: Capabilities::default(),
         no_new_privileges: true,
     }
 }
 
-/// What tells of the kernel and of others, and what would let a device or the kernel be changed.
-const MASKED: [&str; 7] = [
-    "/proc/kcore",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-];
-const READONLY: [&str; 6] =
-    ["/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
-
-fn mounts(bundle: &Bundle) -> Vec<Mount> {
-    let mut pts = options(&["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
-    match bundle.tty_group {
-        Some(group) => pts.push(format!("gid={group}")),
-        None => log::warn("bundle", "no group 'tty' in the site's copy of the group database"),
-    }
-    // One more mount of the same file systems has no restriction that the host's has.
-    let closed = ["nosuid", "noexec", "nodev"];
-    let proc = options(&closed).into_iter().chain(bundle.proc_options.iter().cloned());
-    let mount = |destination, kind, source, options| Mount { destination, kind, source, options };
-    vec![
-        mount("/proc", "proc", "proc", proc.collect()),
-        mount("/dev/pts", "devpts", "devpts", pts),
-        // The host's: ranks of one node share memory across their containers.
-        mount(
-            "/dev/shm",
-            "bind",
-            "/dev/shm",
-            options(&["nosuid", "noexec", "nodev", "rbind", "slave", "rw"]),
-        ),
-        mount("/dev/mqueue", "mqueue", "mqueue", options(&closed)),
-        mount("/sys", "sysfs", "sysfs", options(&["nosuid", "noexec", "nodev", "ro"])),
-    ]
-}
-
-fn options(words: &[&str]) -> Vec<String> {
-    words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_those_that_the_kernel_lists() {
-        let device = |kind: &str, major, minor, access: &str| {
-            let (kind, access) = (kind.to_owned(), access.to_owned());
-            Device { allow: true, kind, major, minor, access }
-        };
-        for (list, expected) in [
-            ("a *:* rwm\n", vec![device("a", -1, -1, "rwm")]),
-            ("c *:* m\nb 8:0 r", vec![device("c", -1, -1, "m"), device("b", 8, 0, "r")]),
-            ("c 136:* rwm\n", vec![device("c", 136, -1, "rwm")]),
-            ("", vec![]),
-            ("c x:1 r\nc\nc 1", vec![]),
-        ] {
-            assert_eq!(devices(list), expected, "{list}");
-        }
-    }
+fn mount(mount: &SystemMount) -> SpecMount {
+    let restrictions = mount.restrictions;
+    let (kind, source, more): (_, _, &[_]) = match mount.source {
+        SystemSource::Filesystem(name) => (name, name, &[]),
+        SystemSource::Host(path) => ("bind", path, &["rbind", "slave"]),
+    };
+    let flags = [
+        ("nodev", restrictions.nodev),
+        ("noexec", restrictions.noexec),
+        ("ro", restrictions.readonly),
+    ];
+    let flags = flags.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name);
+    let words = std::iter::once("nosuid").chain(flags).chain(more.iter().copied());
+    let options = words.map(str::to_owned).chain(mount.options.iter().cloned()).collect();
+    SpecMount { destination: mount.destination, kind, source, options }
 }

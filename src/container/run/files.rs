@@ -1,20 +1,17 @@
-//! Files that the engine writes: into the bundle, and the few of `/etc` that a program on a cluster
-//! needs from the host.
+//! Creation of files that root makes for a container, and reading with the user's rights.
 
-use crate::container::plan::Bundle;
-use crate::error::{Context, Error, Result};
-use crate::site::config::Config;
+use crate::error::{Context, Result};
+use crate::site::passwd;
+use crate::sys;
+use crate::sys::fs::read::read_at_most;
 use crate::sys::ids;
 use crate::user::User;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use rustix::fs::{Mode, OFlags};
+use std::io::Write;
+use std::path::Path;
 
-/// A user database of a large site has tens of thousands of lines of a hundred bytes.
-const MAX_SIZE: u64 = 64 << 20;
-
-/// Creates the file `name` in `directory`; it must not be there yet, not as a link either.
+/// Creates the file `name` in `directory`; fails if that exists, as a link too.
 pub fn create(
     directory: impl AsFd,
     name: &str,
@@ -22,62 +19,53 @@ pub fn create(
     mode: u32,
     owner: Option<&User>,
 ) -> Result<OwnedFd> {
-    let cannot = || format!("cannot create {name}");
+    let context = || format!("cannot create {name}");
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file =
-        rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(mode)).context(cannot)?;
+        rustix::fs::openat(directory, name, flags, Mode::from_raw_mode(mode)).context(context)?;
     let mut file = std::fs::File::from(file);
-    file.write_all(content).context(cannot)?;
+    file.write_all(content).context(context)?;
     if let Some(owner) = owner {
-        rustix::fs::fchown(&file, Some(owner.uid), Some(owner.gid)).context(cannot)?;
+        sys::fs::set_owner(&file, owner.uid, owner.gid).context(context)?;
     }
     Ok(file.into())
 }
 
-/// Gives what an `O_PATH` descriptor stands for to `user`.
+/// Changes the owner of the file behind an `O_PATH` descriptor.
 pub fn chown(file: impl AsFd, user: &User) -> Result<()> {
-    rustix::fs::chownat(file, "", Some(user.uid), Some(user.gid), AtFlags::EMPTY_PATH)
-        .context(|| format!("cannot give it to user id {}", user.uid.as_raw()))
+    sys::fs::set_owner(file, user.uid, user.gid)
+        .context(|| format!("cannot change the owner to uid {}", user.uid.as_raw()))
 }
 
-/// Writes the host's and the site's files into the new directory `etc`, which hide the image's.
-pub fn write_etc(etc: &OwnedFd, config: &Config, bundle: &Bundle) -> Result<()> {
-    let prefix = config.prefix_dir.join("etc");
-    let files: [(&str, PathBuf); 5] = [
-        ("hosts", "/etc/hosts".into()),
-        ("resolv.conf", "/etc/resolv.conf".into()),
-        ("nsswitch.conf", prefix.join("container/nsswitch.conf")),
-        ("passwd", prefix.join("passwd")),
-        ("group", prefix.join("group")),
-    ];
-    let read_all = || files.iter().map(|(_, source)| read_as_we_are(source)).collect();
-    let contents: Vec<Option<Vec<u8>>> = ids::as_user(&bundle.user, read_all)?;
-    for ((name, _), content) in files.iter().zip(contents) {
-        // A node without name servers has no resolv.conf: then the image's is not right either.
-        create(etc, name, &content.unwrap_or_default(), 0o644, Some(&bundle.user))
-            .context(|| "cannot write /etc".into())?;
-    }
-    Ok(())
+/// Opens the directory `path` of the host.
+pub fn directory(path: &Path) -> Result<OwnedFd> {
+    rustix::fs::open(path, DIRECTORY, Mode::empty())
+        .context(|| format!("cannot open {}", path.display()))
 }
 
-/// The content of a file of the host, or nothing where there is none. Read with the rights of
-/// `user`, who sees it in the container: a link to another file shows nothing that they may not see.
+/// Opens the directory `name` in `parent`.
+pub fn subdirectory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
+    rustix::fs::openat(parent, name, DIRECTORY, Mode::empty())
+        .context(|| format!("cannot open {name} in the bundle"))
+}
+
+/// Flags that open a directory and no link to one.
+pub const DIRECTORY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Content of a file of the host, `None` if it does not exist. Read with the rights of `user`, who
+/// sees it in the container: a link shows nothing that the user may not read.
 pub fn read(user: &User, path: &Path) -> Result<Option<Vec<u8>>> {
-    ids::as_user(user, || read_as_we_are(path))
+    ids::as_user(user, || read_as_is(path))
 }
 
-fn read_as_we_are(path: &Path) -> Result<Option<Vec<u8>>> {
-    let cannot = || format!("cannot read {}", path.display());
+/// Does the same as [`read`], with the rights of this process.
+pub fn read_as_is(path: &Path) -> Result<Option<Vec<u8>>> {
+    let context = || format!("cannot read {}", path.display());
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context(cannot),
+        Err(error) => return Err(error).context(context),
     };
-    let size = file.metadata().context(cannot)?.len().min(MAX_SIZE);
-    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or_default() + 1);
-    file.take(MAX_SIZE + 1).read_to_end(&mut content).context(cannot)?;
-    if content.len() as u64 > MAX_SIZE {
-        return Err(Error::caused_by(cannot(), "it is too large"));
-    }
-    Ok(Some(content))
+    read_at_most(file, passwd::MAX_SIZE).context(context).map(Some)
 }

@@ -1,6 +1,7 @@
-//! An image file, which its user may have written by hand, opened and checked before root mounts it.
+//! Opening and validation of an image file before root mounts it: its user may have written it by hand.
 
 use crate::error::{Context, Error, Result};
+use crate::squashfs::compression::Compressor;
 use crate::squashfs::validate;
 use crate::sys::fs::resolve;
 use crate::user::User;
@@ -19,12 +20,14 @@ const IMPORT_AGAIN: &str = "remove the image with 'sarus rmi' and import it agai
 pub struct Image {
     /// The squashfs file.
     pub file: OwnedFd,
-    /// Its name for messages.
+    /// Reference, for messages.
     pub name: String,
+    /// Compressor in its superblock.
+    pub compressor: Compressor,
 }
 
 impl Image {
-    /// Opens and checks the image file `path`, to be called `name` in messages. `accepted` names the
+    /// Opens and checks the image file `path`, to be called `name` in messages. `accepted` are the
     /// compressors that the site allows. Must be called with the rights of `user`.
     ///
     /// The file can change after this check if it is the user's own: see docs/security.md.
@@ -32,21 +35,22 @@ impl Image {
     /// # Errors
     /// If the file cannot be opened, if its content is not under the control of `user` or root alone,
     /// or if it is not a valid image.
-    pub fn open(path: &Path, name: String, user: &User, accepted: &[&str]) -> Result<Self> {
+    pub fn open(path: &Path, name: String, user: &User, accepted: &[Compressor]) -> Result<Self> {
         let file = File::from(resolve::regular_file(path)?);
-        check(&file, user, accepted).context(|| format!("cannot use the image {name}"))?;
-        Ok(Self { file: file.into(), name })
+        let checked = check(&file, user, accepted);
+        let compressor = checked.context(|| format!("cannot use the image {name}"))?;
+        Ok(Self { file: file.into(), name, compressor })
     }
 }
 
-fn check(file: &File, user: &User, accepted: &[&str]) -> Result<()> {
+fn check(file: &File, user: &User, accepted: &[Compressor]) -> Result<Compressor> {
     let metadata = file.metadata().context(|| "cannot stat it".into())?;
     let owner = metadata.uid();
     if owner != 0 && owner != user.uid.as_raw() {
         return Err(Error::new(format!("it belongs to uid {owner}, neither to you nor to root"))
-            .with_hint("import it yourself; images that users share must be root's"));
+            .with_hint("import it yourself; images that users share must belong to root"));
     }
-    // Its daemon can answer each read differently, or never.
+    // A FUSE daemon can answer each read differently, or never.
     let system = rustix::fs::fstatfs(file).context(|| "cannot look at its file system".into())?;
     if system.f_type as u64 == FUSE {
         return Err(Error::new(
@@ -58,8 +62,9 @@ fn check(file: &File, user: &User, accepted: &[&str]) -> Result<()> {
     let compressor =
         validate::check(&read, metadata.len()).map_err(|error| error.with_hint(IMPORT_AGAIN))?;
     if !accepted.contains(&compressor) {
+        let names: Vec<_> = accepted.iter().map(|accepted| accepted.name()).collect();
         return Err(Error::new(format!("this site does not accept {compressor} compression"))
-            .with_hint(format!("{IMPORT_AGAIN}; the site accepts {}", accepted.join(", "))));
+            .with_hint(format!("{IMPORT_AGAIN}; the site accepts {}", names.join(", "))));
     }
-    Ok(())
+    Ok(compressor)
 }

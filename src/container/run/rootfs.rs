@@ -1,173 +1,137 @@
-//! The root file system: squashfs image below, a layer in memory above, and a `/dev` of its own.
+//! Root file system: squashfs image below, a layer in memory above, and a `/dev` of its own.
 //!
-//! No user process exists yet that could change it meanwhile; the image itself is hostile, so its
-//! links are never followed out of it. Manual, "Root filesystem".
+//! No process of the user's exists yet that could change it. The image is hostile: no link of it is
+//! followed out of it. Manual, "Root filesystem".
 
-use super::{Image, files};
-use crate::container::plan::Bundle;
+use super::files::{self, DIRECTORY, subdirectory};
+use super::{Image, etc};
+use crate::container::plan::Plan;
 use crate::error::{Context, Error, Result};
-use crate::site::config::Config;
+use crate::rootfs::mount_point::Creator;
 use crate::sys::fs::loop_device;
 use crate::sys::fs::mount::{self, Restrictions};
+use crate::user::User;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::Mode;
 
 /// An assembled root file system.
 #[derive(Debug)]
 pub struct Rootfs {
-    /// Its root directory.
+    /// Root directory.
     pub root: OwnedFd,
-    /// The root directory's path in our mount namespace, as the kernel tells it.
-    pub path: std::path::PathBuf,
-    /// Its `/dev`.
+    /// Root of the file system on `/dev`.
     pub dev: OwnedFd,
+    /// Rights with which mount points are created in it.
+    pub creator: Creator,
 }
 
 const LOWER: &str = "overlay/rootfs-lower";
 const UPPER: &str = "overlay/rootfs-upper";
 const WORK: &str = "overlay/rootfs-work";
 
-/// What an image may not have: set-user-id programs, and device files of its own.
-const CONFINED: Restrictions = Restrictions { readonly: false, nodev: true, noexec: false };
+/// Restrictions of the image, beside `nosuid`: its device files do not work.
+const NODEV: Restrictions = Restrictions { readonly: false, nodev: true, noexec: false };
 
-/// Mounts everything in `place`, the bundle's directory in memory.
-pub fn assemble(
-    place: &OwnedFd,
-    config: &Config,
-    bundle: &Bundle,
-    image: &Image,
-) -> Result<Rootfs> {
-    for directory in ["overlay", LOWER, UPPER, WORK, &bundle.rootfs] {
-        rustix::fs::mkdirat(place, directory, Mode::from_raw_mode(0o755))
+/// Mounts the root file system in `bundle`, the directory of the bundle in memory.
+pub fn assemble(bundle: &OwnedFd, plan: &Plan, image: &Image) -> Result<Rootfs> {
+    let folder = plan.site.rootfs_folder.as_str();
+    for directory in ["overlay", LOWER, UPPER, WORK, folder] {
+        rustix::fs::mkdirat(bundle, directory, Mode::from_raw_mode(0o755))
             .context(|| format!("cannot create {directory} in the bundle"))?;
     }
-    mount_image(place, image)?;
-    prepare_upper(place, config, bundle)?;
-    mount_overlay(place, bundle)?;
-    let root = subdirectory(place, &bundle.rootfs)?;
+    mount_image(bundle, image)?;
+    prepare_upper(bundle, plan)?;
+    mount_overlay(bundle, folder)?;
+    let root = subdirectory(bundle, folder)?;
     let dev = subdirectory(&root, "dev")?;
-    let restrictions = Restrictions::default();
     let options = "mode=755,uid=0,gid=0,size=65536k";
-    mount::filesystem("tmpfs", "tmpfs", &dev, restrictions, options)
+    mount::filesystem("tmpfs", "tmpfs", &dev, Restrictions::default(), options)
         .context(|| "cannot prepare /dev".into())?;
     let dev = subdirectory(&root, "dev")?;
-    let path = std::fs::read_link(mount::proc_path(root.as_fd()))
-        .context(|| "cannot name the root file system".into())?;
-    Ok(Rootfs { root, path, dev })
+    let copy = |file: &OwnedFd| file.try_clone().context(|| "cannot copy a descriptor".into());
+    let creator = Creator::new(vec![copy(&root)?, copy(&dev)?], &plan.user)?.for_user();
+    Ok(Rootfs { root, dev, creator })
 }
 
-fn subdirectory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty())
-        .context(|| format!("cannot open {name} in the bundle"))
-}
-
-/// The image, through a loop device that all containers of the node share.
-fn mount_image(place: &OwnedFd, image: &Image) -> Result<()> {
-    let cannot = || format!("cannot mount the image {}", image.name);
-    let compressor = Compressor::of(image).context(cannot)?;
-    let device = loop_device::attach(&image.file).context(cannot)?;
-    let restrictions = Restrictions { readonly: true, ..CONFINED };
-    let lower = subdirectory(place, LOWER)?;
+/// Mounts the image through a loop device that all containers of the node share.
+fn mount_image(bundle: &OwnedFd, image: &Image) -> Result<()> {
+    let context = || format!("cannot mount the image {}", image.name);
+    let device = loop_device::attach(&image.file).context(context)?;
+    let restrictions = Restrictions { readonly: true, ..NODEV };
+    let lower = subdirectory(bundle, LOWER)?;
     mount::filesystem("squashfs", &device.path, &lower, restrictions, "").map_err(|error| {
-        Error::caused_by(cannot(), error).with_hint(format!(
-            "the image is compressed with {}; if this kernel cannot read that, or the file \
-             is damaged, remove it with 'sarus rmi' and import it with --compression=gzip",
-            compressor.0
+        Error::caused_by(context(), error).with_hint(format!(
+            "the image is compressed with {}; if this kernel cannot read that, or the file is \
+             damaged, remove it with 'sarus rmi' and import it with --compression=gzip",
+            image.compressor
         ))
     })
 }
 
-/// The name of the compressor that an image needs.
-struct Compressor(&'static str);
-
-impl Compressor {
-    /// From the superblock: magic `hsqs`, and the compressor's number at byte 20.
-    fn of(image: &Image) -> Result<Self> {
-        let mut superblock = [0; 22];
-        let read = rustix::io::pread(&image.file, &mut superblock, 0)
-            .context(|| "cannot read its superblock".into())?;
-        match superblock {
-            [b'h', b's', b'q', b's', .., low, high] if read == superblock.len() => {
-                Ok(Self(match u16::from_le_bytes([low, high]) {
-                    1 => "gzip",
-                    3 => "lzo",
-                    4 => "xz",
-                    5 => "lz4",
-                    6 => "zstd",
-                    _ => "something unknown",
-                }))
-            }
-            _ => Err(Error::new("the file is no squashfs image")
-                .with_hint("remove the image with 'sarus rmi' and import it again")),
-        }
-    }
-}
-
-/// Fills the layer in memory: the root directory, which looks as the image's but belongs to the
-/// user, and what the engine puts into every container. Done before the layers are joined, where it
-/// costs next to nothing and no link of the image's is in the way.
-fn prepare_upper(place: &OwnedFd, config: &Config, bundle: &Bundle) -> Result<()> {
-    let lower = subdirectory(place, LOWER)?;
-    let upper = subdirectory(place, UPPER)?;
-    dress(&upper, &lower, bundle).context(|| "cannot prepare the root directory".into())?;
+/// Fills the upper layer: the root directory, with the image's mode and the user as owner, and the
+/// directories and files that every container has. Before the overlay is mounted, this is cheap, and
+/// no link of the image is in the way.
+fn prepare_upper(bundle: &OwnedFd, plan: &Plan) -> Result<()> {
+    let lower = subdirectory(bundle, LOWER)?;
+    let upper = subdirectory(bundle, UPPER)?;
+    let user = &plan.user;
+    copy_mode(&upper, &lower, user).context(|| "cannot prepare the root directory".into())?;
     for name in ["dev", "proc", "sys", "etc"] {
         let found = match subdirectory_if_there(&lower, name)? {
-            // The kernel's own file systems cover it.
+            // A file system of the kernel will cover it.
             Some(_) if name != "etc" => continue,
             found => found,
         };
-        let cannot = || format!("cannot prepare /{name}");
-        rustix::fs::mkdirat(&upper, name, Mode::from_raw_mode(0o755)).context(cannot)?;
+        let context = || format!("cannot prepare /{name}");
+        rustix::fs::mkdirat(&upper, name, Mode::from_raw_mode(0o755)).context(context)?;
         let made = subdirectory(&upper, name)?;
-        dress(&made, found.as_ref().unwrap_or(&made), bundle).context(cannot)?;
+        copy_mode(&made, found.as_ref().unwrap_or(&made), user).context(context)?;
         if name == "etc" {
-            files::write_etc(&made, config, bundle)?;
+            etc::write(&made, &plan.etc_files, user)?;
         }
     }
     Ok(())
 }
 
-/// Gives a directory the mode of `model`, and to the user.
-fn dress(directory: &OwnedFd, model: &OwnedFd, bundle: &Bundle) -> Result<()> {
+/// Gives `directory` the mode of `model`, and `user` as owner.
+fn copy_mode(directory: &OwnedFd, model: &OwnedFd, user: &User) -> Result<()> {
     let mode = rustix::fs::fstat(model).context(|| "cannot stat it".into())?.st_mode & 0o1777;
-    files::chown(directory, &bundle.user)?;
+    files::chown(directory, user)?;
     rustix::fs::chmod(mount::proc_path(directory.as_fd()), Mode::from_raw_mode(mode))
         .context(|| "cannot change its mode".into())
 }
 
-/// The image's directory `name`. Where files of the engine or the kernel go there must be no link to
-/// somewhere else.
+/// Opens the image's directory `name`, if it exists. A link there could lead the engine or the kernel
+/// elsewhere, and is refused.
 fn subdirectory_if_there(lower: &OwnedFd, name: &str) -> Result<Option<OwnedFd>> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match rustix::fs::openat(lower, name, flags, Mode::empty()) {
+    match rustix::fs::openat(lower, name, DIRECTORY, Mode::empty()) {
         Ok(directory) => Ok(Some(directory)),
         Err(rustix::io::Errno::NOENT) => Ok(None),
         Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
-            Err(Error::new(format!("cannot use the image: its /{name} is no directory")))
+            Err(Error::new(format!("cannot use the image: its /{name} is not a directory")))
         }
         Err(errno) => Err(errno).context(|| format!("cannot open the image's /{name}")),
     }
 }
 
-/// The writable root: what the user changes is kept in memory, above the image.
-fn mount_overlay(place: &OwnedFd, bundle: &Bundle) -> Result<()> {
-    let cannot = || "cannot make the root file system writable".to_owned();
-    // Relative to the bundle, whatever its path holds.
-    rustix::process::fchdir(place).context(cannot)?;
-    let target = subdirectory(place, &bundle.rootfs)?;
+/// Mounts the overlay: the program's changes are kept in memory, above the image.
+fn mount_overlay(bundle: &OwnedFd, folder: &str) -> Result<()> {
+    let context = || "cannot make the root file system writable".to_owned();
+    // Paths of layers are relative, since that of the bundle may contain any character.
+    rustix::process::fchdir(bundle).context(context)?;
+    let target = subdirectory(bundle, folder)?;
     let layers = format!("lowerdir={LOWER},upperdir={UPPER},workdir={WORK}");
-    // An image may hold overlay's own attributes: let none of them lead anywhere. A kernel refuses
-    // options that it does not know: then those go first that came last, with their features.
+    // An image may have attributes of overlay, which must redirect nothing. Kernels refuse options
+    // that they do not know: so the youngest are left out first.
     let strict = ["redirect_dir=nofollow", "index=off", "xino=off", "metacopy=off"];
     let mut result = Ok(());
     for count in (0..=strict.len()).rev() {
         let known = strict.iter().take(count);
         let options = known.fold(layers.clone(), |all, option| format!("{all},{option}"));
-        result = mount::filesystem("overlay", "overlay", &target, CONFINED, &options);
+        result = mount::filesystem("overlay", "overlay", &target, NODEV, &options);
         if result.is_ok() {
             break;
         }
     }
-    result.context(cannot)
+    result.context(context)
 }

@@ -1,41 +1,42 @@
-//! The files that root uses in a run: opened and checked before anything is done
-//! (manual, "Security related features and considerations").
+//! Files of the installation that root uses in a run: verified, and opened before anything is done.
+//! Manual, "Security related features and considerations".
 
+use crate::container::plan::Plan;
+use crate::error::Result;
+use crate::site::trust::Verifier;
 use rustix::fd::OwnedFd;
 
-use crate::error::Result;
-use crate::site::config::{Config, Hook};
-use crate::site::trust::Verifier;
-
-/// The files of an installation that root uses: checked, and open by `O_PATH`.
+/// The verified files, opened with `O_PATH`.
 #[derive(Debug)]
 pub struct Trusted {
-    /// The site's process 1, where it has its own.
+    /// The site's init program, if it has its own.
     pub init: Option<OwnedFd>,
-    /// The directory over which bundles are mounted.
+    /// Directory over which bundles are mounted.
     pub bundle_dir: OwnedFd,
-    /// The hooks, in the order of the configuration; none for those that are the image's programs.
+    /// Hooks in the order of the plan; `None` for programs of the image.
     pub hooks: Vec<Option<OwnedFd>>,
 }
 
-/// Checks all that the configuration names and root uses; sarus.json itself was checked when it
-/// was opened.
+/// Verifies all files of the plan that root uses. sarus.json itself was verified when it was read.
 ///
 /// # Errors
-/// When something is missing, or can be tampered with.
-pub fn check(config: &Config) -> Result<Trusted> {
-    let verifier = Verifier::new(config.checks)?;
-    verifier.directory(&config.prefix_dir)?;
-    let program = |hook: &Hook| hook.is_of_host().then(|| verifier.program(&hook.path)).transpose();
+/// If a file does not exist, or users could change it.
+pub fn check(plan: &Plan) -> Result<Trusted> {
+    let site = &plan.site;
+    let verifier = Verifier::new(site.checks)?;
+    verifier.directory(&site.prefix_dir)?;
+    let hooks = plan.hooks.iter().map(|planned| &planned.hook);
+    let hooks =
+        hooks.map(|hook| hook.is_of_host().then(|| verifier.program(&hook.path)).transpose());
     let trusted = Trusted {
-        hooks: config.hooks.list.iter().map(program).collect::<Result<_>>()?,
-        init: config.init_path.as_deref().map(|path| verifier.program(path)).transpose()?,
-        bundle_dir: verifier.tree(&config.bundle_dir)?,
+        hooks: hooks.collect::<Result<_>>()?,
+        init: site.init_path.as_deref().map(|path| verifier.program(path)).transpose()?,
+        bundle_dir: verifier.tree(&site.bundle_dir)?,
     };
-    for openssh in config.hooks.list.iter().filter_map(|hook| hook.openssh(&config.prefix_dir)) {
+    for openssh in &site.openssh {
         // Without it, only runs with --ssh fail.
-        if verifier.find(&openssh)?.is_some() {
-            verifier.tree(&openssh)?;
+        if verifier.find(openssh)?.is_some() {
+            verifier.tree(openssh)?;
         }
     }
     Ok(trusted)

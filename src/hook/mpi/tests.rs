@@ -1,5 +1,5 @@
 use super::*;
-use crate::hook::library::tests::library;
+use crate::hook::libraries::tests::library;
 
 /// A chain of names: what links to what, and the file at last.
 type Names<'a> = &'a [&'a str];
@@ -8,7 +8,7 @@ fn libraries(all: &[Names<'_>]) -> Vec<Library> {
     all.iter().map(|names| library(names)).collect()
 }
 
-/// What the plan replaces and adds, by file names, with the number of warnings.
+/// Steps of the plan by file names, and the number of warnings.
 fn planned(
     host: &[Names<'_>],
     dependencies: &[Names<'_>],
@@ -115,7 +115,7 @@ fn a_library_of_another_name_is_found_by_both() {
     };
     let cray = named(&["libmpi.so.12", "libmpich_gnu.so.3.0.1"], "libmpich_gnu.so.3");
     let theirs = named(&["libmpi.so.12", "libmpi.so.12.1.1"], "libmpi.so.12");
-    let links = |plan: Plan| -> Vec<_> {
+    let links = |plan: ReplacementPlan| -> Vec<_> {
         let links = plan.steps.into_iter().filter_map(|step| match step {
             Step::Link { target, name } => Some(format!("{name} {}", target.display())),
             _ => None,
@@ -145,17 +145,23 @@ fn a_host_library_without_a_number_is_refused() {
 
 #[test]
 fn the_version_of_glibc_that_is_missing_is_found() {
-    let wants = |version: &str| elf::Library {
-        wants: BTreeMap::from([("libc.so.6".into(), [version.to_owned()].into())]),
-        ..elf::Library::default()
+    let needed_versions = |version: &str| elf::SharedObject {
+        needed_versions: BTreeMap::from([("libc.so.6".into(), [version.to_owned()].into())]),
+        ..elf::SharedObject::default()
     };
     let has = |versions: &[&str]| {
-        let offers = versions.iter().map(|version| (*version).to_owned()).collect();
-        BTreeMap::from([("libc.so.6".into(), elf::Library { offers, ..Default::default() })])
+        let defined_versions = versions.iter().map(|version| (*version).to_owned()).collect();
+        BTreeMap::from([(
+            "libc.so.6".into(),
+            elf::SharedObject { defined_versions, ..Default::default() },
+        )])
     };
     let old = has(&["GLIBC_2.2.5", "GLIBC_2.31"]);
-    assert_eq!(missing(&wants("GLIBC_2.31"), &old), None);
-    assert_eq!(missing(&wants("GLIBC_2.34"), &old), Some(("libc.so.6", "GLIBC_2.34")));
-    assert_eq!(missing(&wants("GLIBC_2.2.5"), &BTreeMap::new()).unwrap().1, "GLIBC_2.2.5");
-    assert_eq!(missing(&wants("OTHER_1"), &old), None);
+    assert_eq!(missing(&needed_versions("GLIBC_2.31"), &old), None);
+    assert_eq!(missing(&needed_versions("GLIBC_2.34"), &old), Some(("libc.so.6", "GLIBC_2.34")));
+    assert_eq!(
+        missing(&needed_versions("GLIBC_2.2.5"), &BTreeMap::new()).unwrap().1,
+        "GLIBC_2.2.5"
+    );
+    assert_eq!(missing(&needed_versions("OTHER_1"), &old), None);
 }

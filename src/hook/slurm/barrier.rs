@@ -1,19 +1,19 @@
-//! Many processes on many nodes that wait for each other, by files in a directory that all see.
+//! A barrier for processes on many nodes, made of files in a shared directory.
 //!
-//! The process of rank 0 leads. It writes a random word, the round, into `round`. Each rank N writes
-//! `arrival/slurm-procid-N`: the round that it sees, and a random word of its own, its token. When
-//! all files tell of the leader's round, the leader writes the verdict: `go`, and all tokens. Who
-//! finds its token there writes `departure/slurm-procid-N` and goes on. When all have, the leader
-//! removes the directory.
+//! The process of rank 0 is the leader. It writes a random word, the round, to `round`. Each rank N
+//! writes `arrival/slurm-procid-N`: the round that it has read, and a random word of its own, its token.
+//! When all arrivals have the leader's round, the leader writes `verdict`: `go`, and all tokens. A rank
+//! that finds its token there writes `departure/slurm-procid-N`, and passes. When all have passed, the
+//! leader removes the directory.
 //!
-//! So what an earlier attempt left behind, killed at any moment, can neither let somebody pass nor
-//! hold anybody up: the leader believes no arrival of another round, and the others no verdict
-//! without their token. Whoever sees its own file gone or outdated writes it again.
+//! Files of an earlier attempt, which may have been killed at any moment, neither let a process pass nor
+//! make one wait: the leader ignores arrivals of other rounds, the others ignore a verdict without their
+//! token. A process whose file is missing or outdated writes it again.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
@@ -22,24 +22,25 @@ use std::time::{Duration, Instant};
 use super::{SUBSYSTEM, Task};
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::sys::fs::read::read_text_at_most;
 use crate::sys::random;
 
-/// How often each process looks. Manual: every 0.1 seconds.
+/// Interval between two looks at the files. Manual: 0.1 seconds.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// After this time the user learns who is waited for: without a time-out nobody else would tell.
-const SILENCE: Duration = Duration::from_secs(10);
+/// Time after which a warning names the ranks that are missing.
+const WARN_AFTER: Duration = Duration::from_secs(10);
 
-/// How long the leader leaves a verdict that ends the others: they look ten times meanwhile.
+/// Time for which the leader leaves a negative verdict: ten intervals of the others.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A token and a line end for each of the most tasks that there can be.
+/// Maximum size of a file in bytes: a verdict with the tokens of the maximum number of tasks.
 const MAX_FILE: u64 = 1 << 28;
 
-/// How often a file is written anew when the leader of the round before takes the directory away.
+/// Maximum number of attempts to write a file while the leader of another round removes the directory.
 const MAX_TRIES: u32 = 100;
 
-/// Where the tasks meet, and who of them this process is.
+/// The barrier, as seen by one task.
 #[derive(Debug)]
 pub struct Barrier {
     directory: PathBuf,
@@ -49,14 +50,14 @@ pub struct Barrier {
     token: String,
 }
 
-/// Why the others did not come.
-const STAGES: [&str; 2] = ["arrived", "gone on"];
+/// Stages of the barrier that a rank may be missing in.
+const STAGES: [&str; 2] = ["arrived", "passed"];
 
 impl Barrier {
     /// A barrier for `task` in `directory`, which need not exist.
     ///
     /// # Errors
-    /// When the kernel gives no random bytes.
+    /// If the kernel has no random bytes.
     pub fn new(directory: PathBuf, task: &Task) -> Result<Self> {
         let mut bytes = [0; 8];
         random::fill(&mut bytes)?;
@@ -65,27 +66,27 @@ impl Barrier {
         Ok(Self { directory, step, rank: task.rank, tasks: task.tasks, token })
     }
 
-    /// Comes back when all tasks have come here.
+    /// Waits until all tasks have arrived.
     ///
     /// # Errors
-    /// When the directory cannot be used, or not all come before `timeout` is over.
+    /// If the directory cannot be used, or `timeout` is over before all have arrived.
     pub fn pass(&self, timeout: Option<Duration>) -> Result<()> {
-        let patience = Patience { start: Instant::now(), timeout, told: Cell::new(false) };
+        let deadline = Deadline { start: Instant::now(), timeout, has_warned: Cell::new(false) };
         let passed = match self.rank {
-            0 => self.lead(&patience),
-            _ => self.follow(&patience),
+            0 => self.lead(&deadline),
+            _ => self.follow(&deadline),
         };
         passed.context(|| format!("cannot start together with the other tasks of {}", self.step))
     }
 
-    fn lead(&self, patience: &Patience) -> Result<()> {
+    fn lead(&self, deadline: &Deadline) -> Result<()> {
         let mut tokens = BTreeMap::from([(0, self.token.clone())]);
         let missing = |found: &BTreeMap<u32, String>| -> Vec<u32> {
             (0..self.tasks).filter(|rank| !found.contains_key(rank)).collect()
         };
         loop {
             self.keep("round", &self.token)?;
-            self.keep(&arrival(0), &card(&self.token, &self.token))?;
+            self.keep(&arrival(0), &arrival_text(&self.token, &self.token))?;
             for rank in missing(&tokens) {
                 let text = self.read(&arrival(rank))?;
                 if let Some((round, token)) = text.as_deref().and_then(|text| text.split_once(' '))
@@ -98,14 +99,14 @@ impl Barrier {
             if absent.is_empty() {
                 break;
             }
-            if patience.is_over() {
+            if deadline.is_over() {
                 self.write("verdict", &verdict(&ranges(&absent), &tokens))?;
                 sleep(GRACE);
                 self.remove();
-                return Err(patience.error(STAGES[0], &ranges(&absent)));
+                return Err(deadline.error(STAGES[0], &ranges(&absent)));
             }
-            if patience.is_long() {
-                self.tell(STAGES[0], &absent);
+            if deadline.is_warning_due() {
+                self.warn(STAGES[0], &absent);
             }
             sleep(INTERVAL);
         }
@@ -121,13 +122,13 @@ impl Barrier {
                 }
             }
             tokens = left;
-            if patience.is_over() && !tokens.is_empty() {
+            if deadline.is_over() && !tokens.is_empty() {
                 let left: Vec<_> = tokens.into_keys().collect();
                 self.remove();
-                return Err(patience.error(STAGES[1], &ranges(&left)));
+                return Err(deadline.error(STAGES[1], &ranges(&left)));
             }
-            if patience.is_long() && !tokens.is_empty() {
-                self.tell(STAGES[1], &tokens.keys().copied().collect::<Vec<_>>());
+            if deadline.is_warning_due() && !tokens.is_empty() {
+                self.warn(STAGES[1], &tokens.keys().copied().collect::<Vec<_>>());
             }
             if !tokens.is_empty() {
                 sleep(INTERVAL);
@@ -137,98 +138,97 @@ impl Barrier {
         Ok(())
     }
 
-    fn follow(&self, patience: &Patience) -> Result<()> {
+    fn follow(&self, deadline: &Deadline) -> Result<()> {
         loop {
             let round = self.read("round")?.unwrap_or_else(|| "-".into());
-            self.keep(&arrival(self.rank), &card(&round, &self.token))?;
+            self.keep(&arrival(self.rank), &arrival_text(&round, &self.token))?;
             let verdict = self.read("verdict")?.unwrap_or_default();
-            match judge(&verdict, self.rank, &self.token) {
+            match verdict_for(&verdict, self.rank, &self.token) {
                 Some("go") => return self.write(&departure(self.rank), &self.token),
-                Some(absent) => return Err(patience.error(STAGES[0], absent)),
+                Some(absent) => return Err(deadline.error(STAGES[0], absent)),
                 None => {}
             }
-            if patience.is_over() {
-                return Err(patience.error(STAGES[0], &ranges(&self.absent(&round)?)));
+            if deadline.is_over() {
+                return Err(deadline.error(STAGES[0], &ranges(&self.absent(&round)?)));
             }
-            if patience.is_long() && self.is_first(&round)? {
-                self.tell(STAGES[0], &self.absent(&round)?);
+            if deadline.is_warning_due() && self.is_first(&round)? {
+                self.warn(STAGES[0], &self.absent(&round)?);
             }
             sleep(INTERVAL);
         }
     }
 
-    /// The ranks that are not in this round, as far as one can see who does not lead it.
+    /// Ranks without an arrival in this round, as a rank that does not lead sees them.
     fn absent(&self, round: &str) -> Result<Vec<u32>> {
         let mut absent = Vec::new();
         for rank in 0..self.tasks {
-            if !self.is_here(rank, round)? {
+            if !self.has_arrived(rank, round)? {
                 absent.push(rank);
             }
         }
-        // Then the round itself is an old one.
+        // If all have arrived, the round itself is an old one: the leader is missing.
         Ok(if absent.is_empty() { vec![0] } else { absent })
     }
 
-    fn is_here(&self, rank: u32, round: &str) -> Result<bool> {
-        let card = self.read(&arrival(rank))?.unwrap_or_default();
-        Ok(card.split_once(' ').is_some_and(|(seen, _)| seen == round))
+    fn has_arrived(&self, rank: u32, round: &str) -> Result<bool> {
+        let arrival = self.read(&arrival(rank))?.unwrap_or_default();
+        Ok(arrival.split_once(' ').is_some_and(|(seen, _)| seen == round))
     }
 
-    /// Whether this is the lowest rank that has come: one warning is enough for all.
+    /// True if no lower rank has arrived: one warning is enough.
     fn is_first(&self, round: &str) -> Result<bool> {
         for rank in 0..self.rank {
-            if self.is_here(rank, round)? {
+            if self.has_arrived(rank, round)? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn tell(&self, stage: &str, ranks: &[u32]) {
-        let (step, seconds, ranks) = (&self.step, SILENCE.as_secs(), ranges(ranks));
+    fn warn(&self, stage: &str, ranks: &[u32]) {
+        let (step, seconds, ranks) = (&self.step, WARN_AFTER.as_secs(), ranges(ranks));
         log::warn(
             SUBSYSTEM,
-            &format!("{step} waits: after {seconds} s these ranks have not {stage}: {ranks}"),
+            &format!("{step}: after {seconds} s these ranks have not {stage}: {ranks}"),
         );
     }
 
-    /// What stands in a file, if there is one that is complete.
+    /// Reads the file `name`; `None` if it does not exist.
     fn read(&self, name: &str) -> Result<Option<String>> {
         let path = self.directory.join(name);
-        let cannot = || format!("cannot read {}", path.display());
+        let context = || format!("cannot read {}", path.display());
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match fs::OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            file => file.context(cannot)?,
+            file => file.context(context)?,
         };
-        let mut text = String::new();
-        match file.take(MAX_FILE).read_to_string(&mut text) {
+        match read_text_at_most(file, MAX_FILE) {
             // Removed on another node, on NFS.
             Err(error) if error.raw_os_error() == Some(libc::ESTALE) => Ok(None),
-            read => read.context(cannot).map(|_| Some(text)),
+            read => read.context(context).map(Some),
         }
     }
 
-    /// Writes the file `name` unless it says `text` already.
+    /// Writes the file `name` unless it contains `text` already.
     fn keep(&self, name: &str, text: &str) -> Result<()> {
         if self.read(name)?.as_deref() == Some(text) { Ok(()) } else { self.write(name, text) }
     }
 
-    /// Writes the file `name`, which others see with all of `text` or as it was before.
+    /// Replaces the file `name` by rename(2): others read all of `text`, or the old content.
     fn write(&self, name: &str, text: &str) -> Result<()> {
         let path = self.directory.join(name);
         let mut tries = MAX_TRIES;
         loop {
             match replace(&path, &self.token, text) {
-                // The leader of the round before is taking the directories away.
+                // The leader of an earlier round is removing the directories.
                 Err(error) if error.kind() == ErrorKind::NotFound && tries > 0 => tries -= 1,
                 result => return result.context(|| format!("cannot write {}", path.display())),
             }
         }
     }
 
-    /// Takes the directory away. Who comes for the next round may write into it meanwhile: then it
-    /// is their leader's.
+    /// Removes the directory. Tasks of the next round may write there meanwhile: then their leader
+    /// removes it.
     fn remove(&self) {
         fs::remove_dir_all(&self.directory).ok();
     }
@@ -253,54 +253,54 @@ fn departure(rank: u32) -> String {
     format!("departure/slurm-procid-{rank}")
 }
 
-fn card(round: &str, token: &str) -> String {
+fn arrival_text(round: &str, token: &str) -> String {
     format!("{round} {token}")
 }
 
-/// `word`, and for whom it is said.
+/// The text of a verdict: `word`, and the tokens of those that it is for.
 fn verdict(word: &str, tokens: &BTreeMap<u32, String>) -> String {
     tokens
         .iter()
         .fold(format!("{word}\n"), |text, (rank, token)| text + &format!("{rank} {token}\n"))
 }
 
-/// What a verdict says to the process of `rank` with `token`, if it is meant.
-fn judge<'a>(text: &'a str, rank: u32, token: &str) -> Option<&'a str> {
+/// The word of a verdict for the process of `rank` with `token`; `None` if it is for others.
+fn verdict_for<'a>(text: &'a str, rank: u32, token: &str) -> Option<&'a str> {
     let mut lines = text.lines();
     let word = lines.next()?;
     let mine = format!("{rank} {token}");
     lines.any(|line| line == mine).then_some(word)
 }
 
-/// How long this process waits.
-struct Patience {
+/// Time limit of a process, and whether it has warned.
+struct Deadline {
     start: Instant,
     timeout: Option<Duration>,
-    told: Cell<bool>,
+    has_warned: Cell<bool>,
 }
 
-impl Patience {
+impl Deadline {
     fn is_over(&self) -> bool {
         self.timeout.is_some_and(|timeout| self.start.elapsed() >= timeout)
     }
 
-    /// Whether it is time to say so; only once.
-    fn is_long(&self) -> bool {
-        self.start.elapsed() >= SILENCE && !self.told.replace(true)
+    /// True if a warning is due; once only.
+    fn is_warning_due(&self) -> bool {
+        self.start.elapsed() >= WARN_AFTER && !self.has_warned.replace(true)
     }
 
     fn error(&self, stage: &str, ranks: &str) -> Error {
         let seconds = self.timeout.unwrap_or_default().as_secs();
         Error::new(format!("after {seconds} s these ranks have not {stage}: {ranks}")).with_hint(
-            "look for what became of them; SYNC_TIMEOUT of the hook says how long to wait",
+            "see the output of these ranks; SYNC_TIMEOUT of the hook sets the time limit",
         )
     }
 }
 
-/// More would make a message that nobody reads.
+/// Maximum number of ranges in a message.
 const MAX_RANGES: usize = 20;
 
-/// `0, 3-5, 9` for ranks in ascending order.
+/// Formats ranks in ascending order, such as `0, 3-5, 9`.
 fn ranges(ranks: &[u32]) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for &rank in ranks {

@@ -15,13 +15,13 @@ const TASK: [(&str, &str); 4] =
 
 #[test]
 fn a_task_is_read_from_the_environment() {
-    let task = Task::of(&spec(&TASK)).unwrap().unwrap();
+    let task = Task::from_environment(&spec(&TASK)).unwrap().unwrap();
     assert_eq!(task, Task { job: 7, step: 2, tasks: 16, rank: 3 });
     assert_eq!(task.directory(), "jobid-7-stepid-2");
     for absent in 0..4 {
         let mut env = TASK.to_vec();
         env.remove(absent);
-        assert_eq!(Task::of(&spec(&env)).unwrap(), None);
+        assert_eq!(Task::from_environment(&spec(&env)).unwrap(), None);
     }
     // The number has two names. Batch scripts, shells of salloc and others are no steps.
     for (step, is_one) in [("0", true), ("4294967279", true), ("4294967280", false)]
@@ -29,7 +29,7 @@ fn a_task_is_read_from_the_environment() {
         .chain(["4294967290", "4294967291", "4294967292"].map(|step| (step, false)))
     {
         let env = [&[("SLURM_STEP_ID", step)], &TASK[..]].concat();
-        let task = Task::of(&spec(&env)).unwrap();
+        let task = Task::from_environment(&spec(&env)).unwrap();
         assert_eq!(task.map(|task| task.step.to_string()), is_one.then(|| step.to_owned()));
     }
 }
@@ -51,6 +51,6 @@ fn what_is_no_number_never_becomes_a_path() {
     ] {
         let mut env = vec![(name, value)];
         env.extend(TASK);
-        assert!(Task::of(&spec(&env)).is_err(), "{name}={value}");
+        assert!(Task::from_environment(&spec(&env)).is_err(), "{name}={value}");
     }
 }

@@ -1,7 +1,6 @@
-//! sshd: started in the container by `launch`, as the container's user, and watched until it listens.
+//! Start of sshd by `launch`, in the container, as the container's user.
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Child;
@@ -11,35 +10,39 @@ use std::time::{Duration, Instant};
 use super::{HOME, KEYS, SUBSYSTEM};
 use crate::error::{Context, Error, Result};
 use crate::log;
+use crate::sys::fs::read::{read_proc, read_text_at_most};
 use crate::sys::process::daemon;
 
-/// sshd listens within milliseconds, but a node may be busy with the start of a hundred ranks.
+/// Time in which sshd must listen. It takes milliseconds, but a node may be busy with the start of a
+/// hundred ranks.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Interval between two looks whether it does.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// The owner of the port may just have ended, or be about to listen.
+/// Number of attempts, and the time between two: the owner of the port may just have ended, or be about
+/// to listen.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Files that sshd writes: one when it listens, as sshd_config says, and its log.
+/// Files that sshd writes: `PidFile` of sshd_config(5) when it listens, and its log.
 const PID_FILE: &str = "sshd.pid";
 const LOG: &str = "sshd.log";
 
-/// Most that is read of its log, in bytes.
+/// Maximum number of bytes of the log that are read.
 const MAX_LOG: u64 = 1 << 16;
 
-/// Starts sshd with what [`prepare`](super::prepare) put into this container, and comes back when it
-/// listens, or a container of the same user on this node does. Called by the container's user, whose
-/// rights sshd has.
+/// Starts sshd with the files of [`prepare`](super::prepare), and returns when it listens, or when an
+/// sshd of the same user listens on this node already. The caller is the container's user, whose rights
+/// sshd has.
 ///
 /// # Errors
-/// When nobody listens.
+/// If no sshd of the user's listens.
 pub fn start() -> Result<()> {
     serve().context(|| "cannot start sshd in the container".into())
 }
 
 fn serve() -> Result<()> {
-    // It executes itself anew for each login, by this name.
+    // sshd executes itself for each login, by this path.
     let program = PathBuf::from(HOME).join("sbin/sshd");
     let log = file(LOG);
     let args = ["-D", "-E", &log.to_string_lossy()];
@@ -51,12 +54,14 @@ fn serve() -> Result<()> {
         result = match log.lines().find_map(taken_port) {
             Some(port) => share(port, listens),
             None if listens => return Ok(()),
-            None => Err(Error::new(log.lines().next_back().unwrap_or("it says nothing"))),
+            None => {
+                Err(Error::new(log.lines().next_back().unwrap_or("sshd failed without a message")))
+            }
         };
         if result.is_ok() {
             break;
         }
-        // It has ended already, or must.
+        // sshd has ended already, or must end.
         child.kill().ok();
         child.wait().ok();
         [LOG, PID_FILE].iter().for_each(|name| drop(fs::remove_file(file(name))));
@@ -65,59 +70,57 @@ fn serve() -> Result<()> {
     result
 }
 
-/// A file of sshd's, in the directory that is the user's alone.
+/// A file of sshd, in the directory of keys.
 fn file(name: &str) -> PathBuf {
     PathBuf::from(HOME).join("etc").join(KEYS).join(name)
 }
 
-/// Whether sshd listens; else it has ended.
+/// Waits until sshd listens; returns false if it ends before.
 fn wait(child: &mut Child) -> Result<bool> {
     let end = Instant::now() + TIMEOUT;
     while Instant::now() < end {
         if file(PID_FILE).exists() {
             return Ok(true);
         }
-        if child.try_wait().context(|| "cannot wait for it".into())?.is_some() {
+        if child.try_wait().context(|| "cannot wait for sshd".into())?.is_some() {
             return Ok(false);
         }
         sleep(INTERVAL);
     }
     child.kill().ok();
-    Err(Error::new(format!("it does not listen after {} s", TIMEOUT.as_secs())))
+    Err(Error::new(format!("sshd does not listen after {} s", TIMEOUT.as_secs())))
 }
 
 fn read_log() -> std::io::Result<String> {
     let mut options = fs::OpenOptions::new();
     let log =
         options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(file(LOG))?;
-    let mut text = String::new();
-    log.take(MAX_LOG).read_to_string(&mut text)?;
-    Ok(text)
+    read_text_at_most(log, MAX_LOG)
 }
 
-/// The port of `Bind to port 15263 on 0.0.0.0 failed: Address in use.`; C libraries word it
-/// differently.
+/// The port of a line such as `Bind to port 15263 on 0.0.0.0 failed: Address in use.`; the last words
+/// depend on the C library.
 fn taken_port(line: &str) -> Option<u16> {
     let rest = line.strip_prefix("Bind to port ").filter(|rest| rest.contains("in use"))?;
     rest.split(' ').next()?.parse().ok()
 }
 
-/// Several ranks on one node: they share the first one's daemon. Another user's would only look like
-/// it, and one that does not listen is none, so these are errors.
+/// Shares the sshd of another container of the user, as ranks on one node do. A port of another user,
+/// or one on which no process listens, is an error.
 fn share(port: u16, listens: bool) -> Result<()> {
     let user = rustix::process::getuid().as_raw();
     let mut owners = Vec::new();
     for table in ["tcp", "tcp6"] {
-        let table = std::fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+        let table = read_proc(format!("/proc/self/net/{table}")).unwrap_or_default();
         owners.extend(listeners(&table, port));
     }
     let who = match owners.iter().find(|owner| **owner != user) {
         Some(other) => format!("user id {other}"),
-        // Those who listen may be our own sshd, for half of the addresses.
-        None if listens || owners.is_empty() => "somebody who does not listen".to_owned(),
+        // The listener may be this sshd, which has bound a part of its addresses.
+        None if listens || owners.is_empty() => "a process that does not listen".to_owned(),
         None => {
             let text = format!(
-                "no sshd in this container: another one of yours has port {port} of this node, and \
+                "sshd not started: another container of yours has port {port} of this node, and \
                  logins to this node lead there"
             );
             log::warn(SUBSYSTEM, &text);
@@ -125,12 +128,12 @@ fn share(port: u16, listens: bool) -> Result<()> {
         }
     };
     Err(Error::new(format!("{who} has port {port} of this node"))
-        .with_hint("wait until their container has ended, or use another node"))
+        .with_hint("wait until that process has ended, or use another node"))
 }
 
-/// The user ids of those who listen on `port`, in a table as `/proc/net/tcp` (proc(5)).
+/// The user ids of sockets that listen on `port`, from the text of `/proc/net/tcp` (proc(5)).
 fn listeners(table: &str, port: u16) -> impl Iterator<Item = u32> {
-    // How the table has the port, and the state.
+    // The local port in hexadecimal, and the state TCP_LISTEN.
     let (port, listens) = (format!(":{port:04X}"), "0A");
     table.lines().filter_map(move |line| {
         let mut fields = line.split(' ').filter(|field| !field.is_empty()).skip(1);

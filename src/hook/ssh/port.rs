@@ -1,22 +1,22 @@
-//! The TCP port of a user's daemons: the same on all nodes, another for each user, and known to no
-//! other user before a daemon listens there. One port for everybody could be taken by anybody.
+//! The TCP port of a user's sshd: the same on all nodes, a different one for each user, and unknown to
+//! other users until sshd listens. Any user could take a port that is the same for all.
 
 use sha2::{Digest, Sha256};
 
-use super::super::setting;
 use crate::error::{Error, Result};
+use crate::hook::setting;
 
-/// The first port, above those of most services, and the number of ports: up to where the kernel
-/// takes ports for outgoing connections (`net.ipv4.ip_local_port_range`, from 32768 on).
+/// The first port, above those of most services, and the number of ports, below those of outgoing
+/// connections (`net.ipv4.ip_local_port_range`, from 32768 on).
 const FIRST: u16 = 10_240;
 const COUNT: u16 = 22_528;
 
-/// The port for the user whose daemons have the private key `key`; `SERVER_PORT` of the hook, if the
-/// site sets it, is the port of all users.
+/// The port of the user whose sshd has the private key `key`; or `SERVER_PORT` of the hook, which the
+/// site may set for all users.
 ///
 /// # Errors
-/// When `SERVER_PORT` is not a port that an ordinary user may have.
-pub fn of_user(key: &str) -> Result<u16> {
+/// If `SERVER_PORT` is not a port that an ordinary user may bind.
+pub fn for_key(key: &str) -> Result<u16> {
     match setting("SERVER_PORT") {
         None => Ok(from_key(key)),
         Some(text) => parse(&text),
@@ -32,7 +32,7 @@ fn from_key(key: &str) -> u16 {
 fn parse(text: &str) -> Result<u16> {
     text.parse().ok().filter(|port| *port >= 1024).ok_or_else(|| {
         Error::new(format!("invalid SERVER_PORT '{text}'")).with_hint(
-            "the environment of ssh_hook in sarus.json sets it: a number from 1024 to 65535",
+            "set it in the environment of ssh_hook in sarus.json to a number from 1024 to 65535",
         )
     })
 }

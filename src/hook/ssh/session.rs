@@ -1,30 +1,32 @@
-//! What a login into a container finds: a shell, and the container's environment. Pure functions.
+//! Shell and environment of a login into a container. Pure functions.
 
 use std::fmt::Write;
 
+use crate::site;
 use crate::user::User;
 
-/// What is left out of a login's environment: what sshd sets itself, and what tells a process which
-/// task of a job it is, which a login is not.
+/// Variables that logins do not get: those that sshd sets itself.
 const LEFT_OUT: [&str; 10] =
     ["HOME", "USER", "LOGNAME", "SHELL", "PWD", "OLDPWD", "SHLVL", "TERM", "MAIL", "_"];
-const LEFT_OUT_BEFORE: [&str; 5] = ["SSH_", "SLURM_", "PMI_", "PMIX_", "PALS_"];
+/// Prefixes of variables that logins do not get: those that describe the task of a job, which a login is
+/// not.
+const LEFT_OUT_PREFIXES: [&str; 5] = ["SSH_", "SLURM_", "PMI_", "PMIX_", "PALS_"];
 
-/// sshd hands its configuration on to a process for each login, in a message of 256 KiB at most.
+/// Maximum size of the line in bytes. sshd passes its configuration on to each login in a message of at
+/// most 256 KiB.
 const MAX_ENVIRONMENT: usize = 128 << 10;
 
-/// sshd ends a login that has a thousand variables; it adds some of its own.
+/// Maximum number of variables. sshd ends a login with a thousand, and adds some of its own.
 const MAX_VARIABLES: usize = 960;
 
-/// A line for sshd that gives `environment` to logins; nothing if that is too large.
-///
-/// A value with a line break cannot be said there and is left out.
+/// The `SetEnv` line of sshd_config(5) with `environment`; `None` if it would be too large. Values with a
+/// line break, which the format does not allow, are left out.
 #[must_use]
 pub fn environment(environment: &[(String, String)]) -> Option<String> {
     let mut line = String::from("SetEnv");
     let mut count = 0;
     for (name, value) in environment {
-        let task = LEFT_OUT_BEFORE.iter().any(|start| name.starts_with(start));
+        let task = LEFT_OUT_PREFIXES.iter().any(|start| name.starts_with(start));
         if task
             || LEFT_OUT.contains(&name.as_str())
             || !is_name(name)
@@ -48,43 +50,42 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(good) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// What a user database says of a user's shell.
+/// The login shell of a user in a container.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Shell {
-    /// It is there.
-    Good,
-    /// `/bin/sh` in its place: the text of the user database with that.
-    Other(String),
-    /// Nobody can log in, for this reason.
-    None(&'static str),
+pub enum LoginShell {
+    /// The shell of the user database exists.
+    Found,
+    /// It does not: the text of the user database with `/bin/sh` instead.
+    Replaced(String),
+    /// Logins are not possible, for this reason.
+    Unavailable(&'static str),
 }
 
-/// Finds the shell of `user` in `passwd`, the text of the container's user database; `exists` tells
-/// whether there is a program.
+/// Finds the shell of `user` in `passwd`, the text of the container's user database. `exists` returns
+/// true for the path of a program.
 #[must_use]
-pub fn shell(passwd: &str, user: &User, exists: impl Fn(&str) -> bool) -> Shell {
+pub fn shell(passwd: &str, user: &User, exists: impl Fn(&str) -> bool) -> LoginShell {
     const DEFAULT: &str = "/bin/sh";
-    let Some(name) = user.name(passwd) else {
-        return Shell::None("its /etc/passwd does not know the user");
+    let Some(name) = site::passwd::user_name(passwd, user.uid) else {
+        return LoginShell::Unavailable("the user is not in its /etc/passwd");
     };
     let is_users = |line: &str| line.split(':').next() == Some(name);
     let line = passwd.lines().find(|line| is_users(line)).unwrap_or_default();
     let Some((rest, shell)) =
         line.rsplit_once(':').filter(|(rest, _)| rest.split(':').count() == 6)
     else {
-        return Shell::None("the user's line of its /etc/passwd is no such line");
+        return LoginShell::Unavailable("malformed line of the user in its /etc/passwd");
     };
     if exists(if shell.is_empty() { DEFAULT } else { shell }) {
-        return Shell::Good;
+        return LoginShell::Found;
     }
     if !exists(DEFAULT) {
-        return Shell::None("the image has no shell");
+        return LoginShell::Unavailable("the image has no shell");
     }
-    let changed = |line: &str| match is_users(line) {
-        true => format!("{rest}:{DEFAULT}\n"),
-        false => format!("{line}\n"),
+    let changed = |line: &str| {
+        if is_users(line) { format!("{rest}:{DEFAULT}\n") } else { format!("{line}\n") }
     };
-    Shell::Other(passwd.lines().map(changed).collect())
+    LoginShell::Replaced(passwd.lines().map(changed).collect())
 }
 
 #[cfg(test)]
@@ -125,18 +126,18 @@ mod tests {
         let user = User { uid: Uid::from_raw(7), gid: Gid::from_raw(7), groups: vec![] };
         let passwd = "aa:x:7:7::/a:/bin/zsh\na:x:7:7::/a:/bin/zsh\nb:x:8:8::/b:/bin/zsh\n";
         let other = "aa:x:7:7::/a:/bin/sh\na:x:7:7::/a:/bin/zsh\nb:x:8:8::/b:/bin/zsh\n";
-        let unknown = Shell::None("its /etc/passwd does not know the user");
-        let none = || Shell::None("the image has no shell");
+        let unknown = LoginShell::Unavailable("the user is not in its /etc/passwd");
+        let none = || LoginShell::Unavailable("the image has no shell");
         for (text, there, expected) in [
-            (passwd, &["/bin/sh", "/bin/zsh"][..], Shell::Good),
-            (passwd, &["/bin/sh"], Shell::Other(other.into())),
+            (passwd, &["/bin/sh", "/bin/zsh"][..], LoginShell::Found),
+            (passwd, &["/bin/sh"], LoginShell::Replaced(other.into())),
             (passwd, &[], none()),
-            ("a:x:7:7::/a:\n", &["/bin/sh"], Shell::Good),
+            ("a:x:7:7::/a:\n", &["/bin/sh"], LoginShell::Found),
             ("a:x:7:7::/a:", &[], none()),
             (
                 "a:x:7:7",
                 &["/bin/sh"],
-                Shell::None("the user's line of its /etc/passwd is no such line"),
+                LoginShell::Unavailable("malformed line of the user in its /etc/passwd"),
             ),
             ("", &["/bin/sh"], unknown),
         ] {

@@ -46,33 +46,39 @@ fn what_the_grammar_forbids_is_refused_with_the_reason() {
     let tag = format!("a:{}", "t".repeat(129));
     let digest_as_tag = format!("a:sha256-{HEX}");
     for (text, reason) in [
-        ("", "a part of it is empty"),
-        ("/etc/passwd", "a part of it is empty"),
-        ("a//b", "a part of it is empty"),
-        ("a/", "a part of it is empty"),
-        ("../../etc", "'..' is no server's name"),
-        ("./a", "'.' is no server's name"),
+        ("", "a part of the name is empty"),
+        ("/etc/passwd", "a part of the name is empty"),
+        ("a//b", "a part of the name is empty"),
+        ("a/", "a part of the name is empty"),
+        ("../../etc", "invalid registry host '..'"),
+        ("./a", "invalid registry host '.'"),
         ("a/../b", "'..' must be words joined by '.', '_', '__' or '-'"),
         ("a/.b", "'.b' must be words joined by '.', '_', '__' or '-'"),
         ("a..b", "'a..b' must be words joined by '.', '_', '__' or '-'"),
         ("a___b", "'a___b' must be words joined by '.', '_', '__' or '-'"),
         ("a-", "'a-' must be words joined by '.', '_', '__' or '-'"),
         ("Alpine", "'Alpine' must be in lower case"),
-        ("my image", "' ' cannot stand in 'my image'"),
-        ("a\0b", "'\\0' cannot stand in 'a\0b'"),
-        ("é", "'é' cannot stand in 'é'"),
-        ("-x.y/a", "'-x.y' is no server's name"),
-        ("x:0/a", "'x:0' is no server's name"),
-        ("x:99999/a", "'x:99999' is no server's name"),
-        ("x:/a", "'x:' is no server's name"),
+        ("my image", "invalid character ' ' in 'my image'"),
+        ("a\0b", "invalid character '\\0' in 'a\0b'"),
+        ("é", "invalid character 'é' in 'é'"),
+        ("-x.y/a", "invalid registry host '-x.y'"),
+        ("x:0/a", "invalid registry host 'x:0'"),
+        ("x:99999/a", "invalid registry host 'x:99999'"),
+        ("x:/a", "invalid registry host 'x:'"),
         ("a:", "the tag is empty"),
-        ("a:.b", "'.b' is no tag"),
-        ("a:b c", "'b c' is no tag"),
+        ("a:.b", "invalid tag '.b'"),
+        ("a:b c", "invalid tag 'b c'"),
         (&tag, "the tag is longer than 128 characters"),
         (&long, "longer than 255 characters"),
         ("http://a/b", "leave out http://"),
-        ("a@sha256:12", "a sha256 digest is 64 digits of 0-9 and a-f"),
-        ("a@md5:12", "'md5:12' is no digest: only sha256:<64 digits> is known"),
+        (
+            "a@sha256:12",
+            "invalid digest 'sha256:12': expected sha256: and 64 lower-case hexadecimal digits",
+        ),
+        (
+            "a@md5:12",
+            "invalid digest 'md5:12': expected sha256: and 64 lower-case hexadecimal digits",
+        ),
         (&digest_as_tag, &format!("write @sha256:{HEX} to ask for a digest")),
     ] {
         let expected = format!("! invalid image name '{text}': {reason}");
@@ -86,8 +92,11 @@ fn a_digest_wins_over_the_tag_and_names_the_stored_image() {
     assert_eq!(reference.tag, format!("sha256-{HEX}"));
     assert_eq!(reference.to_string(), format!("index.docker.io/library/alpine@sha256:{HEX}"));
     assert_eq!(reference.unique_key(), format!("index.docker.io/library/alpine/sha256-{HEX}"));
-    assert_eq!(tag_label(&reference.tag), "<none>");
-    assert_eq!(tag_label("3.20"), "3.20");
+    assert_eq!(reference.tag_label(), "<none>");
+    assert_eq!(reference.full_label(), format!("alpine@sha256:{HEX}"));
+    let Reference { server, namespace, image, tag, .. } = reference.clone();
+    assert_eq!(Reference::from_parts(server, namespace, image, tag), reference);
+    assert_eq!("alpine:3.20".parse::<Reference>().unwrap().tag_label(), "3.20");
 }
 
 #[test]
@@ -100,8 +109,7 @@ fn a_loaded_image_is_found_by_what_images_shows() {
     ] {
         let loaded = text.parse::<Reference>().unwrap().for_load();
         assert_eq!(loaded.unique_key(), key);
-        let label = repository_label(&loaded.server, &loaded.namespace, &loaded.image);
-        assert_eq!(format!("{label}:{}", loaded.tag).parse::<Reference>().unwrap(), loaded);
+        assert_eq!(loaded.full_label().parse::<Reference>().unwrap(), loaded);
     }
 }
 
@@ -115,8 +123,7 @@ fn every_label_leads_back_to_the_image() {
         ("localhost:5000/image", "localhost:5000/image"),
     ] {
         let reference: Reference = text.parse().unwrap();
-        let shown = repository_label(&reference.server, &reference.namespace, &reference.image);
-        assert_eq!(shown, label);
-        assert_eq!(shown.parse::<Reference>().unwrap(), reference);
+        assert_eq!(reference.repository_label(), label);
+        assert_eq!(label.parse::<Reference>().unwrap(), reference);
     }
 }

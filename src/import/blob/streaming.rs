@@ -7,7 +7,9 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+
+use crate::sync::ignore_poison;
 
 /// A file of known length that another thread fills.
 #[derive(Debug)]
@@ -76,7 +78,7 @@ impl StreamingBlob {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.state.lock())
     }
 
     /// Reads at `position`, and waits until at least one byte is available there.
@@ -99,7 +101,7 @@ impl StreamingBlob {
                 let buffer = buffer.get_mut(..count).unwrap_or_default();
                 return self.read(&file, buffer, position);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = ignore_poison(self.changed.wait(state));
         }
     }
 
@@ -118,7 +120,7 @@ impl StreamingBlob {
     pub(super) fn wait(&self) {
         let mut state = self.lock();
         while !self.is_complete() && state.failure.is_none() {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = ignore_poison(self.changed.wait(state));
         }
     }
 }

@@ -1,18 +1,18 @@
-//! Decompression of layers, told by magic number: gzip (RFC 1952) and zstd (RFC 8878), streaming.
+//! Streaming decompression of layers: gzip (RFC 1952) and zstd (RFC 8878), by magic number.
 
 use std::io::{self, BufRead, BufReader, Read};
 
 use flate2::bufread::GzDecoder;
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::image::digest::{Hasher, HashingReader};
 use crate::import::blob::{Blob, BlobReader};
 
-/// Largest zstd window, as log2 of its bytes: what `zstd -d` takes without `--long`.
+/// Base-2 logarithm of the largest zstd window in bytes: the limit of `zstd -d` without `--long`.
 pub(super) const MAX_WINDOW_LOG: u32 = 27;
 
-/// How a blob is compressed.
+/// Compression format of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
     None,
@@ -21,31 +21,31 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// Looks at the first bytes of `blob`.
+    /// Detects the format by the first bytes of `blob`.
     pub fn detect(blob: &Blob) -> Result<Self> {
         let mut magic = [0; 6];
         crate::bytes::fill(&mut blob.reader(), &mut magic)?;
         match magic {
             [0x1f, 0x8b, ..] => Ok(Self::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Self::Zstd),
-            // A skippable frame, as zstd:chunked and pzstd may begin with.
+            // A skippable frame: zstd:chunked and pzstd can start with one.
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Self::Zstd),
-            [b'B', b'Z', b'h', ..] => Err(unknown("bzip2")),
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(unknown("xz")),
-            [0x04, 0x22, 0x4d, 0x18, ..] => Err(unknown("lz4")),
+            [b'B', b'Z', b'h', ..] => Err(unsupported("bzip2")),
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => Err(unsupported("xz")),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Err(unsupported("lz4")),
             _ => Ok(Self::None),
         }
     }
 }
 
 #[cold]
-fn unknown(name: &str) -> Error {
-    Error::new(format!("compressed by {name}; only gzip and zstd are known"))
+fn unsupported(name: &str) -> Error {
+    Error::new(format!("compressed with {name}: only gzip and zstd are supported"))
 }
 
 type Input = BufReader<HashingReader<BlobReader>>;
 
-/// What comes out of a compressed blob. Reading to the end also reads all of the blob.
+/// Decompressing reader. Reading to the end consumes the whole blob, which its digest needs.
 pub struct Decoder {
     input: Format,
     length: u64,
@@ -58,7 +58,7 @@ enum Format {
 }
 
 impl Decoder {
-    /// zstd frames may refer back as far as 2 to the power of `window_log`.
+    /// Decompresses `reader`. `window_log` is the base-2 logarithm of the largest zstd window in bytes.
     pub fn new(reader: HashingReader<BlobReader>, codec: Codec, window_log: u32) -> Result<Self> {
         let input = BufReader::with_capacity(crate::import::blob::CHUNK, reader);
         let input = match codec {
@@ -69,20 +69,20 @@ impl Decoder {
         Ok(Self { input, length: 0 })
     }
 
-    /// How many bytes of the blob have been taken.
+    /// Number of compressed bytes consumed.
     pub fn consumed(&mut self) -> u64 {
-        match self.source() {
+        match self.input() {
             Some(input) => input.get_mut().get_mut().position(),
             None => self.length,
         }
     }
 
-    /// The hash of the blob, when it was asked for.
+    /// Returns the hasher of the compressed bytes, if they are hashed.
     pub fn take_hasher(&mut self) -> Option<Hasher> {
-        self.source()?.get_mut().take_hasher()
+        self.input()?.get_mut().take_hasher()
     }
 
-    fn source(&mut self) -> Option<&mut Input> {
+    fn input(&mut self) -> Option<&mut Input> {
         match &mut self.input {
             Format::Gzip(Gzip::Member(decoder)) => Some(decoder.get_mut()),
             Format::Gzip(Gzip::End(input)) | Format::Plain(input) => Some(input),
@@ -102,11 +102,11 @@ impl Read for Decoder {
     }
 }
 
-/// Members one after the other, then maybe zeros: `tar` pads what it writes to tapes.
+/// Concatenated gzip members, maybe followed by zeros, as `tar` pads its output.
 enum Gzip {
     Member(Box<GzDecoder<Input>>),
     End(Input),
-    /// Only while one member's decoder is exchanged for the next.
+    /// Placeholder while the decoder is replaced by that of the next member.
     Between,
 }
 
@@ -141,7 +141,7 @@ fn skip_zeros(input: &mut Input) -> io::Result<()> {
         let bytes = input.fill_buf()?;
         let count = bytes.len();
         if bytes.iter().any(|byte| *byte != 0) {
-            return Err(io::Error::other("garbage follows the gzip data"));
+            return Err(io::Error::other("trailing garbage after the gzip data"));
         }
         if count == 0 {
             return Ok(());
@@ -153,8 +153,8 @@ fn skip_zeros(input: &mut Input) -> io::Result<()> {
 struct Zstd {
     input: Input,
     context: DCtx<'static>,
-    /// Not at the end of a frame.
-    within: bool,
+    /// A frame was started and not finished.
+    in_frame: bool,
 }
 
 impl Zstd {
@@ -163,7 +163,7 @@ impl Zstd {
         context
             .set_parameter(DParameter::WindowLogMax(window_log))
             .map_err(|code| Error::new(zstd_safe::get_error_name(code)))?;
-        Ok(Self { input, context, within: false })
+        Ok(Self { input, context, in_frame: false })
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -173,7 +173,7 @@ impl Zstd {
         loop {
             let bytes = self.input.fill_buf()?;
             let ended = bytes.is_empty();
-            if ended && !self.within {
+            if ended && !self.in_frame {
                 return Ok(0);
             }
             let mut from = InBuffer::around(bytes);
@@ -184,12 +184,12 @@ impl Zstd {
                 .map_err(|code| damaged("zstd", zstd_safe::get_error_name(code)))?;
             let (read, written) = (from.pos(), to.pos());
             self.input.consume(read);
-            self.within = left != 0;
+            self.in_frame = left != 0;
             if written > 0 {
                 return Ok(written);
             }
-            if ended && self.within {
-                return Err(damaged("zstd", "it ends early"));
+            if ended && self.in_frame {
+                return Err(damaged("zstd", "unexpected end of data"));
             }
         }
     }
@@ -199,20 +199,20 @@ fn damaged(format: &str, error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("damaged {format} data: {error}"))
 }
 
-/// At least how much temporary space `blob` takes when inflated; the formats tell little, so it is
-/// little more than a first look at a directory that is nearly full.
+/// Returns a lower bound for the decompressed size of `blob` in bytes: enough to find a temporary
+/// directory that is nearly full, as the formats say little more.
 pub fn min_decompressed_size(blob: &Blob, codec: Codec) -> Result<u64> {
     let length = blob.length();
     match codec {
         Codec::None => Ok(0),
         Codec::Zstd => Ok(length),
         Codec::Gzip => {
-            // The last four bytes: the inflated length of the last member, modulo 4 GiB.
+            // The last four bytes (ISIZE): decompressed size of the last member, modulo 4 GiB.
             let mut size = [0; 4];
             let end = length.saturating_sub(4);
-            let count = blob.read_at(&mut size, end).context(|| "cannot read it".into())?;
+            let count = blob.read_at(&mut size, end).map_err(Cause::into_error)?;
             let size = if count == size.len() { u32::from_le_bytes(size).into() } else { 0 };
-            // Deflate reaches 1032 to 1; more is no length, but padding.
+            // Deflate compresses 1032 to 1 at most: a larger number is padding, not a size.
             Ok(if size / 1032 <= length { length.max(size) } else { length })
         }
     }

@@ -1,4 +1,4 @@
-//! One tar member, judged: its path made safe, its type told, whiteouts recognised.
+//! Entries of a layer: tar entries with safe paths, and whiteouts recognised.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,59 +7,60 @@ use crate::error::{Context, Error, Result};
 use crate::import::tar::{FileData, Sparse, TarEntries, TarEntry, TarEntryKind, TarInput};
 use crate::squashfs::writer::Xattrs;
 
-/// Longest path, as the kernel's `PATH_MAX` without its final zero byte.
+/// Longest path in bytes: `PATH_MAX` of the kernel, without the final zero byte.
 const MAX_PATH: usize = 4095;
-/// Longest name in a directory, as the kernel's `NAME_MAX`; squashfs has the same limit.
+/// Longest file name in bytes: `NAME_MAX` of the kernel, and of squashfs.
 const MAX_NAME: usize = 255;
-/// Most entries of all layers: ten times a large Conda environment. About 300 bytes of memory each.
+/// Maximum number of entries in all layers: ten times a large Conda environment. An entry takes about
+/// 300 bytes of memory.
 const MAX_ENTRIES: u64 = 4_000_000;
-/// Most bytes of all paths, links and extended attributes: 64 for each possible entry.
+/// Maximum size in bytes of all paths, link targets and extended attributes: 64 for each possible entry.
 const MAX_TEXT: u64 = 256 << 20;
 
-/// A file that a layer adds or, as a whiteout, hides.
+/// A file that a layer adds or, as a whiteout, removes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LayerEntry {
-    /// Relative to the root, without `.`, `..` or double slashes; empty for the root itself.
+    /// Path relative to the root, without `.`, `..` or double slashes; empty for the root itself.
     pub path: Box<[u8]>,
-    /// What it is.
+    /// File type, or kind of whiteout.
     pub kind: EntryKind,
-    /// Permissions, with set-id and sticky bits.
+    /// Permissions, with set-user-ID, set-group-ID and sticky bit.
     pub mode: u16,
-    /// Seconds since 1970.
+    /// Modification time in seconds since 1970.
     pub mtime: i64,
     /// Extended attributes, if any.
     pub xattrs: Option<Arc<Xattrs>>,
 }
 
-/// What an [`LayerEntry`] does.
+/// Kind of a [`LayerEntry`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum EntryKind {
-    /// A regular file with so many bytes from an offset of the layer's data.
+    /// A regular file.
     File {
-        /// In bytes.
+        /// Position of its content in the data of the layer, in bytes.
         offset: u64,
-        /// In bytes.
+        /// Length of its content in bytes.
         length: u64,
     },
     /// A regular file with holes.
     Sparse(Arc<Sparse>),
     /// A directory.
     Directory,
-    /// A symbolic link to this.
+    /// A symbolic link, with its target.
     Symlink(Box<[u8]>),
-    /// Another name of the file at this path, which is as safe as [`LayerEntry::path`].
+    /// A hard link, with the path of the linked file, which is as safe as [`LayerEntry::path`].
     Link(Box<[u8]>),
-    /// A device node, which no user may make.
+    /// A device node.
     Device,
     /// A named pipe.
     Fifo,
-    /// Hides what layers below have at the path.
+    /// Removes the file at the path from the lower layers (`.wh.NAME`).
     Whiteout,
-    /// Hides what layers below have in the directory at the path.
+    /// Removes the content of the directory at the path from the lower layers (`.wh..wh..opq`).
     Opaque,
 }
 
-/// How much all layers of an image may still bring.
+/// Counts the entries of all layers of an image against the limits.
 #[derive(Debug, Default)]
 pub struct Budget {
     entries: AtomicU64,
@@ -80,12 +81,12 @@ impl Budget {
 }
 
 /// Reads all entries of a layer.
-pub fn read<T: TarInput>(members: &mut TarEntries<T>, budget: &Budget) -> Result<Vec<LayerEntry>> {
+pub fn read<T: TarInput>(tar: &mut TarEntries<T>, budget: &Budget) -> Result<Vec<LayerEntry>> {
     let mut entries = Vec::new();
-    while let Some(member) = members.next()? {
-        let TarEntry { path, kind, mode, mtime, xattrs } = member;
+    while let Some(entry) = tar.next()? {
+        let TarEntry { path, kind, mode, mtime, xattrs } = entry;
         if let Some((path, kind)) =
-            judge(&path, kind).context(|| path.escape_ascii().to_string())?
+            classify(&path, kind).context(|| path.escape_ascii().to_string())?
         {
             // The kernel lets no other type have attributes of users (xattr(7)).
             let may_have_xattrs = matches!(
@@ -109,9 +110,9 @@ pub fn read<T: TarInput>(members: &mut TarEntries<T>, budget: &Budget) -> Result
     Ok(entries)
 }
 
-/// What a member means, or nothing if it is a remark of AUFS.
-fn judge(path: &[u8], kind: TarEntryKind) -> Result<Option<(Box<[u8]>, EntryKind)>> {
-    let path = normal(path)?;
+/// Classifies a tar entry. Returns `None` for the bookkeeping files of AUFS.
+fn classify(path: &[u8], kind: TarEntryKind) -> Result<Option<(Box<[u8]>, EntryKind)>> {
+    let path = normalise(path)?;
     let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..).unwrap_or_default()),
         None => (&[][..], &*path),
@@ -119,13 +120,13 @@ fn judge(path: &[u8], kind: TarEntryKind) -> Result<Option<(Box<[u8]>, EntryKind
     if name == b".wh..wh..opq" {
         return Ok(Some((parent.into(), EntryKind::Opaque)));
     }
-    // Where AUFS, Docker's first storage driver, kept its own files.
+    // Files of AUFS, Docker's first storage driver.
     if path.split(|byte| *byte == b'/').any(|name| name.starts_with(b".wh..wh.")) {
         return Ok(None);
     }
     if let Some(hidden) = name.strip_prefix(b".wh.") {
         if matches!(hidden, b"" | b"." | b"..") {
-            return Err(Error::new("a whiteout of nothing"));
+            return Err(Error::new("whiteout without a file name"));
         }
         let slash: &[u8] = if parent.is_empty() { b"" } else { b"/" };
         let path = [parent, slash, hidden].concat().into();
@@ -137,9 +138,9 @@ fn judge(path: &[u8], kind: TarEntryKind) -> Result<Option<(Box<[u8]>, EntryKind
         }
         TarEntryKind::File(FileData::Sparse(sparse)) => EntryKind::Sparse(Arc::new(*sparse)),
         TarEntryKind::Directory => EntryKind::Directory,
-        TarEntryKind::Symlink(target) => EntryKind::Symlink(link(target)?),
+        TarEntryKind::Symlink(target) => EntryKind::Symlink(symlink_target(target)?),
         TarEntryKind::Link(target) => {
-            EntryKind::Link(normal(&target).context(|| "its target".into())?)
+            EntryKind::Link(normalise(&target).context(|| "link target".into())?)
         }
         TarEntryKind::Device => EntryKind::Device,
         TarEntryKind::Fifo => EntryKind::Fifo,
@@ -150,28 +151,28 @@ fn judge(path: &[u8], kind: TarEntryKind) -> Result<Option<(Box<[u8]>, EntryKind
     Ok(Some((path, kind)))
 }
 
-fn link(target: Vec<u8>) -> Result<Box<[u8]>> {
+fn symlink_target(target: Vec<u8>) -> Result<Box<[u8]>> {
     match target.len() {
-        0 => Err(Error::new("a symbolic link to nothing")),
+        0 => Err(Error::new("symbolic link with an empty target")),
         1..=MAX_PATH => Ok(target.into()),
-        _ => Err(Error::new(format!("its target is longer than {MAX_PATH} bytes"))),
+        _ => Err(Error::new(format!("link target longer than {MAX_PATH} bytes"))),
     }
 }
 
-/// The path without what does not matter: a leading `/` or `./`, doubled slashes.
-fn normal(path: &[u8]) -> Result<Box<[u8]>> {
+/// Normalises a path: no leading `/` or `./`, no double slashes.
+fn normalise(path: &[u8]) -> Result<Box<[u8]>> {
     if path.len() > MAX_PATH {
-        return Err(Error::new(format!("longer than {MAX_PATH} bytes")));
+        return Err(Error::new(format!("path longer than {MAX_PATH} bytes")));
     }
     let mut normal = Vec::with_capacity(path.len());
     for name in path.split(|byte| *byte == b'/') {
         match name {
             b"" | b"." => continue,
-            b".." => return Err(Error::new("a path with `..` in it")),
+            b".." => return Err(Error::new("path with `..`")),
             name if name.len() > MAX_NAME => {
-                return Err(Error::new(format!("a name longer than {MAX_NAME} bytes")));
+                return Err(Error::new(format!("file name longer than {MAX_NAME} bytes")));
             }
-            name if name.contains(&0) => return Err(Error::new("a zero byte in a name")),
+            name if name.contains(&0) => return Err(Error::new("file name with a zero byte")),
             name => {
                 if !normal.is_empty() {
                     normal.push(b'/');

@@ -1,28 +1,30 @@
-//! How much memory the decoders of zstd may take together.
+//! A limit for the memory of all zstd decoders together.
 //!
-//! A zstd frame says how far back it refers; its decoder keeps so many bytes, up to 128 MiB
-//! (`zstd --long`). Layers that ask for much take turns, so that an image of many such layers takes
-//! no more memory than one.
+//! A zstd frame has a window size: its decoder keeps that many bytes, up to 128 MiB (`zstd --long`).
+//! Layers with large windows take turns, so that an image of many such layers takes no more memory
+//! than one.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::error::Result;
 use crate::import::blob::Blob;
+use crate::sync::ignore_poison;
 
-/// In bytes: one decoder with the largest window that is taken, or many usual ones.
-const ALL: u64 = 160 << 20;
+/// Memory in bytes for all windows: one of the largest size, or many of the usual size.
+const MAX_TOTAL: u64 = 160 << 20;
 
-/// The windows of all decoders that are at work.
+/// Memory of all decoders at work.
 #[derive(Debug, Default)]
 pub struct MemoryLimiter {
-    taken: Mutex<u64>,
-    freed: Condvar,
+    /// Bytes in use.
+    used: Mutex<u64>,
+    released: Condvar,
 }
 
-/// What any frame may ask for: the most that `zstd` itself does up to level 19.
+/// Window size in bytes that every frame may have: the largest of `zstd` up to level 19.
 const USUAL: u64 = 8 << 20;
 
-/// The right to so much memory, until dropped.
+/// The right to use some memory, until dropped.
 #[derive(Debug)]
 pub struct MemoryPermit<'a> {
     limiter: &'a MemoryLimiter,
@@ -30,25 +32,25 @@ pub struct MemoryPermit<'a> {
 }
 
 impl MemoryLimiter {
-    /// Waits until there is room for the decoder of `blob`, or nobody else has any. Later frames
-    /// may not ask for more than the first, or than all usually do.
+    /// Waits until the window of `blob` fits the limit, or no other decoder is at work. Later frames
+    /// of the blob must not have larger windows than the first one, or than [`USUAL`].
     pub fn acquire(&self, blob: &Blob) -> Result<MemoryPermit<'_>> {
         let mut header = [0; 14];
         crate::bytes::fill(&mut blob.reader(), &mut header)?;
-        let size = size(&header);
-        let full = |taken: &mut u64| *taken > 0 && taken.saturating_add(size) > ALL;
-        let taken = self.freed.wait_while(self.lock(), full);
-        *taken.unwrap_or_else(PoisonError::into_inner) += size;
+        let size = window_size(&header);
+        let full = |used: &mut u64| *used > 0 && used.saturating_add(size) > MAX_TOTAL;
+        let used = self.released.wait_while(self.lock(), full);
+        *ignore_poison(used) += size;
         Ok(MemoryPermit { limiter: self, size })
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.used.lock())
     }
 }
 
 impl MemoryPermit<'_> {
-    /// How far back a frame may refer, as a power of two.
+    /// Base-2 logarithm of the largest window size in bytes.
     pub fn window_log(&self) -> u32 {
         self.size.next_power_of_two().trailing_zeros()
     }
@@ -57,17 +59,17 @@ impl MemoryPermit<'_> {
 impl Drop for MemoryPermit<'_> {
     fn drop(&mut self) {
         *self.limiter.lock() -= self.size;
-        self.limiter.freed.notify_all();
+        self.limiter.released.notify_all();
     }
 }
 
-/// What is granted to a zstd frame: its window (RFC 8878, section 3.1.1.1), the most there is where
-/// the first frame tells nothing, and nothing for anything else.
-fn size(header: &[u8; 14]) -> u64 {
-    const MOST: u64 = 1 << super::decoder::MAX_WINDOW_LOG;
+/// Returns the window size to reserve for a blob: of its first zstd frame (RFC 8878, section
+/// 3.1.1.1), the maximum if that is a skippable frame, 0 if the blob is not zstd.
+fn window_size(header: &[u8; 14]) -> u64 {
+    const MAX: u64 = 1 << super::decoder::MAX_WINDOW_LOG;
     let (descriptor, rest) = match header {
         [0x28, 0xb5, 0x2f, 0xfd, descriptor, rest @ ..] => (descriptor, rest),
-        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => return MOST,
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => return MAX,
         _ => return 0,
     };
     let size = if descriptor & 0x20 == 0 {
@@ -75,14 +77,13 @@ fn size(header: &[u8; 14]) -> u64 {
         let base = 1u64 << (10 + (window >> 3));
         base + base / 8 * u64::from(window & 7)
     } else {
-        // A frame in one piece: its window is its content, whose size follows the dictionary's
-        // number.
+        // Single segment: the window size is the content size, which follows the dictionary id.
         let skip = [0, 1, 2, 4].get(usize::from(descriptor & 3)).copied().unwrap_or(0);
         let width = 1 << (descriptor >> 6);
         let digits = rest.iter().skip(skip).take(width).rev();
         digits.fold(0, |size, digit| size << 8 | u64::from(*digit))
     };
-    size.clamp(USUAL, MOST)
+    size.clamp(USUAL, MAX)
 }
 
 #[cfg(test)]
@@ -96,20 +97,20 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_tells_its_window() {
+    fn the_window_size_is_read_from_the_frame_header() {
         const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
         for (rest, expected) in [
             (&[0x00, 0x00][..], USUAL),
             (&[0x04, 0x58], USUAL),     // zstd -3, with a checksum
             (&[0x00, 0x80], 64 << 20),  // --long=26
-            (&[0x00, 0xff], 128 << 20), // far too much
-            (&[0x20, 0x07], USUAL),     // in one piece, 7 bytes long
+            (&[0x00, 0xff], 128 << 20), // far too large
+            (&[0x20, 0x07], USUAL),     // single segment of 7 bytes
             (&[0xa2, 1, 2, 0, 0, 0, 4], 64 << 20),
         ] {
-            assert_eq!(size(&header(&[&MAGIC, rest].concat())), expected, "{rest:x?}");
+            assert_eq!(window_size(&header(&[&MAGIC, rest].concat())), expected, "{rest:x?}");
         }
-        assert_eq!(size(&header(b"\x1f\x8b")), 0);
-        assert_eq!(size(&header(&[0x50, 0x2a, 0x4d, 0x18])), 128 << 20);
+        assert_eq!(window_size(&header(b"\x1f\x8b")), 0);
+        assert_eq!(window_size(&header(&[0x50, 0x2a, 0x4d, 0x18])), 128 << 20);
         let limiter = MemoryLimiter::default();
         for (size, log) in [(USUAL, 23), (64 << 20, 26), ((64 << 20) + 1, 27), (0, 0)] {
             let permit = MemoryPermit { limiter: &limiter, size };

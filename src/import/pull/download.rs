@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::cli::progress::Row;
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -12,7 +12,8 @@ use crate::image::digest::{Digest, Hasher};
 use crate::import::blob::{Blob, CHUNK, StreamingBlob};
 use crate::import::source::remote::BlobDescriptor;
 use crate::registry::{Backoff, Registry, Transfer};
-use crate::store::{Cache, Partial, Slot};
+use crate::store::{BlobCache, CacheEntry, PartialBlob};
+use crate::sync::ignore_poison;
 
 /// Bytes of a transfer after which the number of retries is reset.
 const HEADWAY: u64 = 64 << 10;
@@ -68,7 +69,7 @@ impl Observer for Unobserved {
 /// The downloads of an image, shared by the threads that make them.
 pub struct Downloader<'a> {
     registry: &'a Registry,
-    cache: &'a Cache,
+    cache: &'a BlobCache,
     downloads: &'a [Download],
     observer: &'a dyn Observer,
     /// Index of the next download to start.
@@ -88,7 +89,7 @@ struct Outcome {
 impl<'a> Downloader<'a> {
     pub fn new(
         registry: &'a Registry,
-        cache: &'a Cache,
+        cache: &'a BlobCache,
         downloads: &'a [Download],
         observer: &'a dyn Observer,
     ) -> Self {
@@ -167,7 +168,7 @@ impl<'a> Downloader<'a> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.outcome.lock())
     }
 
     fn is_stopped(&self) -> bool {
@@ -183,14 +184,14 @@ impl<'a> Downloader<'a> {
         let Download { blob: BlobDescriptor { digest, .. }, stream, row } = download;
         loop {
             let mut is_waiting = false;
-            let slot = self.cache.slot(digest, |_| {
+            let slot = self.cache.entry(digest, |_| {
                 if !std::mem::replace(&mut is_waiting, true) {
                     self.observer.on_event(Event::Waiting, digest);
                 }
                 self.check_stopped()
             })?;
             match slot {
-                Slot::Complete(file) => {
+                CacheEntry::Complete(file) => {
                     if let Some(file) = self.verify(file, download)? {
                         stream.complete(&file);
                         return Ok(Event::FoundInCache);
@@ -198,7 +199,7 @@ impl<'a> Downloader<'a> {
                     self.cache.discard(digest)?;
                     row.meter.reset();
                 }
-                Slot::Partial(partial) => {
+                CacheEntry::Partial(partial) => {
                     self.observer.on_event(Event::Pulling, digest);
                     let file = Arc::new(duplicate(partial.file())?);
                     self.complete(download, &partial, &file)?;
@@ -234,7 +235,7 @@ impl<'a> Downloader<'a> {
 
     /// Transfers the missing bytes of a blob, and verifies the digest of the whole. Bytes that an
     /// earlier process left are hashed first; if the digest then is wrong, they are transferred too.
-    fn complete(&self, download: &Download, partial: &Partial, file: &Arc<File>) -> Result<()> {
+    fn complete(&self, download: &Download, partial: &PartialBlob, file: &Arc<File>) -> Result<()> {
         let Download { blob: BlobDescriptor { digest, size, .. }, stream, row } = download;
         let context = || "cannot examine the partial blob in the cache".into();
         let mut left_over = file.metadata().context(context)?.len();
@@ -316,7 +317,7 @@ impl<'a> Downloader<'a> {
 
 /// A partial blob of the cache that is being filled.
 struct Target<'a> {
-    partial: &'a Partial,
+    partial: &'a PartialBlob,
     hasher: Hasher,
     /// Number of bytes that are there.
     position: u64,
@@ -325,7 +326,7 @@ struct Target<'a> {
 }
 
 impl Target<'_> {
-    fn append(&mut self, bytes: &[u8], cache: &Cache) -> Result<()> {
+    fn append(&mut self, bytes: &[u8], cache: &BlobCache) -> Result<()> {
         self.hasher.update(bytes);
         cache.write(self.partial, bytes, self.position)?;
         self.position += bytes.len() as u64;

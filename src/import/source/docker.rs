@@ -1,5 +1,5 @@
-//! The docker-archive, as `docker save`, `podman save` and skopeo write it: `manifest.json` names
-//! for each image a configuration and its layers, as files of the archive.
+//! The docker-archive format of `docker save`, `podman save` and skopeo: `manifest.json` names for
+//! each image the files of its configuration and its layers.
 
 use miniserde::Deserialize;
 
@@ -9,9 +9,9 @@ use crate::error::{Context, Error, Result};
 use crate::image::digest::Digest;
 use crate::import::layer::{LayerBlob, LayerDigest};
 
-/// One image of `manifest.json`.
+/// An image in `manifest.json`.
 #[derive(Debug, Deserialize)]
-struct Saved {
+struct ManifestEntry {
     #[serde(rename = "Config")]
     config: String,
     #[serde(rename = "RepoTags")]
@@ -20,18 +20,18 @@ struct Saved {
     layers: Option<Vec<String>>,
 }
 
-/// The image that `selector` means.
+/// Opens the image that `selector` selects.
 pub fn image(files: &Files, selector: &ImageSelector) -> Result<SourceImage> {
     let context = || "cannot read manifest.json".to_owned();
     let bytes = files.get("manifest.json")?.bytes(MAX_JSON).context(context)?;
-    let images: Vec<Saved> = manifest::parse(&bytes).context(context)?;
-    let saved = choose(&images, selector)?;
+    let images: Vec<ManifestEntry> = manifest::parse(&bytes).context(context)?;
+    let saved = select(&images, selector)?;
     let config = files.get(&saved.config)?.bytes(MAX_JSON);
     let config = config.context(|| format!("cannot read {}", saved.config))?;
-    if digest_in_name(&saved.config).is_some_and(|expected| Digest::of(&config) != expected) {
+    if digest_in_name(&saved.config).is_some_and(|expected| Digest::sha256(&config) != expected) {
         let name = &saved.config;
         return Err(Error::new(format!("the content of {name} does not match its name"))
-            .with_hint("the archive is damaged or was tampered with: save it again"));
+            .with_hint("the archive is damaged or was tampered with: save the image again"));
     }
     let layers = saved.layers.as_deref().unwrap_or_default();
     assemble(&config, selector, layers.len(), |at, diff_id| {
@@ -41,11 +41,11 @@ pub fn image(files: &Files, selector: &ImageSelector) -> Result<SourceImage> {
     })
 }
 
-/// The only image, or the one that has the wanted name.
-fn choose<'a>(images: &'a [Saved], selector: &ImageSelector) -> Result<&'a Saved> {
-    let tags = |image: &'a Saved| image.tags.as_deref().unwrap_or_default();
+/// Returns the only image, or the one with the name of `selector`.
+fn select<'a>(images: &'a [ManifestEntry], selector: &ImageSelector) -> Result<&'a ManifestEntry> {
+    let tags = |image: &'a ManifestEntry| image.tags.as_deref().unwrap_or_default();
     match images {
-        [] => Err(Error::new("it holds no image")),
+        [] => Err(Error::new("no image found")),
         [image] => Ok(image),
         _ => images
             .iter()
@@ -60,7 +60,7 @@ fn choose<'a>(images: &'a [Saved], selector: &ImageSelector) -> Result<&'a Saved
     }
 }
 
-/// The digest by which the configuration's file is named: `<hex>.json`, or since Docker 25
+/// Returns the digest in the name of a configuration file: `<hex>.json`, or since Docker 25
 /// `blobs/sha256/<hex>`.
 fn digest_in_name(path: &str) -> Option<Digest> {
     let name = path.rsplit('/').next()?;

@@ -1,5 +1,5 @@
-//! The files that an image consists of, by name: in a directory, or in a tar that is plain or
-//! compressed, in a file or on stdin.
+//! Files of an image by name: in a directory, or in a tar archive, plain or compressed, from a file
+//! or stdin.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -8,103 +8,104 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::cli::progress::{Meter, Progress};
-use crate::error::{Context, Error, Result};
-use crate::import::blob::Blob;
+use crate::error::{Cause, Context, Error, Result};
+use crate::import::blob::{Blob, CHUNK};
 use crate::import::layer::decompressed;
 use crate::import::tar::{self, FileData, TarEntries, TarEntryKind};
 use crate::import::temp::TempDir;
 
-/// Most files of an archive: a few for each layer, of each image in it.
+/// Maximum number of files in an archive: a few for each layer of each image.
 const MAX_FILES: usize = 100_000;
-/// Longest name of a file in an archive: a digest and a few folders.
+/// Longest file name in bytes: a digest and a few directories.
 const MAX_NAME: usize = 1024;
-/// Most links from one name to the next: old `docker save` makes one for a layer that is there
+/// Maximum number of links that are followed: old `docker save` writes one for a layer that occurs
 /// twice.
 const MAX_LINKS: usize = 8;
 
-/// The files of one archive or directory.
+/// Files of an archive or a directory.
 #[derive(Debug)]
 pub struct Files {
-    /// How messages name it.
+    /// Path in messages.
     name: String,
-    place: Place,
+    storage: Storage,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Storage {
     Directory(PathBuf),
-    Tar { blob: Blob, index: HashMap<String, Found> },
+    Tar { blob: Blob, index: HashMap<String, IndexEntry> },
 }
 
 #[derive(Debug)]
-enum Found {
+enum IndexEntry {
     File { offset: u64, length: u64 },
     Link(String),
 }
 
 impl Files {
-    /// Opens `path`, `-` being stdin. What cannot be read in place is put into `space` once.
+    /// Opens `path`, where `-` is stdin. Input from a pipe and compressed archives are copied to
+    /// `temp_dir`.
+    /// `temp_dir`.
     pub fn open(path: &OsStr, temp_dir: &TempDir, progress: Progress) -> Result<Self> {
         let base = Path::new(path).file_name().unwrap_or(path);
         let name = temp_dir.path().join(if path == "-" { OsStr::new("stdin") } else { base });
         let name = name.display().to_string();
         let file = if path == "-" {
             let stdin = std::os::fd::AsFd::as_fd(&std::io::stdin()).try_clone_to_owned();
-            stdin.context(|| "cannot read it".into())?.into()
+            stdin.map_err(Cause::into_error)?.into()
         } else {
-            File::open(path).context(|| "cannot open it".into())?
+            File::open(path).map_err(Cause::into_error)?
         };
-        let kind = file.metadata().context(|| "cannot examine it".into())?.file_type();
+        let kind = file.metadata().map_err(Cause::into_error)?.file_type();
         if kind.is_dir() {
-            return Ok(Self { name, place: Place::Directory(path.into()) });
+            return Ok(Self { name, storage: Storage::Directory(path.into()) });
         }
         let blob = if kind.is_file() {
-            Blob::from_file(file).context(|| "cannot examine it".into())?
+            Blob::from_file(file).map_err(Cause::into_error)?
         } else {
-            progress.during(0, |meter| kept(file, temp_dir, meter))?
+            progress.during(0, |meter| copy_to_temp_file(file, temp_dir, meter))?
         };
         let length = blob.length();
         let blob = progress.during(length, |meter| decompressed(&blob, temp_dir, meter))?;
         let index = index(&blob)?;
-        Ok(Self { name, place: Place::Tar { blob, index } })
+        Ok(Self { name, storage: Storage::Tar { blob, index } })
     }
 
-    /// How messages name the whole, as the manual shows it: in the temporary directory.
+    /// Path in messages: as in the manual, in the temporary directory.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The file of this name.
+    /// Returns the file with this name.
     pub fn get(&self, name: &str) -> Result<Blob> {
         let found = self.find(name)?;
-        found.ok_or_else(|| Error::new(format!("{name:.200} is missing in it")))
+        found.ok_or_else(|| Error::new(format!("no file {name:.200} in it")))
     }
 
-    /// The file of this name, if there is one.
+    /// Returns the file with this name, if it exists.
     pub fn find(&self, name: &str) -> Result<Option<Blob>> {
         let safe = |name: &str| {
-            resolved(name)
-                .ok_or_else(|| Error::new(format!("not the name of a file in it: {name:.200}")))
+            resolve(name).ok_or_else(|| Error::new(format!("invalid file name {name:.200}")))
         };
         let mut name = safe(name)?;
-        match &self.place {
-            Place::Directory(directory) => match File::open(directory.join(&name)) {
+        match &self.storage {
+            Storage::Directory(directory) => match File::open(directory.join(&name)) {
                 Ok(file) => {
                     Blob::from_file(file).map(Some).context(|| format!("cannot examine {name}"))
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(error).context(|| format!("cannot open {name}")),
             },
-            Place::Tar { blob, index } => {
+            Storage::Tar { blob, index } => {
                 for _ in 0..MAX_LINKS {
                     match index.get(&name) {
                         None => return Ok(None),
-                        Some(Found::File { offset, length }) => {
+                        Some(IndexEntry::File { offset, length }) => {
                             let part = blob.slice(*offset, *length);
-                            let part = part.ok_or_else(|| Error::new("the tar is truncated"));
+                            let part = part.ok_or_else(tar::truncated);
                             return part.map(Some);
                         }
-                        Some(Found::Link(target)) => name = safe(target)?,
+                        Some(IndexEntry::Link(target)) => name = safe(target)?,
                     }
                 }
                 Err(Error::new(format!("too many links from {name:.200}")))
@@ -113,8 +114,8 @@ impl Files {
     }
 }
 
-/// A path within the archive without `.` and `..`; nothing if it leads out.
-fn resolved(path: &str) -> Option<String> {
+/// Resolves `.` and `..` of a path. Returns `None` if it leads out of the archive.
+fn resolve(path: &str) -> Option<String> {
     let mut names = Vec::new();
     for name in path.split('/') {
         match name {
@@ -126,10 +127,10 @@ fn resolved(path: &str) -> Option<String> {
     (!names.is_empty()).then(|| names.join("/"))
 }
 
-/// What comes from a pipe, in a file.
-fn kept(mut file: File, temp_dir: &TempDir, meter: &Meter) -> Result<Blob> {
+/// Copies a pipe to a temporary file.
+fn copy_to_temp_file(mut file: File, temp_dir: &TempDir, meter: &Meter) -> Result<Blob> {
     let mut temp_file = temp_dir.create_file()?;
-    let mut buffer = vec![0; 256 << 10];
+    let mut buffer = vec![0; CHUNK];
     loop {
         match file.read(&mut buffer) {
             Ok(0) => return temp_file.into_blob(),
@@ -138,45 +139,45 @@ fn kept(mut file: File, temp_dir: &TempDir, meter: &Meter) -> Result<Blob> {
                 meter.add(count as u64);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).context(|| "cannot read it".into()),
+            Err(error) => return Err(error.into_error()),
         }
     }
 }
 
-/// Where the files of a tar lie.
-fn index(blob: &Blob) -> Result<HashMap<String, Found>> {
-    let mut members = TarEntries::from_blob(blob);
+/// Reads the positions of all files of a tar archive.
+fn index(blob: &Blob) -> Result<HashMap<String, IndexEntry>> {
+    let mut entries = TarEntries::from_blob(blob);
     let mut index = HashMap::new();
-    while let Some(tar::TarEntry { path, kind, .. }) = members.next()? {
+    while let Some(tar::TarEntry { path, kind, .. }) = entries.next()? {
         if index.len() >= MAX_FILES {
-            return Err(Error::new(format!("more than {MAX_FILES} files in it")));
+            return Err(Error::new(format!("more than {MAX_FILES} files in the archive")));
         }
-        // No name that an image gives can mean what is not UTF-8, too long or outside.
-        let Some(name) = text(&path) else { continue };
-        let found = match kind {
+        // A name that is not UTF-8, too long or leads out cannot be in a manifest.
+        let Some(name) = file_name(&path) else { continue };
+        let entry = match kind {
             TarEntryKind::File(FileData::Plain { offset, length }) => {
-                Found::File { offset, length }
+                IndexEntry::File { offset, length }
             }
-            // Relative to the directory that the link is in.
+            // Relative to the directory of the link.
             TarEntryKind::Symlink(target) => {
                 let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-                match text(&[folder.as_bytes(), b"/", &target].concat()) {
-                    Some(target) => Found::Link(target),
+                match file_name(&[folder.as_bytes(), b"/", &target].concat()) {
+                    Some(target) => IndexEntry::Link(target),
                     None => continue,
                 }
             }
-            TarEntryKind::Link(target) => match text(&target) {
-                Some(target) => Found::Link(target),
+            TarEntryKind::Link(target) => match file_name(&target) {
+                Some(target) => IndexEntry::Link(target),
                 None => continue,
             },
             _ => continue,
         };
-        index.insert(name, found);
+        index.insert(name, entry);
     }
     Ok(index)
 }
 
-fn text(path: &[u8]) -> Option<String> {
+fn file_name(path: &[u8]) -> Option<String> {
     let path = std::str::from_utf8(path).ok().filter(|path| path.len() <= MAX_NAME)?;
-    resolved(path)
+    resolve(path)
 }

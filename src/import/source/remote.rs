@@ -1,5 +1,5 @@
-//! An image in a registry: its manifest leads to a configuration and layers, which are yet to be
-//! fetched.
+//! An image in a registry: its manifest refers to a configuration and layers, which are yet to be
+//! downloaded.
 
 use super::{ImageSelector, SourceImage, TargetPlatform, assemble, oci};
 use crate::error::{Context, Error, Result};
@@ -9,25 +9,25 @@ use crate::image::reference::Reference;
 use crate::import::layer::{LayerBlob, MAX_LAYERS};
 use crate::registry::Registry;
 
-/// What an image in a registry consists of.
+/// An image in a registry.
 #[derive(Debug)]
 pub struct RemoteImage {
-    /// Of the manifest: what identifies the image.
+    /// Digest of the manifest, which identifies the image.
     pub digest: Digest,
-    /// The image's configuration.
+    /// Configuration.
     pub config: BlobDescriptor,
-    /// The lowest first; one may be there several times.
+    /// Layers, the lowest first. A layer can occur several times.
     pub layers: Vec<BlobDescriptor>,
 }
 
-/// A blob of an image.
+/// A descriptor with a valid digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobDescriptor {
-    /// What it must be.
+    /// Digest of the blob.
     pub digest: Digest,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Whether it says that it is a tar as it is.
+    /// The media type says that the blob is an uncompressed tar.
     pub is_plain_tar: bool,
 }
 
@@ -39,16 +39,17 @@ impl BlobDescriptor {
     }
 }
 
-/// Asks the registry what `reference` is, for `platform`.
+/// Requests the manifest of `reference` for `platform`.
 ///
 /// # Errors
-/// When there is no such image, it is for other platforms only, or it is no image at all.
+/// The image does not exist, is for other platforms only, or is not a container image.
 pub fn resolve(
     registry: &Registry,
     reference: &Reference,
     platform: &TargetPlatform,
 ) -> Result<RemoteImage> {
-    let mut which = reference.digest.clone().unwrap_or_else(|| reference.tag.clone());
+    let mut which =
+        reference.digest.map_or_else(|| reference.tag.clone(), |digest| digest.to_string());
     for _ in 0..oci::MAX_NESTING {
         let sent = registry.manifest(&which)?;
         let context = || format!("cannot read manifest {}", sent.digest);
@@ -59,33 +60,33 @@ pub fn resolve(
                 let chosen = chosen.map_err(|error| error.with_hint(OTHER_PLATFORM))?;
                 which = chosen.digest().context(context)?.to_string();
             }
-            None => return described(sent.digest, document).context(context),
+            None => return from_manifest(sent.digest, document).context(context),
         }
     }
-    Err(Error::new("its indexes are nested too deeply"))
+    Err(Error::new("image indexes are nested too deeply"))
 }
 
-const OTHER_PLATFORM: &str = "--platform os/architecture[/variant] pulls an image for other nodes";
+const OTHER_PLATFORM: &str =
+    "to pull an image for other nodes, use --platform os/architecture[/variant]";
 
-fn described(digest: Digest, document: Document) -> Result<RemoteImage> {
+fn from_manifest(digest: Digest, document: Document) -> Result<RemoteImage> {
     let (config, layers) = document.image()?;
     if layers.len() > MAX_LAYERS {
         let count = layers.len();
-        return Err(Error::new(format!("it has {count} layers, more than {MAX_LAYERS}")));
+        return Err(Error::new(format!("the image has {count} layers, more than {MAX_LAYERS}")));
     }
     if config.size > super::MAX_JSON {
-        return Err(Error::new(format!("its configuration has {} bytes", config.size)));
+        return Err(Error::new(format!("the image configuration has {} bytes", config.size)));
     }
     let layers = layers.iter().map(BlobDescriptor::parse).collect::<Result<_>>()?;
     Ok(RemoteImage { digest, config: BlobDescriptor::parse(&config)?, layers })
 }
 
 impl RemoteImage {
-    /// The image, given the bytes of its configuration, which were verified, and a way to get at
-    /// each layer.
+    /// Combines the image with its configuration, whose digest is verified. `layer` opens a layer.
     ///
     /// # Errors
-    /// When the configuration is no such, is for another platform, or has other layers.
+    /// The configuration is malformed, for another platform, or for other layers.
     pub fn image(
         &self,
         config: &[u8],
@@ -93,25 +94,26 @@ impl RemoteImage {
         layer: impl Fn(&BlobDescriptor) -> Result<LayerBlob>,
     ) -> Result<SourceImage> {
         let offered: manifest::Config =
-            manifest::parse(config).context(|| "cannot read its configuration".into())?;
+            manifest::parse(config).context(|| "cannot read the image configuration".into())?;
         if let Some(offered) = offered.platform()
             && platform.fit(&offered).is_none()
         {
             let offered = offered.text();
-            let error =
-                Error::new(format!("it is an image for {offered:.100}, not for {platform}"));
+            let error = Error::new(format!("the image is for {offered:.100}, not for {platform}"));
             return Err(error.with_hint(OTHER_PLATFORM));
         }
         let selector = ImageSelector { name: String::new(), platform: platform.clone() };
         let image = assemble(config, &selector, self.layers.len(), |at, _| {
-            layer(self.layers.get(at).ok_or_else(|| Error::new("it is missing"))?)
+            layer(self.layers.get(at).ok_or_else(|| Error::new("the manifest has no such layer"))?)
         })?;
         Ok(SourceImage { digest: self.digest, ..image })
     }
 }
 
-/// Whether `bytes` describe an image, for tests of readers.
+/// Returns whether `bytes` are the manifest of an image, for tests of parsers.
 #[cfg(test)]
 pub(crate) fn is_manifest(bytes: &[u8]) -> bool {
-    Document::parse(bytes).and_then(|document| described(Digest::of(bytes), document)).is_ok()
+    Document::parse(bytes)
+        .and_then(|document| from_manifest(Digest::sha256(bytes), document))
+        .is_ok()
 }

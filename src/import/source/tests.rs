@@ -52,7 +52,7 @@ fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
 const LAYER: [u8; 1024] = [0; 1024];
 
 fn config(layers: usize) -> String {
-    let ids = vec![format!("\"{}\"", Digest::of(&LAYER)); layers].join(",");
+    let ids = vec![format!("\"{}\"", Digest::sha256(&LAYER)); layers].join(",");
     format!(
         r#"{{"architecture":"amd64","os":"linux","config":{{"Cmd":["sh"],"Env":null}},
             "rootfs":{{"type":"layers","diff_ids":[{ids}]}}}}"#
@@ -69,7 +69,7 @@ fn docker(manifest: &str, config_name: &str) -> Vec<u8> {
 
 #[test]
 fn a_docker_archive_is_read_plain_or_compressed() {
-    let name = format!("{}.json", Digest::of(config(2).as_bytes()).hex());
+    let name = format!("{}.json", Digest::sha256(config(2).as_bytes()).hex());
     let manifest = format!(
         r#"[{{"Config":"{name}","RepoTags":null,"Layers":["l/layer.tar","./l//layer.tar"]}}]"#
     );
@@ -81,11 +81,11 @@ fn a_docker_archive_is_read_plain_or_compressed() {
     zstd.truncate(size);
     for (form, bytes) in [("plain", plain), ("gz", gzip.finish().unwrap()), ("zst", zstd)] {
         let image = opened(&Scratch::with(form, &bytes), "any").unwrap();
-        assert_eq!(image.digest, Digest::of(config(2).as_bytes()));
+        assert_eq!(image.digest, Digest::sha256(config(2).as_bytes()));
         assert_eq!(image.metadata.cmd, Some(vec!["sh".into()]));
         assert_eq!(image.layers.len(), 2);
         for layer in image.layers {
-            assert_eq!(layer.expected, LayerDigest::DiffId(Digest::of(&LAYER)));
+            assert_eq!(layer.expected, LayerDigest::DiffId(Digest::sha256(&LAYER)));
             assert_eq!(layer.blob.bytes(2000).unwrap(), LAYER);
         }
     }
@@ -130,24 +130,24 @@ fn one_of_several_images_is_chosen_by_name() {
     assert_eq!(opened(&scratch, "b:2").unwrap().layers.len(), 2);
     // The first has as many layers as it should not.
     let wrong = opened(&scratch, "a").unwrap_err().to_string();
-    assert!(wrong.contains("it has 0 layers, but its configuration describes 2"), "{wrong}");
+    assert!(wrong.contains("the image has 0 layers, but its configuration lists 2"), "{wrong}");
     let error = opened(&scratch, "c").unwrap_err().to_string();
     assert!(error.ends_with("docker.io/library/a:latest = a:1, b:2"), "{error}");
 }
 
 #[test]
-fn what_is_wrong_with_a_docker_archive_is_told() {
-    let hex = Digest::of(b"").hex();
+fn an_invalid_docker_archive_is_an_error_that_says_why() {
+    let hex = Digest::sha256(b"").hex();
     let wrong_name = format!(r#"[{{"Config":"{hex}.json","Layers":[]}}]"#);
     let cases: [(Vec<u8>, &str); 9] = [
-        (docker("[]", "c"), "it holds no image"),
-        (docker("{", "c"), "cannot read manifest.json: it is not the JSON that it should be"),
-        (docker("\"\u{e9}\"", "c"), "it is not the JSON that it should be"),
-        (docker(r#"[{"Config":"x"}]"#, "c"), "x is missing in it"),
-        (docker(r#"[{"Config":"../x"}]"#, "c"), "not the name of a file in it: ../x"),
+        (docker("[]", "c"), "no image found"),
+        (docker("{", "c"), "cannot read manifest.json: malformed JSON"),
+        (docker("\"\u{e9}\"", "c"), "malformed JSON"),
+        (docker(r#"[{"Config":"x"}]"#, "c"), "no file x in it"),
+        (docker(r#"[{"Config":"../x"}]"#, "c"), "invalid file name ../x"),
         (
             docker(r#"[{"Config":"c","Layers":["y","y"]}]"#, "c"),
-            "cannot open layer 1: y is missing in it",
+            "cannot open layer 1: no file y in it",
         ),
         (docker(&wrong_name, &format!("{hex}.json")), "does not match its name"),
         (archive(&[("x", b"")]), "no manifest.json, no index.json"),
@@ -159,7 +159,7 @@ fn what_is_wrong_with_a_docker_archive_is_told() {
         assert!(error.starts_with("cannot load /") && error.contains(expected), "{error}");
     }
     let error = opened(&Scratch::new("missing"), "any").unwrap_err().to_string();
-    assert!(error.ends_with("cannot open it: No such file or directory"), "{error}");
+    assert!(error.ends_with("missing: No such file or directory"), "{error}");
 }
 
 /// A layout being written.
@@ -180,7 +180,7 @@ impl Layout {
     }
 
     fn blob(&self, type_: &str, content: &[u8]) -> String {
-        let digest = Digest::of(content);
+        let digest = Digest::sha256(content);
         std::fs::write(self.blobs.join(digest.hex()), content).unwrap();
         let size = content.len();
         format!(r#""mediaType":"{type_}","digest":"{digest}","size":{size}"#)
@@ -257,7 +257,7 @@ fn an_image_is_found_in_a_layout() {
             "for others only",
             vec![on(&one, "linux/arm64"), on(&two, "windows/amd64")],
             "any",
-            Err("it holds no image for linux/amd64, only for linux/arm64, windows/amd64"),
+            Err("no image for linux/amd64, only for linux/arm64, windows/amd64"),
         ),
         (
             "too new a variant",
@@ -265,7 +265,7 @@ fn an_image_is_found_in_a_layout() {
             "any",
             Err("only for linux/amd64/v4"),
         ),
-        ("nothing", vec![], "any", Err("it holds no image")),
+        ("nothing", vec![], "any", Err("no image found")),
     ];
     for (name, entries, wanted, expected) in cases {
         match (layout.open(entries, wanted), expected) {
@@ -277,11 +277,11 @@ fn an_image_is_found_in_a_layout() {
         }
     }
     let image = layout.open(&[one], "any").unwrap();
-    assert_eq!(image.layers[0].expected, LayerDigest::Blob(Digest::of(&LAYER)));
+    assert_eq!(image.layers[0].expected, LayerDigest::Blob(Digest::sha256(&LAYER)));
 }
 
 #[test]
-fn what_is_wrong_with_a_layout_is_told() {
+fn an_invalid_layout_is_an_error_that_says_why() {
     let layout = Layout::new("layout-wrong");
     let manifest = |text: &str| vec![layout.blob(MANIFEST, text.as_bytes())];
     let mut nested = layout.manifest(1);
@@ -296,13 +296,16 @@ fn what_is_wrong_with_a_layout_is_told() {
     };
     let cases: &[(Vec<String>, &str)] = &[
         (manifest(r#"{"schemaVersion":1,"fsLayers":[]}"#), "schema 1"),
-        (manifest(r#"{"schemaVersion":2}"#), "names no configuration"),
-        (manifest("{}x"), "not the JSON"),
-        (manifest(&format!(r#"{{"config":{{{chart}}},"layers":[]}}"#)), "it is no container image"),
-        (manifest(&format!(r#"{{"config":{{{config}}},"layers":[]}}"#)), "it has 0 layers, but"),
+        (manifest(r#"{"schemaVersion":2}"#), "has no configuration"),
+        (manifest("{}x"), "malformed JSON"),
+        (manifest(&format!(r#"{{"config":{{{chart}}},"layers":[]}}"#)), "not a container image"),
+        (
+            manifest(&format!(r#"{{"config":{{{config}}},"layers":[]}}"#)),
+            "the image has 0 layers, but",
+        ),
         (vec![nested], "nested too deeply"),
-        (typed("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "unknown type"),
-        (typed("application/octet-stream"), "unknown type"),
+        (typed("application/vnd.oci.image.layer.v1.tar+gzip+encrypted"), "unknown media type"),
+        (typed("application/octet-stream"), "unknown media type"),
         (vec![layout.manifest(1).replace("\"size\":", "\"size\":1")], " bytes instead of 1"),
         (vec![layout.manifest(1).replace("sha256:", "sha512:")], "not a sha256 digest"),
     ];
@@ -317,7 +320,7 @@ fn what_is_wrong_with_a_layout_is_told() {
     *bytes.last_mut().unwrap() = b' ';
     std::fs::write(path, bytes).unwrap();
     let error = layout.open(&[entry], "any").unwrap_err();
-    assert!(error.to_string().contains("its digest is sha256:"), "{error}");
+    assert!(error.to_string().contains("the digest is sha256:"), "{error}");
 }
 
 #[test]

@@ -7,11 +7,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::error::Result;
-use crate::squashfs::compressor::{Compression, Compressor};
+use crate::squashfs::compression::Compression;
+use crate::squashfs::compressor::BlockCompressor;
 use crate::squashfs::writer::BLOCK;
+use crate::sync::ignore_poison;
 
 /// Blocks in flight for each core, each 257 KiB, raw and compressed...
 const DEPTH: usize = 8;
@@ -34,7 +36,7 @@ pub struct Block {
 impl Block {
     fn new() -> Self {
         // Zeroed pages from the kernel, which cost nothing before they are used.
-        let packed = vec![0; Compressor::bound(BLOCK)].into();
+        let packed = vec![0; BlockCompressor::bound(BLOCK)].into();
         Self { raw: vec![0; BLOCK].into(), length: 0, is_plain: false, packed, compressed: None }
     }
 
@@ -61,7 +63,7 @@ impl Block {
         self.compressed.is_some()
     }
 
-    fn compress(&mut self, compressor: &mut Compressor) {
+    fn compress(&mut self, compressor: &mut BlockCompressor) {
         if !self.is_plain {
             let raw = self.raw.get(..self.length).unwrap_or_default();
             self.compressed = compressor.compress(raw, &mut self.packed);
@@ -93,7 +95,7 @@ struct Bell {
 impl Bell {
     fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let state = self.condition.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let state = ignore_poison(self.condition.wait(state));
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         state
     }
@@ -136,12 +138,12 @@ impl Pool {
     }
 
     /// A compressor for each worker.
-    pub fn compressors(&self, compression: Compression) -> Result<Vec<Compressor>> {
-        (0..self.workers).map(|_| Compressor::new(compression)).collect()
+    pub fn compressors(&self, compression: Compression) -> Result<Vec<BlockCompressor>> {
+        (0..self.workers).map(|_| BlockCompressor::new(compression)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        ignore_poison(self.state.lock())
     }
 
     /// An empty block.
@@ -187,7 +189,7 @@ impl Pool {
     }
 
     /// Compresses blocks until there are no more.
-    pub fn work(&self, compressor: &mut Compressor) {
+    pub fn work(&self, compressor: &mut BlockCompressor) {
         let mut state = self.lock();
         while !state.is_closed {
             match state.claim() {

@@ -1,5 +1,5 @@
-//! Compressors, the pool, contents with holes, duplicates, hard links. That the kernel takes the
-//! images is shown in `tests/import.rs` and `tests/squashfs.rs`.
+//! Compressors, the pool, contents with holes, duplicates, hard links. The kernel reads the
+//! images in `tests/image/import.rs` and `tests/image/squashfs.rs`.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -9,36 +9,12 @@ use super::*;
 use crate::import::layer::{EntryKind, LayerEntry};
 use crate::import::tar::{Extent, Sparse};
 use crate::import::tree::Content;
-use crate::squashfs::compressor::Compressor;
+use crate::squashfs::compressor::BlockCompressor;
 use crate::squashfs::writer::reading::{self, FoundContent};
 use crate::squashfs::writer::{BLOCK, Run};
 
 const ALL: [Compression; 4] =
     [Compression::Zstd(3), Compression::Gzip(6), Compression::Lz4, Compression::None];
-
-#[test]
-fn compressions_have_names_and_levels() {
-    let cases = [
-        ("zstd", None, Some(Compression::Zstd(3))),
-        ("zstd", Some(22), Some(Compression::Zstd(22))),
-        ("zstd", Some(23), None),
-        ("zstd", Some(0), None),
-        ("gzip", None, Some(Compression::Gzip(6))),
-        ("gzip", Some(12), Some(Compression::Gzip(12))),
-        ("gzip", Some(13), None),
-        ("lz4", None, Some(Compression::Lz4)),
-        ("lz4", Some(1), None),
-        ("none", None, Some(Compression::None)),
-        ("none", Some(1), None),
-        ("xz", None, None),
-        ("", None, None),
-    ];
-    for (name, level, expected) in cases {
-        assert_eq!(Compression::new(name, level).ok(), expected, "{name} {level:?}");
-    }
-    let error = Compression::new("zstd", Some(99)).unwrap_err().to_string();
-    assert_eq!(error, "no zstd compression level 99: choose 1 to 22");
-}
 
 /// Bytes that no compressor makes smaller.
 fn noise(seed: u32, length: usize) -> Vec<u8> {
@@ -53,9 +29,9 @@ fn noise(seed: u32, length: usize) -> Vec<u8> {
 #[test]
 fn a_block_comes_out_smaller_or_not_at_all() {
     let (noise, text) = (noise(1, BLOCK), b"compress me, ".repeat(BLOCK / 13));
-    let mut to = vec![0; Compressor::bound(BLOCK)];
+    let mut to = vec![0; BlockCompressor::bound(BLOCK)];
     for compression in ALL {
-        let mut compressor = Compressor::new(compression).unwrap();
+        let mut compressor = BlockCompressor::new(compression).unwrap();
         for (raw, shrinks) in [(&noise[..], false), (&text, true), (b"", false), (b"a", false)] {
             let size = compressor.compress(raw, &mut to);
             let shrinks = shrinks && compression != Compression::None;
@@ -100,7 +76,7 @@ fn a_closed_pool_lets_everybody_end() {
     let pool = Pool::new(1);
     std::thread::scope(|scope| {
         scope.spawn(|| while pool.push(pool.block()) {});
-        scope.spawn(|| pool.work(&mut Compressor::new(Compression::None).unwrap()));
+        scope.spawn(|| pool.work(&mut BlockCompressor::new(Compression::None).unwrap()));
         pool.next().unwrap();
         pool.close();
     });

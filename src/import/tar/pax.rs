@@ -1,5 +1,4 @@
-//! PAX extended headers (`pax(1)`): records `<length> <key>=<value>\n` about the member that
-//! follows.
+//! PAX extended headers (`pax(1)`): records `<length> <key>=<value>\n` about the next entry.
 
 use super::sparse::{self, MAX_EXTENTS};
 use crate::error::{Error, Result};
@@ -9,38 +8,38 @@ use crate::squashfs::writer::Xattrs;
 const MAX_XATTR_NAME: usize = 250;
 const MAX_XATTR_VALUE: usize = 64 << 10;
 
-/// What the extension headers before a member say of it.
+/// Content of the extension headers of an entry.
 #[derive(Debug, Default)]
 pub struct Pax {
-    /// Also from a GNU long name.
+    /// Path, also from a GNU long name.
     pub path: Option<Vec<u8>>,
-    /// Also from a GNU long link.
+    /// Link target, also from a GNU long link.
     pub linkpath: Option<Vec<u8>>,
-    /// Of the data in the tar.
+    /// Size of the data in the archive in bytes.
     pub size: Option<u64>,
-    /// Whole seconds since 1970.
+    /// Modification time in whole seconds since 1970.
     pub mtime: Option<i64>,
-    /// The real name of a sparse file: `path` is a made-up one for other readers.
+    /// Name of a sparse file: `path` is a substitute for readers that do not know sparse files.
     pub sparse_name: Option<Vec<u8>>,
     xattrs: Xattrs,
     sparse_major: Option<u64>,
     sparse_size: Option<u64>,
-    /// Offsets and lengths, alternating.
+    /// Offsets and lengths of extents, alternating.
     sparse_map: Vec<u64>,
 }
 
-/// Which pieces of a file are in the tar.
+/// Extents of a file that are in the archive.
 pub enum Map {
-    /// All of it.
+    /// The file is not sparse.
     None,
-    /// These offsets and lengths, of a file so long (formats 0.0 and 0.1).
+    /// Offsets and lengths of the extents, and length of the file (formats 0.0 and 0.1).
     Given(Vec<u64>, u64),
-    /// The map opens the data; the file is so long (format 1.0).
+    /// The map precedes the data; length of the file (format 1.0).
     InData(u64),
 }
 
 impl Pax {
-    /// Takes the records of one header; later ones win.
+    /// Parses the records of a header. Later records override earlier ones.
     pub fn read(&mut self, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
             let (key, value, rest) = record(bytes).ok_or_else(bad)?;
@@ -90,12 +89,12 @@ impl Pax {
         Ok(())
     }
 
-    /// The extended attributes, if there are any.
+    /// Returns the extended attributes, if there are any.
     pub fn xattrs(self) -> Option<Box<Xattrs>> {
         (!self.xattrs.is_empty()).then(|| Box::new(self.xattrs))
     }
 
-    /// How the member's `stored` bytes make a file.
+    /// Returns the map of an entry with `stored` bytes of data.
     pub fn sparse_map(&mut self, stored: u64) -> Result<Map> {
         match (self.sparse_major, self.sparse_size) {
             (Some(1), Some(real)) => Ok(Map::InData(real)),
@@ -109,7 +108,7 @@ impl Pax {
     }
 }
 
-/// Splits the first record off: key, value, and what follows it.
+/// Splits off the first record: key, value and the remaining bytes.
 fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let blank = bytes.iter().take(20).position(|byte| *byte == b' ')?;
     let length = usize::try_from(decimal(bytes.get(..blank)?)?).ok()?;
@@ -123,7 +122,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Whole seconds of `[-]seconds[.fraction]`.
+/// Parses `[-]seconds[.fraction]`, and drops the fraction.
 fn seconds(value: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(value).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
@@ -133,5 +132,5 @@ fn seconds(value: &[u8]) -> Option<i64> {
 
 #[cold]
 fn bad() -> Error {
-    Error::new("a malformed PAX header in the tar")
+    Error::new("malformed PAX header")
 }

@@ -1,6 +1,6 @@
-//! Sparse files in a tar: the pieces that are there, and the holes between them.
+//! Sparse files in a tar archive: extents of data, and holes between them.
 //!
-//! GNU tar has written four forms: in the header itself (`S`), and 0.0, 0.1 and 1.0 as PAX
+//! GNU tar has four formats: the old one in the header itself (type `S`), and 0.0, 0.1 and 1.0 in PAX
 //! records; see "Storing Sparse Files" in its manual.
 
 use tar::{GnuExtSparseHeader, GnuSparseHeader};
@@ -8,31 +8,32 @@ use tar::{GnuExtSparseHeader, GnuSparseHeader};
 use super::{BLOCK, FileData, number};
 use crate::error::{Error, Result};
 
-/// Most pieces of one file: 4 GiB with every second 8 KiB a hole.
+/// Maximum number of extents of a file: 4 GiB where extents and holes of 8 KiB take turns.
 pub const MAX_EXTENTS: usize = 1 << 18;
 
 /// A file with holes, which read as zeros.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sparse {
-    /// Of the file with its holes, in bytes.
+    /// Length of the file in bytes, holes included.
     pub length: u64,
-    /// In order, not overlapping, none empty.
+    /// Extents in ascending order, without overlap; none is empty.
     pub extents: Vec<Extent>,
 }
 
-/// A piece of a file that is not a hole.
+/// A range of a file that is not a hole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it lies in the file.
+    /// Position in the file.
     pub at: u64,
-    /// In bytes.
+    /// Length in bytes.
     pub length: u64,
-    /// Where it lies in the tar.
+    /// Position in the archive.
     pub offset: u64,
 }
 
 impl Sparse {
-    /// Lays the pieces of `map` (offset, length, offset, ...) over the `stored` bytes at `offset`.
+    /// Maps extents, given as offset, length, offset and so on, to the `stored` bytes at `offset` of
+    /// the archive. The file has `length` bytes.
     pub fn new(map: &[u64], mut offset: u64, stored: u64, length: u64) -> Result<Self> {
         let (pairs, rest) = map.as_chunks::<2>();
         let mut extents = Vec::with_capacity(pairs.len());
@@ -58,8 +59,8 @@ impl From<Sparse> for FileData {
     }
 }
 
-/// The map that opens a file's data in format 1.0: decimal numbers, one a line, their count of
-/// pairs first, padded to whole blocks. `next` reads a block. Tells how long the map is, too.
+/// Reads the map of format 1.0, which precedes the data: decimal numbers, one a line, the number of
+/// pairs first, padded to whole blocks. `next` reads a block. Returns the map and its size in bytes.
 pub fn read_map(mut next: impl FnMut(&mut [u8]) -> Result<bool>) -> Result<(Vec<u64>, u64)> {
     let mut block = [0; BLOCK as usize];
     let (mut map, mut used) = (Vec::new(), 0);
@@ -97,7 +98,7 @@ pub fn read_map(mut next: impl FnMut(&mut [u8]) -> Result<bool>) -> Result<(Vec<
     Ok((map, used))
 }
 
-/// The map of the old GNU format: four pairs in the header, 21 in each block that follows.
+/// Reads the map of the old GNU format: four pairs in the header, 21 in each block after it.
 pub fn old_map(
     first: &[GnuSparseHeader],
     mut more: bool,
@@ -125,5 +126,5 @@ pub fn old_map(
 
 #[cold]
 pub fn bad() -> Error {
-    Error::new("a malformed map of a sparse file in the tar")
+    Error::new("malformed map of a sparse file")
 }

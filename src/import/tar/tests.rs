@@ -101,7 +101,7 @@ fn a_tar_cut_anywhere_is_an_error_or_a_whole_beginning() {
         match entries(&tar[..length]) {
             Err(error) => {
                 let expected =
-                    if length < 512 { "it is no tar archive" } else { "the tar is truncated" };
+                    if length < 512 { "not a tar archive" } else { "truncated tar archive" };
                 assert_eq!(error.to_string(), expected, "at {length}");
             }
             Ok(some) if some == all => {}
@@ -155,15 +155,15 @@ fn what_follows_the_end_must_be_zeros() {
     tar.resize(tar.len() + 9000, 0);
     assert_eq!(entries(&tar).unwrap().len(), 7);
     *tar.last_mut().unwrap() = 1;
-    assert!(entries(&tar).unwrap_err().to_string().contains("goes on after its end"));
+    assert!(entries(&tar).unwrap_err().to_string().contains("after the end-of-archive marker"));
 }
 
 #[test]
-fn a_bad_checksum_is_told_with_its_place() {
+fn a_bad_checksum_is_reported_with_its_position() {
     let mut tar = sample();
     tar[512] ^= 1;
     let error = entries(&tar).unwrap_err().to_string();
-    assert_eq!(error, "bad checksum of the tar header at byte 512");
+    assert_eq!(error, "bad checksum in the tar header at byte 512");
 }
 
 #[test]
@@ -184,9 +184,9 @@ fn pax_records_override_the_header() {
     assert_eq!(entries(&tar).unwrap()[0].kind, TarEntryKind::Symlink(huge.clone().into_bytes()));
     let tar = extended(&[("mtime", "-5.5")], &named(b"x", EntryType::Directory, 0), b"");
     assert_eq!(entries(&tar).unwrap()[0].mtime, -5);
-    // Larger than the tar: found when the next header is looked for.
+    // Larger than the archive: found when the next header is read.
     let tar = extended(&[("size", &huge)], &named(b"x", EntryType::Regular, 0), b"abc");
-    assert_eq!(entries(&tar).unwrap_err().to_string(), "the tar is truncated");
+    assert_eq!(entries(&tar).unwrap_err().to_string(), "truncated tar archive");
     for bad in ["5 a=b\n", "6 ab\n\n", "99 a=b\n", "x a=b\n", "7 size=\n", "a=b"] {
         let mut tar = Vec::new();
         append(&mut tar, &named(b"pax", EntryType::XHeader, bad.len() as u64), bad.as_bytes());
@@ -314,7 +314,7 @@ fn maps_that_lie_are_refused() {
 fn unknown_types_and_endless_headers_are_refused() {
     let mut tar = named(b"x", EntryType::new(b'V'), 0).as_bytes().to_vec();
     tar.resize(2048, 0);
-    assert_eq!(entries(&tar).unwrap_err().to_string(), "x: unknown type 86 in the tar");
+    assert_eq!(entries(&tar).unwrap_err().to_string(), "x: unknown tar entry type 'V'");
     let tar = named(b"x", EntryType::GNULongName, 1 << 30).as_bytes().to_vec();
     assert!(entries(&tar).unwrap_err().to_string().contains("1073741824 bytes"));
     let tar = named(b"x", EntryType::Regular, 8 << 30).as_bytes().to_vec();
@@ -322,5 +322,5 @@ fn unknown_types_and_endless_headers_are_refused() {
     let mut tar = Vec::new();
     append(&mut tar, &named(b"x", EntryType::GNULongName, 3), b"abc");
     tar.resize(4096, 0);
-    assert_eq!(entries(&tar).unwrap_err().to_string(), "the tar is truncated");
+    assert_eq!(entries(&tar).unwrap_err().to_string(), "truncated tar archive");
 }

@@ -1,18 +1,18 @@
-//! Following symbolic links inside the tree, as a process whose root it is would, but never out of
-//! it: `..` above the root is an error here, where `chroot(2)` would stay at the root.
+//! Resolution of symbolic links inside the tree, as after `chroot(2)` into it; but `..` above the
+//! root, which would stay there, is an error.
 
 use std::borrow::Cow;
 
 use super::{Node, NodeKind, names};
 use crate::error::{Error, Result};
 
-/// Most links on one way, as the kernel's limit (`path_resolution(7)`).
+/// Maximum number of links that are followed, as in the kernel (`path_resolution(7)`).
 const MAX_LINKS: usize = 40;
 
-/// Where the directory at `path` lies: the same path, unless links lead elsewhere. What is missing
-/// there is taken for directories that are yet to be made.
+/// Returns the path of the directory at `path` after following symbolic links. Missing components
+/// are taken for directories that are yet to be created.
 pub fn locate<'p>(root: &Node, path: &'p [u8]) -> Result<Cow<'p, [u8]>> {
-    // Nearly all paths have no link in them, and cost no memory.
+    // Nearly all paths have no link, and need no allocation.
     let mut node = Some(root);
     for name in names(path) {
         node = match node.map(|node| &node.kind) {
@@ -28,18 +28,18 @@ pub fn locate<'p>(root: &Node, path: &'p [u8]) -> Result<Cow<'p, [u8]>> {
 }
 
 fn follow<'t>(root: &'t Node, path: &'t [u8]) -> Result<Vec<u8>> {
-    // The way so far; a place where nothing is yet has no node.
-    let mut way: Vec<(&'t [u8], Option<&'t Node>)> = Vec::new();
-    let mut ahead = backwards(path);
+    // Resolved components; one that does not exist has no node.
+    let mut resolved: Vec<(&'t [u8], Option<&'t Node>)> = Vec::new();
+    let mut remaining = reversed(path);
     let mut links = 0;
-    while let Some(name) = ahead.pop() {
+    while let Some(name) = remaining.pop() {
         if name == b".." {
-            if way.pop().is_none() {
-                return Err(Error::new("a link leads out of the image"));
+            if resolved.pop().is_none() {
+                return Err(Error::new("symbolic link leads out of the image"));
             }
             continue;
         }
-        let here = way.last().map_or(Some(root), |(_, node)| *node);
+        let here = resolved.last().map_or(Some(root), |(_, node)| *node);
         let found = match here.map(|node| &node.kind) {
             Some(NodeKind::Directory(directory)) => directory.get(name),
             Some(_) => return Err(super::not_a_directory()),
@@ -49,22 +49,22 @@ fn follow<'t>(root: &'t Node, path: &'t [u8]) -> Result<Vec<u8>> {
             Some(Node { kind: NodeKind::Symlink(target), .. }) => {
                 links += 1;
                 if links > MAX_LINKS {
-                    return Err(Error::new("too many links, maybe a loop"));
+                    return Err(Error::new("too many levels of symbolic links"));
                 }
                 if target.starts_with(b"/") {
-                    way.clear();
+                    resolved.clear();
                 }
-                ahead.extend(backwards(target));
+                remaining.extend(reversed(target));
             }
-            found => way.push((name, found)),
+            found => resolved.push((name, found)),
         }
     }
-    Ok(way.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(&b'/'))
+    Ok(resolved.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(&b'/'))
 }
 
-/// The names of a path, the last one first.
-fn backwards(path: &[u8]) -> Vec<&[u8]> {
-    let mut ahead: Vec<_> = names(path).filter(|name| *name != b".").collect();
-    ahead.reverse();
-    ahead
+/// Returns the components of a path, the last one first.
+fn reversed(path: &[u8]) -> Vec<&[u8]> {
+    let mut remaining: Vec<_> = names(path).filter(|name| *name != b".").collect();
+    remaining.reverse();
+    remaining
 }

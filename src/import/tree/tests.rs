@@ -1,4 +1,4 @@
-//! Each merging rule, as layers in and a listing out.
+//! Merging rules: layers in, a listing out.
 //!
 //! A layer is lines such as `d a/b 700`, `f a/b 3` (a file of 3 bytes), `s a/b -> c`, `h a/b => c`;
 //! whiteouts are files with their real names. The listing shows mode, and for files layer:length.
@@ -48,8 +48,8 @@ fn tar_of(lines: &[&str]) -> Vec<u8> {
 fn merged(layers: &[&[&str]]) -> Result<Tree> {
     let mut tree = Tree::new();
     for (index, lines) in layers.iter().enumerate() {
-        let mut members = TarEntries::from_blob(&Blob::from_bytes(&tar_of(lines)));
-        let entries = layer::entries(&mut members)?;
+        let mut tar_entries = TarEntries::from_blob(&Blob::from_bytes(&tar_of(lines)));
+        let entries = layer::entries(&mut tar_entries)?;
         tree.apply(u16::try_from(index).unwrap(), entries)?;
     }
     Ok(tree)
@@ -89,7 +89,7 @@ fn layers_merge_as_users_expect() {
         ("a whiteout removes a file below", &[&["f a 1", "f b 1"], &["f .wh.a 0"]], &["b 0:1"]),
         ("a whiteout removes a directory below", &[&["f a/b/c 1"], &["f a/.wh.b 0"]], &["a/ 755"]),
         (
-            "a whiteout of nothing is nothing",
+            "a whiteout of a missing file",
             &[&["f a 1"], &["f .wh.b 0", "f x/y/.wh.b 0"]],
             &["a 0:1"],
         ),
@@ -126,7 +126,7 @@ fn layers_merge_as_users_expect() {
         ),
         ("an opaque root", &[&["f a 1"], &["f .wh..wh..opq 0", "f b 2"]], &["b 1:2"]),
         (
-            "remarks of AUFS are dropped",
+            "bookkeeping files of AUFS are dropped",
             &[&["f .wh..wh.aufs 0", "d .wh..wh.plnk", "f .wh..wh.plnk/1 1"]],
             &[],
         ),
@@ -224,21 +224,21 @@ fn layers_merge_as_users_expect() {
 #[test]
 fn what_leads_out_is_refused() {
     let cases: &[(&[&[&str]], &str)] = &[
-        (&[&["f ../a 1"]], "a path with `..` in it"),
-        (&[&["f a/../../b 1"]], "a path with `..` in it"),
-        (&[&["h a => ../b"]], "a path with `..` in it"),
-        (&[&["s l -> .."], &["f l/x 1"]], "a link leads out of the image"),
-        (&[&["d a", "s a/l -> ../../etc"], &["f a/l/x 1"]], "a link leads out of the image"),
-        (&[&["s l -> /../etc"], &["h x => l/passwd"]], "a link leads out of the image"),
-        (&[&["s l -> /../etc"], &["f l/.wh.passwd 0"]], "a link leads out of the image"),
-        (&[&["s a -> b", "s b -> a"], &["f a/x 1"]], "too many links, maybe a loop"),
-        (&[&["s a -> a/a"], &["f a/x 1"]], "too many links, maybe a loop"),
-        (&[&["f a 1"], &["f a/b 1"]], "its parent is not a directory"),
-        (&[&["f a 1", "s l -> a"], &["f l/b 1"]], "its parent is not a directory"),
-        (&[&["h a => b"]], "no such file in this layer or below"),
-        (&[&["d a", "h b => a"]], "it is a directory"),
+        (&[&["f ../a 1"]], "path with `..`"),
+        (&[&["f a/../../b 1"]], "path with `..`"),
+        (&[&["h a => ../b"]], "path with `..`"),
+        (&[&["s l -> .."], &["f l/x 1"]], "symbolic link leads out of the image"),
+        (&[&["d a", "s a/l -> ../../etc"], &["f a/l/x 1"]], "symbolic link leads out of the image"),
+        (&[&["s l -> /../etc"], &["h x => l/passwd"]], "symbolic link leads out of the image"),
+        (&[&["s l -> /../etc"], &["f l/.wh.passwd 0"]], "symbolic link leads out of the image"),
+        (&[&["s a -> b", "s b -> a"], &["f a/x 1"]], "too many levels of symbolic links"),
+        (&[&["s a -> a/a"], &["f a/x 1"]], "too many levels of symbolic links"),
+        (&[&["f a 1"], &["f a/b 1"]], "the parent is not a directory"),
+        (&[&["f a 1", "s l -> a"], &["f l/b 1"]], "the parent is not a directory"),
+        (&[&["h a => b"]], "no such file in this or a lower layer"),
+        (&[&["d a", "h b => a"]], "is a directory"),
         (&[&["s . -> a"]], "the root is not a directory"),
-        (&[&["f .wh... 0"]], "a whiteout of nothing"),
+        (&[&["f .wh... 0"]], "whiteout without a file name"),
     ];
     for (layers, expected) in cases {
         let error = merged(layers).unwrap_err().to_string();

@@ -1,52 +1,54 @@
-//! The parts of a configuration that are more than one value.
+//! Parts of a configuration that are more than one value.
 
 use std::path::{Path, PathBuf};
 
+use crate::bytes;
 use crate::log::Level;
 use crate::site::json::{Object, Value};
 use crate::site::reserved;
 use crate::site::trust::Checks;
+use crate::squashfs::compression::{Compression, Compressor};
 
 /// The file system that a container's bundle lies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RamFilesystem {
-    /// Limited in size, may be swapped out.
+    /// tmpfs: limited in size, may be swapped out.
     #[default]
     Tmpfs,
-    /// For Cray compute nodes (CLE 5.2 and 6.0), where an overlay on tmpfs does not work.
+    /// ramfs: for Cray compute nodes (CLE 5.2 and 6.0), where an overlay on tmpfs does not work.
     Ramfs,
 }
 
 /// A directory or file of the host that every container gets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SiteMount {
-    /// On the host.
+    /// Path on the host.
     pub source: PathBuf,
-    /// In the container.
+    /// Path in the container.
     pub destination: PathBuf,
-    /// Whether nobody may write there, in no mount below it either.
+    /// True if the mount and all below it are read-only.
     pub readonly: bool,
 }
 
-/// What is done to a container's environment, in the order of the fields.
+/// Changes of a container's environment, in the order of the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Environment {
     /// Variables that get a value.
     pub set: Vec<(String, String)>,
-    /// What is put before the value of a variable, with a colon.
+    /// Variables with text that is put before the value, with a colon.
     pub prepend: Vec<(String, String)>,
-    /// What is put after the value of a variable, with a colon.
+    /// Variables with text that is put after the value, with a colon.
     pub append: Vec<(String, String)>,
-    /// Variables that are taken away.
+    /// Variables that are removed.
     pub unset: Vec<String>,
 }
 
-/// Where users may not mount.
+/// Destinations where users may not mount.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserMounts {
-    /// Not here, nor anywhere below.
+    /// Paths with all that is below them.
     pub not_allowed_prefixes: Vec<PathBuf>,
-    /// Not exactly here.
+    /// Single paths.
     pub not_allowed_paths: Vec<PathBuf>,
 }
 
@@ -64,10 +66,12 @@ pub struct Hook {
     pub stage: &'static str,
     /// The program: on the host if [`Hook::is_of_host`], else in the image.
     pub path: PathBuf,
-    /// Its arguments, with the name that it is called by first.
+    /// Arguments, from argv[0] on.
     pub args: Vec<String>,
-    /// Its environment, as `NAME=value`.
+    /// Environment, as `NAME=value`.
     pub env: Vec<String>,
+    /// Time-out in seconds.
+    pub timeout: Option<u32>,
     /// The object as it stands in the file, for config.json.
     pub verbatim: miniserde::json::Value,
 }
@@ -75,56 +79,48 @@ pub struct Hook {
 impl Default for Hook {
     fn default() -> Self {
         let verbatim = miniserde::json::Value::Null;
-        Self { stage: "", path: PathBuf::new(), args: vec![], env: vec![], verbatim }
+        let (args, env, timeout) = (vec![], vec![], None);
+        Self { stage: "", path: PathBuf::new(), args, env, timeout, verbatim }
     }
 }
 
 impl Hook {
-    /// Whether its path is one of the host, and root executes it. Programs of the stage
+    /// Tells whether root executes it, by a path of the host. Programs of the stage
     /// `startContainer` are the image's, and run as the container's user.
     #[must_use]
     pub fn is_of_host(&self) -> bool {
         self.stage != "startContainer"
     }
 
-    /// Whether it is the applet `name`, by its path or by what it is called.
+    /// Tells whether it is the applet `name`, by its path or by argv[0].
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
         self.path.ends_with(name)
             || self.args.first().is_some_and(|word| Path::new(word).ends_with(name))
     }
 
-    /// Where it finds OpenSSH, in an installation at `prefix`, if it is `ssh_hook`.
+    /// Returns the directory of OpenSSH if it is `ssh_hook`, in an installation at `prefix`.
     #[must_use]
     pub fn openssh(&self, prefix: &Path) -> Option<PathBuf> {
         let configured = self.setting("OPENSSH_DIR").map(PathBuf::from);
         self.is("ssh_hook").then(|| configured.unwrap_or_else(|| prefix.join("openssh")))
     }
 
-    /// A variable of its environment.
+    /// Returns a variable of its environment.
     #[must_use]
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.env.iter().find_map(|one| one.strip_prefix(name)?.strip_prefix('='))
     }
 }
 
-/// The compressor of squashfs images, and how hard it tries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compression {
-    /// `zstd`, `gzip`, `lz4` or `none`.
-    pub name: &'static str,
-    /// The compressor's own default where it is not given.
-    pub level: Option<u32>,
-}
-
-/// How images are pulled from registries.
+/// Settings of pulls from registries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pulling {
     /// `host[:port]` of registries that may speak plain HTTP.
     pub insecure_registries: Vec<String>,
-    /// How many layers are transferred at the same time.
+    /// Number of layers that are transferred at the same time.
     pub downloads: u32,
-    /// In bytes: how much the cache of a repository may take, if that is bounded.
+    /// Maximum size of a repository's cache, in bytes.
     pub cache_limit: Option<u64>,
 }
 
@@ -134,28 +130,8 @@ impl Default for Pulling {
     }
 }
 
-/// More connections than any registry takes kindly.
+/// Maximum number of connections: registries refuse more.
 const MAX_DOWNLOADS: u32 = 64;
-
-/// The units of sizes, as `sarus images` shows them, with their power of two.
-const UNITS: [(&str, u32); 5] = [("B", 0), ("KB", 10), ("MB", 20), ("GB", 30), ("TB", 40)];
-
-/// The compressors, each with its highest level; 0 where there are none to choose from.
-const COMPRESSORS: [(&str, (&str, u32)); 4] =
-    [("zstd", ("zstd", 22)), ("gzip", ("gzip", 12)), ("lz4", ("lz4", 0)), ("none", ("none", 0))];
-
-/// Names of the compressors of squashfs images that Linux reads.
-const READABLE: [(&str, &str); 5] =
-    [("zstd", "zstd"), ("gzip", "gzip"), ("lz4", "lz4"), ("xz", "xz"), ("lzo", "lzo")];
-
-/// Those that images of ours are written with.
-const ACCEPTED: [&str; 3] = ["zstd", "gzip", "lz4"];
-
-impl Default for Compression {
-    fn default() -> Self {
-        Self { name: "zstd", level: None }
-    }
-}
 
 /// The stages of the OCI runtime specification, in the order in which they are reached.
 const STAGES: [&str; 6] =
@@ -270,7 +246,7 @@ pub(super) fn hooks(value: &Value<'_>) -> Hooks {
 
 fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
     value.object(|keys| {
-        keys.optional("timeout", |seconds| seconds.number(1..=u32::MAX));
+        let timeout = keys.optional("timeout", |seconds| seconds.number(1..=u32::MAX));
         let variable = |one: &Value<'_>| {
             one.text_where("NAME=value", |one| one.find('=').is_some_and(|at| at > 0))
         };
@@ -279,29 +255,30 @@ fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
             path: keys.required("path", Value::absolute_path),
             args: keys.optional("args", |args| args.list(Value::text)).unwrap_or_default(),
             env: keys.optional("env", |env| env.list(variable)).unwrap_or_default(),
+            timeout,
             verbatim: value.verbatim(),
         }
     })
 }
 
 pub(super) fn compression(keys: &mut Object<'_>) -> Compression {
-    let choice = keys.optional("squashfsCompression", |name| name.one_of(&COMPRESSORS));
-    // An unknown name was noted; its level is judged by the default's.
-    let known = choice.filter(|(name, _)| !name.is_empty());
-    let (name, highest) = known.unwrap_or(("zstd", 22));
-    let level = keys.optional("squashfsCompressionLevel", |level| match highest {
-        0 => {
+    let compression = keys.optional("squashfsCompression", |name| name.one_of(&Compression::NAMED));
+    // The level beside an unknown name is checked as one of the default's.
+    let compression = compression.unwrap_or_default();
+    let level = keys.optional("squashfsCompressionLevel", |level| match compression.levels() {
+        Some(levels) => level.number(levels),
+        None => {
             level.fault("this kind of compression has no levels");
             0
         }
-        _ => level.number(1..=highest),
     });
-    Compression { name, level }
+    level.map_or(compression, |level| compression.with_level(level))
 }
 
-pub(super) fn accepted_compressions(keys: &mut Object<'_>) -> Vec<&'static str> {
-    let names = |names: &Value<'_>| names.list(|name| name.one_of(&READABLE));
-    keys.optional("squashfsAcceptedCompressions", names).unwrap_or_else(|| ACCEPTED.into())
+pub(super) fn accepted_compressors(keys: &mut Object<'_>) -> Vec<Compressor> {
+    let names = |names: &Value<'_>| names.list(|name| name.one_of(&Compressor::NAMED));
+    keys.optional("squashfsAcceptedCompressions", names)
+        .unwrap_or_else(|| Compressor::WRITTEN.into())
 }
 
 pub(super) fn pulling(keys: &mut Object<'_>) -> Pulling {
@@ -327,11 +304,7 @@ fn is_server(text: &str) -> bool {
 
 /// `20GB`: a whole number and a unit.
 fn size(value: &Value<'_>) -> u64 {
-    let parse = |text: &str| {
-        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
-        let (_, shift) = UNITS.iter().find(|(name, _)| *name == unit.trim_start_matches(' '))?;
-        (1..=9).contains(&number.len()).then(|| number.parse::<u64>().unwrap_or(0) << shift)
-    };
-    let text = value.text_where("a size such as \"20GB\"", |text| parse(text).is_some());
-    parse(&text).unwrap_or_default()
+    let is_size = |text: &str| bytes::parse_size(text).is_some();
+    let text = value.text_where("a size such as \"20GB\"", is_size);
+    bytes::parse_size(&text).unwrap_or_default()
 }

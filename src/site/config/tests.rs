@@ -18,7 +18,7 @@ fn a_minimal_file_gets_the_defaults() {
     let config = config("");
     assert_eq!(config.bundle_dir, Path::new("/var/b"));
     assert_eq!(config.checks, Checks::On);
-    assert_eq!(config.compression, Compression { name: "zstd", level: None });
+    assert_eq!(config.compression, Compression::Zstd(3));
     assert!(config.site_mounts.is_empty() && config.hooks.list.is_empty());
 }
 

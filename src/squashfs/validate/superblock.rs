@@ -3,6 +3,7 @@
 use super::File;
 use crate::bytes::{u16_at, u32_at, u64_at};
 use crate::error::{Context, Error, Result};
+use crate::squashfs::compression::Compressor;
 
 /// Size of the superblock in bytes.
 pub const SIZE: u64 = 96;
@@ -16,17 +17,13 @@ const KNOWN_FLAGS: u16 = 0x0fff;
 /// Bit of `flags`: compressor options follow the superblock.
 const HAS_OPTIONS: u16 = 1 << 10;
 
-/// Compressors that the kernel reads: name, id in the superblock, size of the options in bytes.
-pub const COMPRESSORS: [(&str, u16, u64); 5] =
-    [("gzip", 1, 8), ("lzo", 3, 8), ("xz", 4, 8), ("lz4", 5, 8), ("zstd", 6, 4)];
-
 /// Fields of the superblock. Positions are in bytes from the start of the file.
 #[derive(Debug)]
 pub struct Superblock {
     pub inodes: u32,
     block_size: u32,
     pub fragments: u32,
-    compressor: u16,
+    pub compressor: Compressor,
     block_log: u16,
     flags: u16,
     pub ids: u16,
@@ -45,12 +42,12 @@ pub struct Superblock {
 }
 
 impl Superblock {
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    fn parse(bytes: &[u8], compressor: Compressor) -> Option<Self> {
         Some(Self {
             inodes: u32_at(bytes, 4)?,
             block_size: u32_at(bytes, 12)?,
             fragments: u32_at(bytes, 16)?,
-            compressor: u16_at(bytes, 20)?,
+            compressor,
             block_log: u16_at(bytes, 22)?,
             flags: u16_at(bytes, 24)?,
             ids: u16_at(bytes, 26)?,
@@ -67,25 +64,21 @@ impl Superblock {
     }
 }
 
-/// Compressor of an image.
-#[derive(Debug)]
-pub struct Compressor {
-    pub name: &'static str,
-    /// First position at which file data may lie: after the compressor options, if there are any.
-    pub data_start: u64,
-}
-
 /// Reads the superblock, and makes the checks that need nothing but it and the size of the file.
-pub fn read(file: &File<'_>) -> Result<(Superblock, Compressor)> {
+/// Returns the first position at which file data may lie, too.
+pub fn read(file: &File<'_>) -> Result<(Superblock, u64)> {
     let too_short = || Error::new(format!("the file has only {} bytes", file.size));
     if file.size < SIZE {
         return Err(too_short());
     }
     let bytes: [u8; SIZE as usize] = file.bytes(0)?;
-    let superblock = Superblock::parse(&bytes).ok_or_else(too_short)?;
     if !bytes.starts_with(b"hsqs") {
         return Err(Error::new("bad magic number"));
     }
+    let id = u16_at(&bytes, 20).ok_or_else(too_short)?;
+    let compressor = Compressor::from_id(id)
+        .ok_or_else(|| Error::new(format!("unknown compressor with id {id}")))?;
+    let superblock = Superblock::parse(&bytes, compressor).ok_or_else(too_short)?;
     if superblock.version != (4, 0) {
         let (major, minor) = superblock.version;
         return Err(Error::new(format!("version {major}.{minor}, expected 4.0")));
@@ -94,13 +87,13 @@ pub fn read(file: &File<'_>) -> Result<(Superblock, Compressor)> {
         return Err(Error::new(format!("unknown flags {:#06x}", superblock.flags)));
     }
     check_block_size(&superblock)?;
-    let compressor = read_compressor(file, &superblock)?;
+    let data_start = check_options(file, &superblock)?;
     // A loop device ends at the last whole sector of 512 bytes.
     let (used, size) = (superblock.bytes_used, file.size);
     if used > size & !511 {
         return Err(Error::new(format!("{used} bytes are in use, but the file has {size}")));
     }
-    Ok((superblock, compressor))
+    Ok((superblock, data_start))
 }
 
 /// Checks the size of data blocks: a power of two from 4 KiB to 1 MiB, stored with its logarithm.
@@ -112,26 +105,25 @@ fn check_block_size(superblock: &Superblock) -> Result<()> {
     Err(Error::new(format!("block size {size} with logarithm {log}")))
 }
 
-/// Reads the compressor options, which are a metadata block that is stored uncompressed.
-fn read_compressor(file: &File<'_>, superblock: &Superblock) -> Result<Compressor> {
-    let id = superblock.compressor;
-    let known = COMPRESSORS.iter().find(|(_, known, _)| *known == id);
-    let (name, _, length) =
-        *known.ok_or_else(|| Error::new(format!("unknown compressor with id {id}")))?;
+/// Checks the compressor options, which are a metadata block that is stored uncompressed. Returns the
+/// first position after them, or after the superblock if there are none.
+fn check_options(file: &File<'_>, superblock: &Superblock) -> Result<u64> {
+    let compressor = superblock.compressor;
     if superblock.flags & HAS_OPTIONS == 0 {
-        return Ok(Compressor { name, data_start: SIZE });
+        return Ok(SIZE);
     }
     let [low, high, dictionary @ ..]: [u8; 6] =
-        file.bytes(SIZE).context(|| format!("{name} options"))?;
+        file.bytes(SIZE).context(|| format!("{compressor} options"))?;
     let header = u16::from_le_bytes([low, high]);
+    let length = compressor.options_size();
     if u64::from(header) != length | 0x8000 {
-        return Err(Error::new(format!("{name} options with the header {header:#06x}")));
+        return Err(Error::new(format!("{compressor} options with the header {header:#06x}")));
     }
     let dictionary = u32::from_le_bytes(dictionary);
-    if name == "xz" && !is_valid_dictionary(dictionary, superblock.block_size) {
+    if compressor == Compressor::Xz && !is_valid_dictionary(dictionary, superblock.block_size) {
         return Err(Error::new(format!("xz dictionary of {dictionary} bytes")));
     }
-    Ok(Compressor { name, data_start: SIZE + 2 + length })
+    Ok(SIZE + 2 + length)
 }
 
 /// Returns whether xz may have a dictionary of `size` bytes: 2^n or 3 * 2^n; at least the size of a

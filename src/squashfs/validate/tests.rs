@@ -1,10 +1,10 @@
-//! A small image in memory, what is wrong with it after one change, and what is wrong with none. That
-//! images of mksquashfs and of ours pass is shown in `tests/attacks/squashfs.rs`.
+//! A small image in memory, valid and with single changes. `tests/attacks/squashfs.rs` shows that
+//! images of mksquashfs and of ours are accepted.
 
 use super::*;
 use crate::mutate::{Random, mutate};
 
-/// Appends a metadata block with `content`, as if it were compressed, and tells its position.
+/// Appends a metadata block with `content`, marked as compressed. Returns its position.
 fn block(image: &mut Vec<u8>, content: &[u8]) -> u64 {
     let position = image.len() as u64;
     image.extend((content.len() as u16).to_le_bytes());
@@ -12,7 +12,7 @@ fn block(image: &mut Vec<u8>, content: &[u8]) -> u64 {
     position
 }
 
-/// Appends a table of one block with its index, and tells the position of the index.
+/// Appends a table of one block, and its index. Returns the position of the index.
 fn table(image: &mut Vec<u8>) -> u64 {
     let block = block(image, &[7; 40]);
     let index = image.len() as u64;
@@ -50,7 +50,7 @@ fn image() -> Vec<u8> {
     image
 }
 
-fn check(image: &[u8]) -> Result<&'static str> {
+fn check(image: &[u8]) -> Result<Compressor> {
     let read = |buffer: &mut [u8], at: u64| {
         let at = usize::try_from(at).ok().and_then(|at| image.get(at..at + buffer.len()));
         buffer.copy_from_slice(at.ok_or(std::io::ErrorKind::UnexpectedEof)?);
@@ -61,7 +61,7 @@ fn check(image: &[u8]) -> Result<&'static str> {
 
 #[test]
 fn a_valid_image_passes() {
-    assert_eq!(check(&image()).unwrap(), "zstd");
+    assert_eq!(check(&image()).unwrap(), Compressor::Zstd);
     let mut longer = image();
     longer.extend([0; 4096]);
     check(&longer).unwrap();
@@ -103,7 +103,7 @@ fn each_field_of_the_superblock_is_checked() {
         ("directory table", 72, &none, "directory table"),
         ("fragment table", 80, &[0; 8], "fragment table"),
         ("export table", 88, &[0; 8], "export table"),
-        // What Linux allocates 32 MiB for: an index that begins before the file does.
+        // An index that would start before the file: Linux allocates 32 MiB for it.
         ("index of 32 MiB", 4, &[0xff; 4], "export table"),
     ];
     for (name, at, bytes, expected) in table {
@@ -118,7 +118,7 @@ fn each_field_of_the_superblock_is_checked() {
 }
 
 #[test]
-fn no_table_is_at_home_anywhere_else() {
+fn a_table_at_another_position_is_refused() {
     for field in [48, 56, 64, 72, 80, 88] {
         for distance in [-8_i64, -3, -2, -1, 1, 2, 3, 8, 42] {
             let mut image = image();
@@ -168,7 +168,7 @@ fn pointers_and_headers_are_checked() {
 
 #[test]
 fn options_must_be_those_of_the_compressor() {
-    // Compressor, block of options, and whether that is right.
+    // Compressor, block of options, and whether the image is valid.
     let cases: &[(u8, &[u8], bool)] = &[
         (6, &[4, 0x80, 3, 0, 0, 0], true),
         (6, &[4, 0, 3, 0, 0, 0], false),
@@ -196,7 +196,7 @@ fn options_must_be_those_of_the_compressor() {
 }
 
 #[test]
-fn a_file_may_not_be_shorter_than_it_says() {
+fn a_truncated_file_is_refused() {
     let good = image();
     let used = u64_of(&good, 40) as usize;
     for length in (0..100).chain(used - 100..used).chain([used + 1, used.next_multiple_of(512) - 1])
@@ -258,12 +258,12 @@ fn signatures_of_others_are_refused() {
         put(&mut image, *at, bytes);
         let error = check(&image).expect_err("signature").to_string();
         assert!(error.starts_with("the image has the signature of "), "{error}");
-        // Elsewhere it means nothing.
+        // At another position it means nothing.
         let mut image = self::image();
         put(&mut image, *at + 1, bytes);
         check(&image).unwrap();
     }
-    // Where the file ends is part of the place.
+    // Positions are also counted from the end of the file.
     let mut image = image();
     let end = image.len();
     put(&mut image, end - 8192, b"\xfc\x4e\x2b\xa9\x01\0\0\0");
@@ -282,7 +282,7 @@ fn a_boot_sector_needs_a_table_of_partitions() {
     };
     with(b"\x80\0\0\0\x83").unwrap_err();
     with(b"\0\0\0\0\x8e").unwrap_err();
-    // Nothing in use; something that no partition table has.
+    // No entry has a type; an entry has an invalid status.
     with(b"\0\0\0\0\0").unwrap();
     with(b"\x21\0\0\0\x83").unwrap();
 }

@@ -2,7 +2,8 @@
 //! bits are the size of what follows, and whose highest bit says that it is uncompressed.
 
 use crate::error::{Error, Result};
-use crate::squashfs::compressor::{Compression, Compressor};
+use crate::squashfs::compression::Compression;
+use crate::squashfs::compressor::BlockCompressor;
 
 /// Size in bytes of what a block holds when it is uncompressed; only the last one holds less.
 pub const BLOCK: usize = 8192;
@@ -12,7 +13,7 @@ const PLAIN: u16 = 0x8000;
 
 /// A chain that grows.
 pub struct Chain {
-    compressor: Compressor,
+    compressor: BlockCompressor,
     /// Finished blocks with their headers.
     bytes: Vec<u8>,
     /// Position in `bytes` of each.
@@ -55,11 +56,11 @@ impl From<u64> for Place {
 impl Chain {
     pub fn new(compression: Compression) -> Result<Self> {
         Ok(Self {
-            compressor: Compressor::new(compression)?,
+            compressor: BlockCompressor::new(compression)?,
             bytes: Vec::new(),
             starts: Vec::new(),
             block: Vec::with_capacity(BLOCK),
-            scratch: vec![0; Compressor::bound(BLOCK)].into(),
+            scratch: vec![0; BlockCompressor::bound(BLOCK)].into(),
         })
     }
 

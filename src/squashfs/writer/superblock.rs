@@ -2,7 +2,7 @@
 
 use super::{BLOCK, Image};
 use crate::error::{Error, Result};
-use crate::squashfs::compressor::Compression;
+use crate::squashfs::compression::Compression;
 
 /// Position of a table that the image does not have.
 pub const ABSENT: u64 = u64::MAX;
@@ -46,12 +46,13 @@ impl Head {
         let count = |number: usize| u32::try_from(number).map_err(|_| too_many());
         let block = BLOCK as u32;
         let compression = image.compression;
+        let compressor = compression.compressor();
         let flag = |bit, is_set| if is_set { bit } else { 0 };
         let flags = DUPLICATES_FOUND
             | EXPORTABLE
             | flag(PLAIN_INODES, has_plain_tables)
             | flag(PLAIN_DATA, compression == Compression::None)
-            | flag(HAS_OPTIONS, !compression.options().is_empty());
+            | flag(HAS_OPTIONS, !compressor.options().is_empty());
         let mut bytes = Vec::with_capacity(128);
         bytes.extend(b"hsqs");
         bytes.extend(count(image.inodes.len())?.to_le_bytes());
@@ -60,7 +61,7 @@ impl Head {
         bytes.extend(newest.to_le_bytes());
         bytes.extend(block.to_le_bytes());
         bytes.extend(count(image.fragments.len())?.to_le_bytes());
-        bytes.extend(compression.id().to_le_bytes());
+        bytes.extend(compressor.id().to_le_bytes());
         bytes.extend((block.ilog2() as u16).to_le_bytes());
         bytes.extend(flags.to_le_bytes());
         bytes.extend(u16::try_from(ids.len()).map_err(|_| too_many())?.to_le_bytes());
@@ -78,7 +79,7 @@ impl Head {
         ] {
             bytes.extend(position.to_le_bytes());
         }
-        bytes.extend(compression.options());
+        bytes.extend(compressor.options());
         Ok(Self { bytes, bytes_used: positions.bytes_used })
     }
 }

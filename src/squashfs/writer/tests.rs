@@ -1,5 +1,5 @@
 //! Tables, read back with `backhand`, and the index of large directories, followed as the kernel
-//! follows it. That the kernel takes the images is shown in `tests/squashfs.rs`.
+//! follows it. The kernel reads the images in `tests/image/squashfs.rs`.
 
 use super::metadata::Place;
 use super::reading::{self, FoundContent};

@@ -10,7 +10,7 @@ use super::metadata::{Chain, Finished, Place};
 use super::xattr::{self, Attributes};
 use super::{Image, InodeKind};
 use crate::error::{Context, Error, Result};
-use crate::squashfs::compressor::Compression;
+use crate::squashfs::compression::Compression;
 
 /// Deepest nesting of directories, which are written by recursion.
 const MAX_DEPTH: usize = 1024;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Xattrs;
 use super::metadata::{Chain, Finished};
 use crate::error::{Error, Result};
-use crate::squashfs::compressor::Compression;
+use crate::squashfs::compression::Compression;
 
 /// Namespace of an attribute (`SQUASHFS_XATTR_USER`).
 const USER: u16 = 0;

@@ -1,24 +1,27 @@
-//! Loop devices: an image file becomes a block device, one for all containers of a node.
+//! Loop devices, which make a block device of an image file: one for all containers of a node.
 //!
 //! Containers of the same image share the device, so that the kernel has one squashfs superblock
 //! and one page cache for all of them. Start at [`attach`]. See loop(4).
 
 use crate::error::{Context, Result};
 use crate::log;
+use crate::sys::fs::FileId;
+use crate::sys::fs::read::read_at_most;
 use crate::sys::ids;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FlockOperation, Mode, OFlags};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A loop device that serves an image. It goes away by itself when this descriptor is closed and
-/// no mount uses it.
+/// A loop device that serves an image. The kernel detaches it (autoclear) once this descriptor is
+/// closed and no mount uses it.
 #[derive(Debug)]
 pub struct LoopDevice {
-    /// Kept open: autoclear would take an unused device away.
+    /// Stays open until the mount: autoclear detaches an unused device.
     _device: OwnedFd,
-    /// Its name in `/dev`, such as `/dev/loop7`.
+    /// Device node, such as `/dev/loop7`.
     pub path: String,
 }
 
@@ -79,28 +82,31 @@ impl LoopInfo64 {
     }
 }
 
-/// How long to wait for a device that udev or another start took from under us.
+/// Total time for attempts that fail because udev or another start interferes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long to wait for other starts on this node. Each holds the lock for less than a millisecond,
-/// but whoever serves the image from a file system of their own can make it last.
+/// Time to wait for the lock that other starts on this node hold. Each holds it for less than a
+/// millisecond, but a user who serves the image from a file system of their own can make it last.
 const TURN: Duration = Duration::from_millis(100);
 
-/// The time between two looks.
+/// Time between two attempts.
 const INTERVAL: Duration = Duration::from_millis(1);
 
-/// What could not be done, and why.
+/// Maximum length, in bytes, of a file of sysfs: a page, of 64 KiB at most.
+const MAX_NAME: u64 = 64 << 10;
+
+/// Context and cause of a failed attempt.
 type Failure = (String, std::io::Error);
 
-/// The read-only loop device of `image`: the one that serves it already, or a new one.
+/// Returns the read-only loop device of `image`: the one that serves it already, or a new one.
 ///
 /// # Errors
-/// When there is no loop driver, or no device can be had in half a minute.
+/// If there is no loop driver, or no device within [`PATIENCE`].
 pub fn attach(image: impl AsFd) -> Result<LoopDevice> {
-    let stat = rustix::fs::fstat(&image).context(|| "cannot stat the image file".into())?;
+    let id = FileId::from_fd(&image).context(|| "cannot stat the image file".into())?;
     let name = std::fs::read_link(crate::sys::fs::mount::proc_path(image.as_fd()))
         .context(|| "cannot name the image file".into())?;
-    let find = || find(&name, stat.st_dev, stat.st_ino);
+    let find = || find(&name, id);
     // Most starts find one, and need no lock.
     if let Some(device) = find() {
         return Ok(device);
@@ -111,8 +117,8 @@ pub fn attach(image: impl AsFd) -> Result<LoopDevice> {
     make(&control, &image, find)
 }
 
-/// Makes a device when it is this process's turn, unless another start has made one meanwhile: each
-/// of 128 ranks would find no device and make its own.
+/// Makes a device once this process has the lock, unless another start has made one meanwhile. Without
+/// the lock, each of 128 ranks would find no device and make its own.
 fn make(
     control: &OwnedFd,
     image: &impl AsFd,
@@ -122,21 +128,23 @@ fn make(
     let mut waits = true;
     loop {
         let made = ids::unsignalled(|| Ok(take_turn(control, image, waits, &find)));
-        match made.context(|| "cannot keep signals off".into())? {
+        match made.context(|| "cannot block signals".into())? {
             Ok(device) => return Ok(device),
             Err((_, error)) if is_passing(&error) && start.elapsed() < PATIENCE => {}
             Err((what, error)) => return Err(error).context(|| what),
         }
         if waits && start.elapsed() > TURN {
-            log::info("loop", || "somebody holds /dev/loop-control: going on without".into());
+            log::info("loop", || {
+                "another process locks /dev/loop-control: continuing without the lock".into()
+            });
             waits = false;
         }
         std::thread::sleep(INTERVAL);
     }
 }
 
-/// Someone else has the lock or was faster (EAGAIN, EBUSY), or udev has not made the node yet (ENOENT,
-/// ENXIO).
+/// Tells whether another attempt may succeed: another process has the lock or the device (EAGAIN,
+/// EBUSY), or udev has not made the node yet (ENOENT, ENXIO).
 fn is_passing(error: &std::io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -144,11 +152,11 @@ fn is_passing(error: &std::io::Error) -> bool {
     )
 }
 
-/// One try, with the lock if it is free. If it is not, and the caller no longer `waits`, a try without:
-/// then no more than the sharing of a device is lost.
+/// Attempts once, with the lock if it is free. If it is taken, and the caller no longer `waits`,
+/// attempts without it: at worst two devices serve the same image.
 ///
-/// Only root can open this file. But a user whose engine stopped with the lock would hold up others,
-/// so no signal of theirs reaches a process that has it.
+/// Only root can open `/dev/loop-control`. No signal of the user's reaches this process meanwhile, or
+/// they could stop it while it has the lock, and hold up the starts of others.
 fn take_turn(
     control: &OwnedFd,
     image: &impl AsFd,
@@ -161,7 +169,7 @@ fn take_turn(
     }
     match rustix::fs::flock(control, FlockOperation::NonBlockingLockExclusive) {
         Err(errno) if waits || errno != rustix::io::Errno::WOULDBLOCK => {
-            return Err(("cannot take turns at /dev/loop-control".into(), errno.into()));
+            return Err(("cannot lock /dev/loop-control".into(), errno.into()));
         }
         _ => {}
     }
@@ -174,11 +182,11 @@ fn open(path: &str, access: OFlags) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// Looks through the devices in use for one that serves the whole of this file, read-only.
+/// Searches the attached devices for one that serves the whole file `id`, read-only.
 ///
-/// Only those are asked that the kernel says serve a file of its name: to answer, a device asks the
-/// file system of its file, which may be another user's on a file server that is down.
-fn find(name: &Path, device: u64, inode: u64) -> Option<LoopDevice> {
+/// Asks only devices whose backing file has the path `name`, by sysfs: LOOP_GET_STATUS64 asks the file
+/// system of the backing file, which may be another user's on a file server that is down.
+fn find(name: &Path, id: FileId) -> Option<LoopDevice> {
     let mut in_use: Vec<u32> = std::fs::read_dir("/sys/block")
         .ok()?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("loop")?.parse().ok())
@@ -186,7 +194,7 @@ fn find(name: &Path, device: u64, inode: u64) -> Option<LoopDevice> {
     in_use.sort_unstable();
     in_use.into_iter().find_map(|number| {
         let backing = format!("/sys/block/loop{number}/loop/backing_file");
-        let backing = std::fs::read(backing).ok()?;
+        let backing = read_at_most(File::open(backing).ok()?, MAX_NAME).ok()?;
         if backing.strip_suffix(b"\n")? != name.as_os_str().as_bytes() {
             return None;
         }
@@ -194,8 +202,7 @@ fn find(name: &Path, device: u64, inode: u64) -> Option<LoopDevice> {
         // From here on the device cannot go away, so what it says now stays true.
         let open = open(&path, OFlags::RDONLY).ok()?;
         let info = status(&open)?;
-        let serves = info.device == device
-            && info.inode == inode
+        let serves = FileId::new(info.device, info.inode) == id
             && info.flags & LO_FLAGS_READ_ONLY != 0
             && info.offset == 0
             && info.sizelimit == 0;
@@ -224,8 +231,8 @@ fn create(control: &OwnedFd, image: &impl AsFd) -> Result<LoopDevice, Failure> {
     }
 }
 
-/// One call since Linux 5.8; before, two, and in between a start that did not wait for its turn may
-/// find the device without its flags: then it makes one of its own.
+/// Attaches `image`, read-only. Before Linux 5.8 that takes two calls; a start without the lock that
+/// finds the device in between, without its flags, makes one of its own.
 fn configure(device: &OwnedFd, image: &impl AsFd) -> std::io::Result<()> {
     let image = image.as_fd().as_raw_fd();
     let info = LoopInfo64::new(LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR);

@@ -1,60 +1,92 @@
 //! Mounts, made by descriptor: no path is looked up again after it was checked.
 //!
-//! New calls (`open_tree`, `mount_setattr`, `move_mount`: Linux 5.2 and 5.12) are tried first and
-//! `mount_compat` serves where the kernel does not know them. See mount(2), mount_setattr(2).
+//! New calls (`fsopen`, `open_tree`, `move_mount`: Linux 5.2; `mount_setattr`: 5.12) are tried first;
+//! `mount_compat` serves where the kernel does not know them. See fsopen(2), mount(2),
+//! mount_setattr(2).
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::sys::fs::mount_compat;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::fs::StatVfsMountFlags;
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change,
-    mount_remount, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    mount_change, mount_remount, move_mount, open_tree,
 };
 use rustix::thread::UnshareFlags;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// What a mount forbids. `nosuid` is not among them: every mount of a container has it.
+/// Restrictions of a mount. Every mount of a container is also `nosuid`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Restrictions {
-    /// No writing.
+    /// `ro`: nothing can be written.
     pub readonly: bool,
-    /// No device files.
+    /// `nodev`: device files cannot be opened.
     pub nodev: bool,
-    /// No programs.
+    /// `noexec`: programs cannot be executed.
     pub noexec: bool,
 }
 
-/// Gives this process a mount namespace of its own, from which nothing gets out to the host.
-/// What the host mounts later still comes in.
-///
-/// # Errors
-/// When the kernel refuses, as it does without root.
-pub fn private_namespace() -> Result<()> {
+/// Moves this process into a new mount namespace, as a slave of the host's: mounts do not propagate to
+/// the host, and later mounts of the host still appear.
+pub fn unshare_namespace() -> Result<()> {
     // SAFETY: of all that `unshare` can take apart, only CLONE_FILES would break Rust's idea of
     // descriptors; this is not it.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }
         .context(|| "cannot make a mount namespace".into())?;
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .context(|| "cannot cut the mount namespace off from the host's".into())
+        .context(|| "cannot make the mount namespace a slave of the host's".into())
 }
 
-/// Enters the mount namespace that `namespace` stands for: root and working directory are its own
-/// from now on.
-///
-/// # Errors
-/// When the kernel refuses, as it does without root.
+/// Enters the mount namespace that `namespace` refers to. Root and working directory become its root.
 pub fn enter_namespace(namespace: impl AsFd) -> Result<()> {
     let kind = rustix::thread::LinkNameSpaceType::Mount;
     rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))
-        .context(|| "cannot enter the container's mount namespace".into())
+        .context(|| "cannot enter a mount namespace".into())
 }
 
-/// The number of the mount that `file` is on, in this mount namespace.
+/// A mount namespace, and the root directory that this process has in it.
+#[derive(Debug)]
+pub struct Namespace {
+    file: OwnedFd,
+    root: OwnedFd,
+}
+
+impl Namespace {
+    /// Opens the mount namespace that this process is in.
+    ///
+    /// # Errors
+    /// If `/proc` is not mounted.
+    pub fn current() -> Result<Self> {
+        let open = |path: &str, flags| {
+            rustix::fs::open(path, flags | OFlags::CLOEXEC, Mode::empty())
+                .context(|| format!("cannot open {path}"))
+        };
+        let file = open("/proc/self/ns/mnt", OFlags::RDONLY)?;
+        Ok(Self { file, root: open("/", OFlags::PATH | OFlags::DIRECTORY)? })
+    }
+
+    /// Moves this process there, to the root directory that it had: for a process started by chroot(1),
+    /// the root of the namespace is another.
+    pub fn enter(&self) -> Result<()> {
+        enter_namespace(&self.file)?;
+        rustix::process::fchdir(&self.root)
+            .and_then(|()| rustix::process::chroot("."))
+            .context(|| "cannot return to the root directory".into())
+    }
+
+    /// Identifies the namespace, by the text of `/proc/PID/ns/mnt`.
+    #[must_use]
+    pub fn name(&self) -> Option<PathBuf> {
+        std::fs::read_link(proc_path(self.file.as_fd())).ok()
+    }
+}
+
+/// Returns the mount ID of the mount that `file` is on.
 ///
 /// # Errors
-/// When neither statx(2) (since Linux 5.8) nor `/proc` tells it.
+/// If neither statx(2) (Linux 5.8) nor `/proc` tells it.
 pub fn id_of(file: impl AsFd) -> Result<u64> {
     use rustix::fs::{AtFlags, StatxFlags, statx};
     match statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) {
@@ -63,10 +95,11 @@ pub fn id_of(file: impl AsFd) -> Result<u64> {
     }
 }
 
-/// Mounts a file system of type `kind` on the directory `target`, always `nosuid`.
+/// Mounts a file system of type `kind` on the directory `target`, always `nosuid`. `options` are
+/// separated by commas.
 ///
 /// # Errors
-/// With the kernel's reason.
+/// If the kernel refuses, with its own message where it has one.
 pub fn filesystem(
     kind: &str,
     source: &str,
@@ -74,63 +107,114 @@ pub fn filesystem(
     restrictions: Restrictions,
     options: &str,
 ) -> Result<()> {
-    let mut flags = MountFlags::NOSUID;
-    flags.set(MountFlags::RDONLY, restrictions.readonly);
-    flags.set(MountFlags::NODEV, restrictions.nodev);
-    flags.set(MountFlags::NOEXEC, restrictions.noexec);
-    let options =
-        std::ffi::CString::new(options).map_err(|_| Error::new("NUL in mount options"))?;
-    mount(source, proc_path(target.as_fd()), kind, flags, options.as_c_str())
-        .context(|| format!("cannot mount {kind}"))
+    let target = target.as_fd();
+    let context = || format!("cannot mount {kind}");
+    let configuration = match fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC) {
+        Ok(configuration) => configuration,
+        Err(Errno::NOSYS | Errno::PERM) => {
+            return mount_compat::filesystem(kind, source, target, restrictions, options)
+                .context(context);
+        }
+        Err(errno) => return Err(errno).context(context),
+    };
+    configure(&configuration, source, restrictions.readonly, options)
+        .and_then(|()| {
+            let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+            fsmount(&configuration, flags, attributes(restrictions))
+        })
+        .map_err(|errno| explain(errno, &configuration))
+        .and_then(|mount| attach(mount, target))
+        .context(context)
 }
 
-/// Leaves the mount whose root is `mount`, and all below it, out of binds of what is above it.
-///
-/// # Errors
-/// With the kernel's reason.
-pub fn hide_from_binds(mount: impl AsFd) -> Result<()> {
+/// Configures and creates the superblock.
+fn configure(
+    configuration: &OwnedFd,
+    source: &str,
+    readonly: bool,
+    options: &str,
+) -> Result<(), Errno> {
+    fsconfig_set_string(configuration, "source", source)?;
+    if readonly {
+        fsconfig_set_flag(configuration, "ro")?;
+    }
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(configuration, key, value)?,
+            None => fsconfig_set_flag(configuration, option)?,
+        }
+    }
+    fsconfig_create(configuration)
+}
+
+fn attributes(restrictions: Restrictions) -> MountAttrFlags {
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, restrictions.readonly);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NODEV, restrictions.nodev);
+    attributes.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, restrictions.noexec);
+    attributes
+}
+
+/// Maximum number of messages of a file system that are shown, and of bytes of one.
+const MAX_MESSAGES: usize = 8;
+const MAX_MESSAGE: usize = 1024;
+
+/// Error of `errno` with the messages that the file system left in its configuration, each behind a
+/// letter for its level (`e` for an error) and a blank.
+fn explain(errno: Errno, configuration: &OwnedFd) -> Error {
+    let mut buffer = [0; MAX_MESSAGE];
+    let mut messages = Vec::new();
+    for _ in 0..MAX_MESSAGES {
+        let Ok(length) = rustix::io::read(configuration, &mut buffer) else { break };
+        let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+        messages.extend(text.strip_prefix("e ").map(|text| text.trim_end().to_owned()));
+    }
+    let error = errno.into_error();
+    if messages.is_empty() {
+        return error;
+    }
+    let kind = error.kind();
+    Error::new(format!("{error} (kernel: {})", messages.join("; "))).with_kind(kind)
+}
+
+/// Makes the mount whose root is `mount` unbindable: recursive binds of its parent leave it out, with
+/// all mounts below it.
+pub fn make_unbindable(mount: impl AsFd) -> Result<()> {
     mount_change(proc_path(mount.as_fd()), MountPropagationFlags::UNBINDABLE)
-        .context(|| "cannot hide a mount from binds".into())
+        .context(|| "cannot make a mount unbindable".into())
 }
 
-/// Forbids set-user-id programs and device files on the mount at `directory`, and reads back that
-/// it is so.
+/// Remounts the mount at `directory` with `nosuid` and `nodev`, and reads the flags back.
 ///
 /// # Errors
-/// With the kernel's reason, or when a restriction did not take effect.
+/// If the kernel refuses, or a restriction did not take effect.
 pub fn confine(directory: &Path) -> Result<()> {
-    let cannot = || format!("cannot confine {}", directory.display());
+    let context = || format!("cannot confine {}", directory.display());
     let flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
-    mount_remount(directory, flags, c"").context(cannot)?;
-    if is_confined(directory).context(cannot)? {
+    mount_remount(directory, flags, c"").context(context)?;
+    if is_confined(directory).context(context)? {
         Ok(())
     } else {
-        Err(Error::caused_by(cannot(), "the kernel did not restrict it"))
+        Err(Error::caused_by(context(), "the kernel did not restrict it"))
     }
 }
 
-/// Whether neither set-user-id programs nor device files work on the mount at `directory`.
-///
-/// # Errors
-/// With the kernel's reason.
+/// Tells whether the mount at `directory` is `nosuid` and `nodev`.
 pub fn is_confined(directory: &Path) -> Result<bool, Errno> {
     let confined = StatVfsMountFlags::NOSUID | StatVfsMountFlags::NODEV;
     Ok(rustix::fs::statvfs(directory)?.f_flag.contains(confined))
 }
 
-/// The flags of the mount that `file` is on.
-///
-/// # Errors
-/// With the kernel's reason.
+/// Returns the flags of the mount that `file` is on.
 pub fn flags(file: impl AsFd) -> Result<StatVfsMountFlags, Errno> {
     Ok(rustix::fs::fstatvfs(file)?.f_flag)
 }
 
-/// Shows `source` and everything mounted below it at `target` too: recursive, private, `nosuid`.
-/// The restrictions hold for every mount below as well; those that a mount has already stay.
+/// Binds `source` and all mounts below it to `target`: recursive, private, `nosuid`. The restrictions
+/// hold for every mount of the copy, beside those that a mount has already.
 ///
 /// # Errors
-/// With the kernel's reason; then nothing is mounted.
+/// If the kernel refuses; then nothing is mounted.
 pub fn bind(source: impl AsFd, target: impl AsFd, restrictions: Restrictions) -> Result<()> {
     let (source, target) = (source.as_fd(), target.as_fd());
     match detached_copy(source, restrictions) {
@@ -142,8 +226,8 @@ pub fn bind(source: impl AsFd, target: impl AsFd, restrictions: Restrictions) ->
     }
 }
 
-/// A copy of the mounts at and below `source` that hangs nowhere yet, restricted before anyone can
-/// see it.
+/// Copies the mounts at and below `source`, not attached anywhere yet: they are restricted before
+/// another process can see them.
 fn detached_copy(source: BorrowedFd<'_>, restrictions: Restrictions) -> Result<OwnedFd, Errno> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -204,7 +288,7 @@ fn set_attributes(tree: BorrowedFd<'_>, restrictions: Restrictions) -> Result<()
     Err(Errno::from_raw_os_error(errno))
 }
 
-/// How a descriptor is named where the kernel takes only paths: a magic link, not looked up anew.
+/// Path of a descriptor for system calls that take only paths: a magic link, which resolves no name anew.
 pub(crate) fn proc_path(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }

@@ -1,21 +1,38 @@
-//! Bind mounts for kernels before 5.12, which restrict only one mount at a time: bind everything,
-//! then find each mount of the copy in `/proc/self/mountinfo` and remount it.
+//! Mounts by mount(2). Bind mounts before Linux 5.12 can be restricted only one at a time: binds
+//! recursively, then finds each mount of the copy in `/proc/self/mountinfo` and remounts it.
 //!
-//! The copy is visible in our own mount namespace meanwhile, where no process of the user exists
+//! The copy is visible in the engine's mount namespace meanwhile, where no process of the user exists
 //! yet. See proc(5), `/proc/pid/mountinfo`.
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Cause, Context, Error, Result};
 use crate::sys::fs::mount::{Restrictions, proc_path};
+use crate::sys::fs::read::{MAX_PROC, read_at_most, read_proc};
+use crate::sys::proc::mountinfo::MountInfo;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, mount_bind_recursive, mount_change, mount_remount,
+    MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change, mount_remount,
 };
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use std::ffi::CString;
 use std::path::PathBuf;
 
-/// As `mount::bind`.
+/// Does the same as [`filesystem`](crate::sys::fs::mount::filesystem), by mount(2).
+pub(in crate::sys) fn filesystem(
+    kind: &str,
+    source: &str,
+    target: BorrowedFd<'_>,
+    restrictions: Restrictions,
+    options: &str,
+) -> Result<()> {
+    let mut flags = MountFlags::NOSUID;
+    flags.set(MountFlags::RDONLY, restrictions.readonly);
+    flags.set(MountFlags::NODEV, restrictions.nodev);
+    flags.set(MountFlags::NOEXEC, restrictions.noexec);
+    let options = CString::new(options).map_err(|_| Error::new("NUL in mount options"))?;
+    mount(source, proc_path(target), kind, flags, options.as_c_str()).map_err(Cause::into_error)
+}
+
+/// Does the same as [`bind`](crate::sys::fs::mount::bind).
 pub(in crate::sys) fn bind(
     source: BorrowedFd<'_>,
     target: BorrowedFd<'_>,
@@ -32,91 +49,73 @@ pub(in crate::sys) fn bind(
 }
 
 fn restrict(copy: &Mount, copies: &[Mount], restrictions: Restrictions) -> Result<()> {
-    let cannot = || format!("cannot restrict the mount on {}", copy.point.display());
+    let context = || format!("cannot restrict the mount on {}", copy.point.display());
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let point = rustix::fs::open(&copy.point, flags, Mode::empty()).context(cannot)?;
+    let point = rustix::fs::open(&copy.point, flags, Mode::empty()).context(context)?;
     if mount_id(point.as_fd())? != copy.id {
         // Either another mount of the copy lies on top of this one and nobody can reach it, or
         // the path was changed under our hands.
         let is_covered =
             copies.iter().any(|other| other.parent == copy.id && other.point == copy.point);
-        return if is_covered { Ok(()) } else { Err(Error::caused_by(cannot(), "it moved")) };
+        return if is_covered {
+            Ok(())
+        } else {
+            Err(Error::caused_by(context(), "the path leads to another mount now"))
+        };
     }
     let mut flags = copy.flags | MountFlags::BIND | MountFlags::NOSUID;
     flags.set(MountFlags::RDONLY, flags.contains(MountFlags::RDONLY) || restrictions.readonly);
     flags.set(MountFlags::NODEV, flags.contains(MountFlags::NODEV) || restrictions.nodev);
     flags.set(MountFlags::NOEXEC, flags.contains(MountFlags::NOEXEC) || restrictions.noexec);
     let path = proc_path(point.as_fd());
-    mount_change(&path, MountPropagationFlags::PRIVATE).context(cannot)?;
-    mount_remount(&path, flags, c"").context(cannot)
+    mount_change(&path, MountPropagationFlags::PRIVATE).context(context)?;
+    mount_remount(&path, flags, c"").context(context)
 }
 
-/// A line of mountinfo.
+/// A mount of this namespace.
 struct Mount {
     id: u64,
-    /// What it is mounted on.
+    /// Mount ID of the parent mount.
     parent: u64,
     point: PathBuf,
     flags: MountFlags,
 }
 
 fn mounts() -> Result<Vec<Mount>> {
-    let text = std::fs::read("/proc/self/mountinfo").context(|| "cannot read mountinfo".into())?;
+    let context = || "cannot read /proc/self/mountinfo".to_owned();
+    let file = std::fs::File::open("/proc/self/mountinfo").context(context)?;
+    let text = read_at_most(file, MAX_PROC).context(context)?;
     text.split(|byte| *byte == b'\n')
         .filter(|line| !line.is_empty())
-        .map(|line| parse(line).ok_or_else(|| Error::new("cannot understand mountinfo")))
+        .map(|line| parse(line).ok_or_else(|| Error::caused_by(context(), "malformed line")))
         .collect()
 }
 
 fn parse(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let number = |field| std::str::from_utf8(field).ok()?.parse().ok();
-    let (id, parent) = (number(fields.next()?)?, number(fields.next()?)?);
-    let point = unescape(fields.nth(2)?);
-    let flags =
-        fields.next()?.split(|byte| *byte == b',').fold(MountFlags::empty(), |all, word| {
-            all | match word {
-                b"ro" => MountFlags::RDONLY,
-                b"nosuid" => MountFlags::NOSUID,
-                b"nodev" => MountFlags::NODEV,
-                b"noexec" => MountFlags::NOEXEC,
-                b"noatime" => MountFlags::NOATIME,
-                b"nodiratime" => MountFlags::NODIRATIME,
-                b"relatime" => MountFlags::RELATIME,
-                _ => MountFlags::empty(),
-            }
-        });
-    Some(Mount { id, parent, point: PathBuf::from(OsString::from_vec(point)), flags })
-}
-
-/// Blank, tab, newline and backslash stand as three octal digits behind a backslash.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, tail)) = rest.split_first() {
-        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(byte) if first == b'\\' => {
-                out.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            _ => {
-                out.push(first);
-                rest = tail;
-            }
+    let mount = MountInfo::parse(line)?;
+    let flags = mount.options.split(|byte| *byte == b',').fold(MountFlags::empty(), |all, word| {
+        all | match word {
+            b"ro" => MountFlags::RDONLY,
+            b"nosuid" => MountFlags::NOSUID,
+            b"nodev" => MountFlags::NODEV,
+            b"noexec" => MountFlags::NOEXEC,
+            b"noatime" => MountFlags::NOATIME,
+            b"nodiratime" => MountFlags::NODIRATIME,
+            b"relatime" => MountFlags::RELATIME,
+            _ => MountFlags::empty(),
         }
-    }
-    out
+    });
+    Some(Mount { id: mount.id, parent: mount.parent, point: mount.path(), flags })
 }
 
-/// The number of the mount that a descriptor is on.
+/// Returns the mount ID of the mount that a descriptor is on.
 pub(in crate::sys) fn mount_id(fd: BorrowedFd<'_>) -> Result<u64> {
     use rustix::fd::AsRawFd;
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-    let text = std::fs::read_to_string(&path).context(|| format!("cannot read {path}"))?;
+    let text = read_proc(&path).context(|| format!("cannot read {path}"))?;
     text.lines()
         .find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
-        .ok_or_else(|| Error::new(format!("cannot find the mount id in {path}")))
+        .ok_or_else(|| Error::new(format!("cannot find the mount ID in {path}")))
 }
 
 #[cfg(test)]

@@ -1,42 +1,40 @@
-//! Opening files where others may have put links.
+//! Resolution of paths where others may have put links.
 //!
-//! [`beneath`] opens a path inside a root directory, as if that were `/`: no link, no `..` and no
-//! race leads out of it. The kernel does so by openat2(2) since 5.6; for older ones, and where a
-//! seccomp filter knows the call not, [`Walk`] does the same from component to component, and
-//! can show each step to a visitor.
+//! [`open_in_root`] opens a path inside a root directory as if that were `/` (RESOLVE_IN_ROOT): no link,
+//! no `..` and no race leads out of it. openat2(2) does so since Linux 5.6. Before, and where a seccomp
+//! filter refuses the call, [`Resolver`] does the same component by component; it can also show each
+//! step to a visitor.
 
 use std::ffi::OsString;
-use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
-use std::str::FromStr;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 
-/// As the kernel's own limit (path_resolution(7)).
+/// Maximum number of links that a path may lead through: the kernel's own (path_resolution(7)).
 const MAX_LINKS: u32 = 40;
 
-/// How often openat2 is asked again when somebody renames directories meanwhile (EAGAIN).
+/// Maximum number of calls of openat2(2) while other processes rename directories (EAGAIN).
 const MAX_TRIES: u32 = 16;
 
 /// Opens `path` inside `root`. Links are followed inside `root`, but for the last component when
 /// `flags` hold `NOFOLLOW`; `mode` is for `CREATE`.
 ///
 /// # Errors
-/// When it cannot be opened; the text names `path`.
-pub fn beneath(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+/// If it cannot be opened; the message names `path`.
+pub fn open_in_root(root: impl AsFd, path: &Path, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
     open(root.as_fd(), path, flags, mode).context(|| cannot_open(path))
 }
 
-/// As [`beneath`], for what may not be there.
+/// Opens `path` inside `root` as [`open_in_root`] does; `None` if it does not exist.
 ///
 /// # Errors
-/// When it is there, but cannot be opened.
-pub fn find_beneath(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
+/// If it exists, but cannot be opened.
+pub fn find_in_root(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Option<OwnedFd>> {
     match open(root.as_fd(), path, flags, Mode::empty()) {
         Ok(file) => Ok(Some(file)),
         Err(Errno::NOENT) => Ok(None),
@@ -44,20 +42,20 @@ pub fn find_beneath(root: impl AsFd, path: &Path, flags: OFlags) -> Result<Optio
     }
 }
 
-/// Opens the file `path` of the host for reading. Neither a pipe nor a device of that name can make
-/// the caller wait or act, and links to descriptors of this process are not followed.
+/// Opens the file `path` of the host for reading. A pipe or a device of that name neither blocks nor
+/// acts, and magic links (`/proc/self/fd`) are not followed.
 ///
 /// # Errors
-/// When it cannot be opened, or is no regular file.
+/// If it cannot be opened, or is not a regular file.
 pub fn regular_file(path: &Path) -> Result<OwnedFd> {
-    let what = || cannot_open(path);
+    let context = || cannot_open(path);
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = rustix::fs::open("/", flags, Mode::empty()).context(what)?;
+    let root = rustix::fs::open("/", flags, Mode::empty()).context(context)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = beneath(&root, path, flags, Mode::empty())?;
-    match kind(&status(&file).context(what)?) {
+    let file = open_in_root(&root, path, flags, Mode::empty())?;
+    match kind(&status(&file).context(context)?) {
         FileType::RegularFile => Ok(file),
-        _ => Err("it is no regular file").context(what),
+        _ => Err("not a regular file").context(context),
     }
 }
 
@@ -99,31 +97,31 @@ fn open_by_walk(
     flags: OFlags,
     mode: Mode,
 ) -> rustix::io::Result<OwnedFd> {
-    Walk::new(root)?.with_mode(mode).open(path, flags)
+    Resolver::new(root)?.with_mode(mode).open(path, flags)
 }
 
-/// A step of a walk: the status of what was opened, and the path that led there, from the root on.
+/// Called for each step: with the path from the root on, and the status of what was opened there.
 pub type Visitor<'a> = dyn FnMut(&Path, &Stat) -> rustix::io::Result<()> + 'a;
 
-/// A path being followed from component to component. `..` goes back to the directory that was
-/// opened before, so that no rename in between can lead the walk out of its root.
-pub struct Walk<'a> {
-    /// The root and each directory down to where we are.
+/// Resolves a path component by component. `..` returns to the directory that was opened before, so
+/// that no rename in between leads out of the root.
+pub struct Resolver<'a> {
+    /// Root and each directory down to the current one.
     opened: Vec<OwnedFd>,
-    /// The name of each of them but the root.
+    /// Path of the current directory.
     names: PathBuf,
-    /// What is still to be followed, the next one last.
+    /// Components that are left, the next one last.
     ahead: Vec<OsString>,
     links: u32,
     mode: Mode,
     visit: Option<&'a mut Visitor<'a>>,
 }
 
-impl<'a> Walk<'a> {
-    /// A walk from `root`, which it never leaves.
+impl<'a> Resolver<'a> {
+    /// Starts at `root`, and never leaves it.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// If no descriptor is left.
     pub fn new(root: BorrowedFd<'_>) -> rustix::io::Result<Self> {
         let root = rustix::io::fcntl_dupfd_cloexec(root, 0)?;
         Ok(Self {
@@ -136,23 +134,23 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// A file that is created at the end gets `mode`.
+    /// Sets the mode of a file that is created at the end.
     #[must_use]
     pub fn with_mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
     }
 
-    /// Shows everything that is passed, links and the root included, to `visit`, which can end the
-    /// walk. The last component is shown before anything is read from it.
+    /// Sets a visitor, which sees each step, links and the root included, and can end the resolution by
+    /// an error. It sees the last component before anything is read from that.
     #[must_use]
     pub fn visiting(self, visit: &'a mut Visitor<'a>) -> Self {
         Self { visit: Some(visit), ..self }
     }
 
-    /// Follows `path` and opens its end.
+    /// Resolves `path`, and opens what it leads to.
     ///
     /// # Errors
-    /// What the kernel, or the visitor, says.
+    /// Errors of the kernel or of the visitor.
     pub fn open(mut self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         if path.as_os_str().is_empty() {
             return Err(Errno::NOENT);
@@ -187,7 +185,7 @@ impl<'a> Walk<'a> {
         self.visit.as_mut().map_or(Ok(()), |visit| visit(path, status))
     }
 
-    /// Puts the components of `path` before what is still ahead.
+    /// Puts the components of `path` before those that are left.
     fn push(&mut self, path: &Path) {
         let parts = path.components().rev().filter_map(|part| match part {
             Component::Normal(name) => Some(name.to_owned()),
@@ -197,7 +195,7 @@ impl<'a> Walk<'a> {
         self.ahead.extend(parts);
     }
 
-    /// Goes into the directory `name`, or to where the link `name` points.
+    /// Enters the directory `name`, or follows the link `name`.
     fn enter(&mut self, name: &OsString) -> rustix::io::Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = rustix::fs::openat(self.here()?, name, flags, Mode::empty())?;
@@ -214,8 +212,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Goes on at what `link` reads as, inside the root. That makes the links of `/proc`, which
-    /// lead elsewhere than they read, as harmless as any.
+    /// Continues at the text of `link`, inside the root. Magic links of `/proc`, which lead elsewhere than
+    /// they read, become ordinary ones by that.
     fn follow(&mut self, link: BorrowedFd<'_>) -> rustix::io::Result<()> {
         self.links += 1;
         if self.links > MAX_LINKS {
@@ -231,7 +229,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Opens `name`, the last component; `None` if the end is still to be reached.
+    /// Opens `name`, the last component; `None` if it is a link, whose target is resolved next.
     fn last(&mut self, name: &OsString, flags: OFlags) -> rustix::io::Result<Option<OwnedFd>> {
         let path = self.names.join(name);
         let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -265,55 +263,19 @@ impl<'a> Walk<'a> {
     }
 }
 
-impl std::fmt::Debug for Walk<'_> {
+impl std::fmt::Debug for Resolver<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Walk at {}", self.names.display())
+        write!(f, "Resolver at {}", self.names.display())
     }
 }
 
-/// The status of an open file, also when it was opened by `O_PATH`: there fstat(2) itself works
-/// only since Linux 3.6.
+/// Returns the status of an open file, which may be opened by `O_PATH`: fstat(2) refuses that before
+/// Linux 3.6.
 ///
 /// # Errors
-/// When the file system does not answer.
+/// If the file system does not answer.
 pub fn status(file: impl AsFd) -> rustix::io::Result<Stat> {
     rustix::fs::statat(file, "", AtFlags::EMPTY_PATH)
-}
-
-/// Identity of a file: device and inode number. Of a mounted directory, it tells the file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    /// The identity of an open file.
-    ///
-    /// # Errors
-    /// When the file system does not tell it.
-    pub fn of(file: impl AsFd) -> Result<Self> {
-        let status = status(file).context(|| "cannot stat a file".into())?;
-        Ok(Self { device: status.st_dev, inode: status.st_ino })
-    }
-}
-
-impl fmt::Display for FileId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.device, self.inode)
-    }
-}
-
-impl FromStr for FileId {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let numbers = text.split_once(':');
-        let id = numbers.and_then(|(device, inode)| {
-            Some(Self { device: device.parse().ok()?, inode: inode.parse().ok()? })
-        });
-        id.ok_or_else(|| Error::new(format!("invalid file identity '{text}'")))
-    }
 }
 
 fn kind(status: &Stat) -> FileType {

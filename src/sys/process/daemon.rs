@@ -1,18 +1,18 @@
-//! A daemon beside a program, with no more rights than this process has.
+//! Daemons, with the rights of this process.
 
 use crate::error::{Context, Result};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Descriptors above 2 that a container inherits are fewer; for kernels before 5.11.
+/// Above every descriptor that a container inherits; used before Linux 5.11.
 const MANY_DESCRIPTORS: libc::c_int = 64;
 
 /// Starts `program` in a session of its own, with an empty environment, no descriptor but
 /// `/dev/null`, and `/` as its working directory.
 ///
 /// # Errors
-/// When it cannot be executed.
+/// If it cannot be executed.
 pub fn spawn(program: &Path, args: &[&str]) -> Result<Child> {
     let mut command = Command::new(program);
     command.args(args).env_clear().current_dir("/");
@@ -22,16 +22,16 @@ pub fn spawn(program: &Path, args: &[&str]) -> Result<Child> {
     unsafe {
         command.pre_exec(|| {
             rustix::process::setsid()?;
-            keep_descriptors_to_ourselves();
+            set_close_on_exec();
             Ok(())
         });
     }
     command.spawn().context(|| format!("cannot execute {}", program.display()))
 }
 
-/// Has all descriptors above 2 closed by execve(2). Not at once: the standard library tells by one of
-/// them whether the program could be executed.
-fn keep_descriptors_to_ourselves() {
+/// Sets the close-on-exec flag of all descriptors above 2. They stay open until then: the standard
+/// library reports by one of them whether the program could be executed.
+fn set_close_on_exec() {
     let flags = libc::CLOSE_RANGE_CLOEXEC;
     // SAFETY: passes numbers, and changes a flag of descriptors.
     unsafe {

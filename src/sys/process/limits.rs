@@ -1,26 +1,26 @@
-//! Resource limits, priority, scheduling policy, timer slack, processors and ignored signals of the
-//! caller. What runs as root (the engine, the OCI runtime, hooks) does not have them: it would fail
-//! half-way, dump core, or wait for ever. The first process of the container gets back those that
-//! confine it as long as root still has it, by [`Limits::give_to`] in the last hook; the rest, by
-//! [`Limits::give_back`] in `launch`. See getrlimit(2), sched(7), ioprio_set(2), prctl(2).
+//! Resource limits, priority, scheduling policy, timer slack, CPU affinity and ignored signals of the
+//! caller. Processes of root's (the engine, the OCI runtime, hooks) run without them: they would fail
+//! half-way, dump core, or starve. The first process of the container gets hard limits and priority back
+//! while it is still root's, by [`CallerLimits::apply_to`] in the last hook, and the rest by
+//! [`CallerLimits::restore`] in `launch`. See getrlimit(2), sched(7), ioprio_set(2), prctl(2).
 
 use crate::error::{Context, Error, Result};
-use crate::sys::process::signals;
-use rustix::process::{Resource, getppid, getuid};
+use crate::sys::process::{ProcessId, signals};
+use rustix::process::{Resource, getuid};
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 
-/// Number of resources that have limits, by the numbers of getrlimit(2): RLIM_NLIMITS.
-const COUNT: usize = 16;
+/// RLIM_NLIMITS: the number of resources that have limits.
+const RLIM_NLIMITS: usize = 16;
 
-/// No limit: RLIM_INFINITY.
+/// RLIM_INFINITY: no limit.
 const NONE: u64 = libc::RLIM_INFINITY;
 
-/// The soft limit of a stack that the kernel starts set-user-id programs with if theirs is higher.
+/// Soft limit of the stack, in bytes, to which the kernel lowers that of set-user-ID programs.
 const STACK: u64 = 8 << 20;
 
-/// Least soft limits of processes of root's.
-const LEAST: [(u32, u64); 9] = [
+/// Minimum soft limits of processes of root's.
+const MINIMUM: [(u32, u64); 9] = [
     (Resource::Cpu as u32, NONE),
     (Resource::Fsize as u32, NONE),
     (Resource::Data as u32, NONE),
@@ -37,12 +37,12 @@ const CLASS_NONE: i64 = 0;
 const CLASS_REAL_TIME: i64 = 1;
 const CLASS_SHIFT: u32 = 13;
 
-/// What the caller had.
+/// Limits and scheduling of the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
+pub struct CallerLimits {
     /// Soft and hard limit of each resource.
-    resources: [(u64, u64); COUNT],
-    /// Scheduling policy, nice value, and input and output priority: those that were changed here.
+    resources: [(u64, u64); RLIM_NLIMITS],
+    /// Scheduling policy, nice value and I/O priority, if [`take`](Self::take) changed them.
     policy: Option<i64>,
     nice: Option<i64>,
     io: Option<i64>,
@@ -50,45 +50,44 @@ pub struct Limits {
     slack: Option<i64>,
     /// Ignored signals, as bits from signal 1 on.
     ignored: Option<i64>,
-    /// Processors, as bits: some OCI runtimes reset them to those of a cgroup.
+    /// CPU affinity, as bits: some OCI runtimes reset it to the CPUs of a cgroup.
     processors: Vec<u64>,
 }
 
-impl Limits {
-    /// Takes the limits and the priority of the caller away from this process, as far as it may: hard
-    /// limits can be raised with CAP_SYS_RESOURCE alone. None of them can be changed to the harm of
-    /// the caller: what cannot be undone without privileges stays.
+impl CallerLimits {
+    /// Records the limits and the priority of the caller, and lifts them from this process as far as it
+    /// may: to raise hard limits takes CAP_SYS_RESOURCE. Leaves alone what could not be restored without
+    /// privileges.
     ///
     /// # Errors
-    /// When the kernel does not tell a limit.
+    /// If a limit cannot be read.
     pub fn take() -> Result<Self> {
-        let mut resources = [(NONE, NONE); COUNT];
+        let mut resources = [(NONE, NONE); RLIM_NLIMITS];
         for (number, limit) in (0..).zip(&mut resources) {
             *limit = resource(number, 0).context(|| "cannot read the resource limits".into())?;
         }
         let (policy, nice, io) = (None, None, None);
-        let (slack, ignored) = (take_slack(), Some(ignored()));
+        let (slack, ignored) = (reset_slack(), Some(ignored()));
         let processors = processors();
         let mut taken = Self { resources, policy, nice, io, slack, ignored, processors };
         taken.restore_stack();
-        for (number, least) in LEAST {
+        for (number, least) in MINIMUM {
             raise(number, least);
         }
         let (_, hard) = taken.resources.get(Resource::Core as usize).copied().unwrap_or_default();
         set_resource(Resource::Core as u32, 0, (0, hard)).ok();
-        taken.take_priority();
+        taken.reset_priority();
         Ok(taken)
     }
 
-    /// Undoes what the kernel did to the soft limit of the stack at the start of this set-user-id
-    /// program. The limit of the parent tells, if that is a process of the same user without
-    /// privileges.
+    /// Records the soft limit of the stack that the kernel lowered at the start of this set-user-ID
+    /// program: that of the parent, if it is a process of the same user without privileges.
     fn restore_stack(&mut self) {
         let Some((soft, hard)) = self.resources.get_mut(Resource::Stack as usize) else {
             return;
         };
-        let parent = getppid().map_or(0, |parent| parent.as_raw_nonzero().get());
-        // Whoever has more rights than its user belongs to root there.
+        let parent = ProcessId::parent().map_or(0, ProcessId::number);
+        // A process with more rights than its user belongs to root in /proc.
         let owner = std::fs::metadata(format!("/proc/{parent}")).map(|status| status.uid());
         if *soft != STACK || parent == 0 || owner.ok() != Some(getuid().as_raw()) {
             return;
@@ -98,9 +97,9 @@ impl Limits {
         }
     }
 
-    /// Takes what only makes this process slower than others. Not the out-of-memory score: root would
-    /// lower with it how far its caller may.
-    fn take_priority(&mut self) {
+    /// Records and resets the priority. The out-of-memory score stays: writing it as root would also lower
+    /// the bound down to which the caller may set it.
+    fn reset_priority(&mut self) {
         let policy = policy();
         if [libc::SCHED_BATCH, libc::SCHED_IDLE].map(i64::from).contains(&policy)
             && set_policy(0, libc::SCHED_OTHER.into())
@@ -117,61 +116,61 @@ impl Limits {
         }
     }
 
-    /// Gives this process what [`take`](Self::take) took from the caller. Needs no privilege.
+    /// Sets all of it in this process again. Needs no privilege.
     ///
     /// # Errors
-    /// When this process would be left with more than the caller had.
-    pub fn give_back(&self) -> Result<()> {
-        let cannot = || "cannot restore the limits of the caller".to_owned();
-        self.give_priority(0).context(cannot)?;
-        self.slack.map_or(Ok(()), set_slack).context(cannot)?;
+    /// If this process would be left with more than the caller had.
+    pub fn restore(&self) -> Result<()> {
+        let context = || "cannot restore the limits of the caller".to_owned();
+        self.set_priority(0).context(context)?;
+        self.slack.map_or(Ok(()), set_slack).context(context)?;
         self.ignored.into_iter().for_each(ignore);
         if self.processors != processors() {
-            // The cgroup decides, should they have changed meanwhile.
+            // If the CPUs of the cgroup have changed meanwhile, these take precedence.
             set_processors(&self.processors);
         }
         for (number, (soft, hard)) in (0..).zip(self.resources) {
-            let (_, most) = resource(number, 0).context(cannot)?;
+            let (_, most) = resource(number, 0).context(context)?;
             // An OCI runtime may have lowered it, which cannot be undone.
-            set_resource(number, 0, (soft.min(most), hard.min(most))).context(cannot)?;
+            set_resource(number, 0, (soft.min(most), hard.min(most))).context(context)?;
         }
         Ok(())
     }
 }
 
-impl Limits {
-    /// Gives the process `pid`, the first of the container, what confines it, while it is still root's:
-    /// its user could trace what it becomes, and keep it from giving this back itself. `used` tells
-    /// how many bytes of address space and of data it has.
+impl CallerLimits {
+    /// Sets hard limits and priority of `pid`, the first process of the container, while it is still
+    /// root's: later, its user could trace it and keep it from lowering anything itself. `used` is its
+    /// address space and its data, in bytes.
     ///
     /// # Errors
-    /// When the kernel refuses, or when the process needs more memory than the limits of the caller
-    /// leave it.
-    pub fn give_to(&self, pid: i32, used: (u64, u64)) -> Result<()> {
-        let cannot = || "cannot give the container the limits of its caller".to_owned();
-        self.give_priority(pid).context(cannot)?;
+    /// If the kernel refuses, or the process has more memory than the limits of the caller allow.
+    pub fn apply_to(&self, pid: ProcessId, used: (u64, u64)) -> Result<()> {
+        let context = || "cannot set the limits of the caller in the container".to_owned();
+        let pid = pid.number();
+        self.set_priority(pid).context(context)?;
         for (number, (_, hard)) in (0..).zip(self.resources) {
-            let (soft, most) = resource(number, pid).context(cannot)?;
+            let (soft, most) = resource(number, pid).context(context)?;
             let needed = match number {
                 AS => used.0 + SPARE,
                 DATA => used.1 + SPARE,
-                // The process has work left.
+                // The process still needs files and stack of its own.
                 NOFILE | STACK_SIZE => continue,
                 _ => 0,
             };
             if hard < needed && hard < most {
                 let text = format!("the OCI runtime needs {} MiB of memory", needed >> 20);
-                return Err(Error::caused_by(cannot(), text)
+                return Err(Error::caused_by(context(), text)
                     .with_hint("raise the limit with ulimit -v or -d; crun needs less than runc"));
             }
-            // A soft limit confines nobody.
-            set_resource(number, pid, (soft.min(hard), hard.min(most))).context(cannot)?;
+            // A soft limit confines nobody: the process itself may raise it.
+            set_resource(number, pid, (soft.min(hard), hard.min(most))).context(context)?;
         }
         Ok(())
     }
 
-    /// Gives the process `pid` the priority of the caller; 0 is this one.
-    fn give_priority(&self, pid: i32) -> std::io::Result<()> {
+    /// Sets the priority of the process `pid`; 0 is this one.
+    fn set_priority(&self, pid: i32) -> std::io::Result<()> {
         let is_done = self.nice.is_none_or(|nice| set_nice(pid, nice))
             && self.policy.is_none_or(|policy| set_policy(pid, policy))
             && self.io.is_none_or(|io| set_io_priority(pid, io));
@@ -184,19 +183,19 @@ const DATA: u32 = Resource::Data as u32;
 const NOFILE: u32 = Resource::Nofile as u32;
 const STACK_SIZE: u32 = Resource::Stack as u32;
 
-/// Memory, in bytes, that an OCI runtime may still take between the last hook and the program.
+/// Memory, in bytes, that an OCI runtime may still allocate between the last hook and the program.
 const SPARE: u64 = 64 << 20;
 
 /// Raises a soft limit to `least`, and with it the hard one if that is lower.
 fn raise(number: u32, least: u64) {
     let Ok((soft, hard)) = resource(number, 0) else { return };
     if soft < least && set_resource(number, 0, (least, least.max(hard))).is_err() {
-        // Without CAP_SYS_RESOURCE; then what fails, fails with an error.
+        // Without CAP_SYS_RESOURCE, the hard limit is all that there is.
         set_resource(number, 0, (hard.min(least), hard)).ok();
     }
 }
 
-/// Soft and hard limit of the process `pid`; 0 is this one.
+/// Reads soft and hard limit of the process `pid`; 0 is this one.
 fn resource(number: u32, pid: i32) -> std::io::Result<(u64, u64)> {
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel reads nothing and writes one `rlimit64`.
@@ -221,22 +220,22 @@ fn set_resource(number: u32, pid: i32, (soft, hard): (u64, u64)) -> std::io::Res
     if answer == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Scheduling policy of this process, without the flag that keeps children from having it.
+/// Reads the scheduling policy of this process, without SCHED_RESET_ON_FORK.
 fn policy() -> i64 {
-    // SAFETY: passes a number. The system call itself: musl's function knows none of it.
+    // SAFETY: passes a number. musl's function of that name is a stub.
     let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) };
     policy & !i64::from(libc::SCHED_RESET_ON_FORK)
 }
 
-/// Timer slack of a process that nobody changed, in nanoseconds.
+/// Default timer slack, in nanoseconds.
 const SLACK: i64 = 50_000;
 
-/// Takes the timer slack, by which each wait of this process may be longer, and of those that come from
-/// it: minutes, if the caller likes.
-fn take_slack() -> Option<i64> {
+/// Records and resets the timer slack, by which each wait of this process and of its children may be
+/// longer: by minutes, if the caller likes.
+fn reset_slack() -> Option<i64> {
     // SAFETY: passes numbers.
     let slack = unsafe { libc::prctl(libc::PR_GET_TIMERSLACK, 0, 0, 0, 0) };
-    // A number that does not fit is a large one.
+    // A negative result is a slack that does not fit.
     let slack = if slack > 0 { slack.into() } else { i64::from(i32::MAX) };
     set_slack(SLACK).ok().map(|()| slack)
 }
@@ -249,10 +248,10 @@ fn set_slack(slack: i64) -> std::io::Result<()> {
     }
 }
 
-/// Signals that have numbers in a word; the standard library itself ignores SIGPIPE.
+/// Signals that fit into 64 bits.
 const SIGNALS: std::ops::Range<i32> = 1..64;
 
-/// Signals that the caller ignores.
+/// Finds the signals that the caller ignores; not SIGPIPE, which the standard library ignores itself.
 fn ignored() -> i64 {
     let ignored = SIGNALS.filter(|number| *number != libc::SIGPIPE && signals::is_ignored(*number));
     ignored.fold(0, |bits, number| bits | 1 << (number - 1))
@@ -285,9 +284,9 @@ fn set_nice(pid: i32, nice: i64) -> bool {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, pid.unsigned_abs(), nice) == 0 }
 }
 
-/// The processors that this process may use, as bits. See sched_setaffinity(2).
+/// Reads the CPU affinity of this process, as bits. See sched_setaffinity(2).
 fn processors() -> Vec<u64> {
-    let mut bits = vec![0u64; MANY_PROCESSORS / 64];
+    let mut bits = vec![0u64; MAX_CPUS / 64];
     // SAFETY: the kernel writes no more than the given size, and tells how much it wrote.
     let size = unsafe {
         let size = size_of_val(bits.as_slice());
@@ -297,15 +296,15 @@ fn processors() -> Vec<u64> {
     bits
 }
 
-/// The most that kernels are built for.
-const MANY_PROCESSORS: usize = 8192;
+/// Maximum of CONFIG_NR_CPUS.
+const MAX_CPUS: usize = 8192;
 
 fn set_processors(bits: &[u64]) {
     // SAFETY: the kernel reads the given size.
     unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(bits), bits.as_ptr()) };
 }
 
-/// Input and output priority of this process; none where the kernel knows none.
+/// Reads the I/O priority of this process; 0 without CONFIG_BLOCK.
 fn io_priority() -> i64 {
     // SAFETY: passes numbers; 1 is IOPRIO_WHO_PROCESS.
     unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0).max(0) }
@@ -316,9 +315,9 @@ fn set_io_priority(pid: i32, priority: i64) -> bool {
     unsafe { libc::syscall(libc::SYS_ioprio_set, 1, pid, priority) == 0 }
 }
 
-impl std::fmt::Display for Limits {
-    /// Pairs of limits, five numbers, and processors in words of 64; a limit that is none, and what was
-    /// not changed, is empty.
+impl std::fmt::Display for CallerLimits {
+    /// Writes pairs of limits, five numbers, and the CPUs in words of 64 bits, separated by commas. No
+    /// limit, and a value that was not changed, is empty.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (soft, hard) in self.resources {
             for limit in [soft, hard] {
@@ -338,25 +337,25 @@ impl std::fmt::Display for Limits {
     }
 }
 
-impl FromStr for Limits {
+impl FromStr for CallerLimits {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::new(format!("invalid limits '{text}'"));
-        let mut words = text.strip_suffix(',').ok_or_else(wrong)?.split(',');
+        let context = || Error::new(format!("invalid limits '{text}'"));
+        let mut words = text.strip_suffix(',').ok_or_else(context)?.split(',');
         let mut next = || -> Result<Option<u64>> {
-            let word = words.next().ok_or_else(wrong)?;
-            if word.is_empty() { Ok(None) } else { word.parse().map(Some).map_err(|_| wrong()) }
+            let word = words.next().ok_or_else(context)?;
+            if word.is_empty() { Ok(None) } else { word.parse().map(Some).map_err(|_| context()) }
         };
-        let mut resources = [(NONE, NONE); COUNT];
+        let mut resources = [(NONE, NONE); RLIM_NLIMITS];
         for limit in &mut resources {
             *limit = (next()?.unwrap_or(NONE), next()?.unwrap_or(NONE));
         }
         let mut value = || Ok(next()?.and_then(|value| i64::try_from(value).ok()));
         let (policy, nice, io) = (value()?, value()?, value()?);
         let (slack, ignored) = (value()?, value()?);
-        let word = |word| u64::from_str_radix(word, 16).map_err(|_| wrong());
-        let processors = words.take(MANY_PROCESSORS / 64).map(word).collect::<Result<_>>()?;
+        let word = |word| u64::from_str_radix(word, 16).map_err(|_| context());
+        let processors = words.take(MAX_CPUS / 64).map(word).collect::<Result<_>>()?;
         Ok(Self { resources, policy, nice, io, slack, ignored, processors })
     }
 }
@@ -367,13 +366,13 @@ mod tests {
 
     #[test]
     fn the_text_is_read_as_it_was_written() {
-        let mut resources = [(NONE, NONE); COUNT];
+        let mut resources = [(NONE, NONE); RLIM_NLIMITS];
         resources[7] = (1024, 4096);
         resources[4] = (0, NONE);
         let (policy, nice, io, slack, ignored) = (None, None, None, None, None);
         let processors = vec![];
-        let none = Limits { resources, policy, nice, io, slack, ignored, processors };
-        let all = Limits {
+        let none = CallerLimits { resources, policy, nice, io, slack, ignored, processors };
+        let all = CallerLimits {
             policy: Some(5),
             nice: Some(19),
             io: Some(3 << 13),
@@ -383,13 +382,13 @@ mod tests {
             ..none.clone()
         };
         for limits in [none, all] {
-            assert_eq!(limits.to_string().parse::<Limits>().unwrap(), limits, "{limits}");
+            assert_eq!(limits.to_string().parse::<CallerLimits>().unwrap(), limits, "{limits}");
         }
         let text = ",".repeat(37);
-        assert!(text.parse::<Limits>().is_ok());
+        assert!(text.parse::<CallerLimits>().is_ok());
         for wrong in ["", "1,2,", &text[1..], &(text.clone() + "x,"), &text.replacen(',', "x,", 1)]
         {
-            assert!(wrong.parse::<Limits>().is_err(), "{wrong}");
+            assert!(wrong.parse::<CallerLimits>().is_err(), "{wrong}");
         }
     }
 }

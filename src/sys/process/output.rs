@@ -1,4 +1,4 @@
-//! What a trusted program prints.
+//! Captures the output of a trusted program.
 
 use crate::error::{Context, Error, Result};
 use crate::sys::ids;
@@ -9,17 +9,17 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Time that the program gets to answer.
+/// Maximum time that the program may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Runs `program` with `args` and an empty environment, with all ids of root if this process has
-/// effective root, so that no user can stop, trace or answer for it; gives at most `max` bytes of its
-/// stdout.
+/// Runs `program` with `args` and an empty environment, and returns its stdout, of at most `max` bytes.
+/// If this process has effective root, the program is root in every ID, so that no user can stop or
+/// trace it.
 ///
 /// # Errors
-/// When it cannot be executed, fails, does not end in time, or prints no UTF-8.
+/// If it cannot be executed, fails, does not end in time, or prints more, or invalid UTF-8.
 pub fn output(program: &Path, args: &[&str], max: usize) -> Result<String> {
-    let cannot = || format!("cannot ask {}", program.display());
+    let context = || format!("cannot run {}", program.display());
     let mut command = Command::new(program);
     command.args(args).env_clear().current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -27,18 +27,22 @@ pub fn output(program: &Path, args: &[&str], max: usize) -> Result<String> {
         // SAFETY: the closure runs in the forked child of a program with one thread.
         unsafe { command.pre_exec(|| Ok(ids::become_root()?)) };
     }
-    let mut child = command.spawn().context(cannot)?;
+    let mut child = command.spawn().context(context)?;
     let text = child.stdout.take().ok_or_else(|| Error::new("no stdout")).and_then(|stdout| {
         let end = Instant::now() + PATIENCE;
         read_until(stdout, max, end)
     });
     if text.is_err() {
-        // A child of ours that nobody has waited for: the number is its own.
+        // A child that was not waited for: the PID is its own.
         child.kill().ok();
     }
-    let status = child.wait().context(cannot)?;
-    let text = text.context(cannot)?;
-    if status.success() { Ok(text) } else { Err(format!("it ended with {status}")).context(cannot) }
+    let status = child.wait().context(context)?;
+    let text = text.context(context)?;
+    if status.success() {
+        Ok(text)
+    } else {
+        Err(format!("it ended with {status}")).context(context)
+    }
 }
 
 fn read_until(
@@ -54,15 +58,15 @@ fn read_until(
             Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
         let ready = poll(&mut [PollFd::new(&stdout, PollFlags::IN)], Some(&left));
         if matches!(ready, Ok(0)) {
-            return Err(Error::new(format!("no answer after {} s", PATIENCE.as_secs())));
+            return Err(Error::new(format!("no output after {} s", PATIENCE.as_secs())));
         }
-        let count = stdout.read(&mut part).context(|| "cannot read its answer".into())?;
+        let count = stdout.read(&mut part).context(|| "cannot read its output".into())?;
         if count == 0 {
-            return String::from_utf8(bytes).map_err(|_| Error::new("the answer is not UTF-8"));
+            return String::from_utf8(bytes).map_err(|_| Error::new("its output is not UTF-8"));
         }
         bytes.extend(part.iter().take(count));
         if bytes.len() > max {
-            return Err(Error::new(format!("the answer is longer than {max} bytes")));
+            return Err(Error::new(format!("its output is longer than {max} bytes")));
         }
     }
 }

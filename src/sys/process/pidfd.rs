@@ -1,68 +1,69 @@
-//! Processes that signals are sent to: by a pidfd (pidfd_open(2), Linux 5.3), which stands for the
-//! process itself, whoever gets its number next.
+//! Handles of processes: a pidfd (pidfd_open(2), Linux 5.3), which refers to the process itself even
+//! after another process got its PID.
 
-use crate::sys::process::{Change, is_readable, wait_for};
+use crate::sys::fs::read::read_proc;
+use crate::sys::proc::stat::Stat;
+use crate::sys::process::{ProcessId, WaitStatus, is_readable, wait_for_forked};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use rustix::process::{Pid, PidfdFlags, getpid};
+use rustix::process::PidfdFlags;
 
-/// A process that signals are sent to.
+/// A process, by its pidfd where the kernel has such, else by PID and time of start.
 #[derive(Debug)]
 pub struct Process {
-    pid: i32,
-    /// Time of its start: with the number, it tells processes apart where there is no handle. None
-    /// for a process that had ended when it was looked for.
+    pid: ProcessId,
+    /// Time of the start, in clock ticks since boot: with the PID, it identifies a process where there
+    /// is no pidfd. `None` for a process that had ended already.
     started: Option<u64>,
     handle: Option<OwnedFd>,
 }
 
 impl Process {
-    /// The process that has the number `pid` now: one that cannot end unseen, such as a child that
-    /// was not waited for, or one whose identity is proved afterwards.
+    /// Opens the process that has the PID `pid` now. It must be a child that was not waited for, or its
+    /// identity must be proved afterwards.
     #[must_use]
-    pub fn find(pid: Pid) -> Self {
+    pub fn from_pid(pid: ProcessId) -> Self {
         Self::open(pid).0
     }
 
-    /// The child of `parent` that has the number `pid`; if another process has that number by now, a
-    /// process that has ended. `parent` must not have been waited for.
+    /// Opens the child of `parent` that has the PID `pid`; if another process has that PID by now, the
+    /// result is a process that has ended. `parent` must not have been waited for.
     #[must_use]
-    pub fn find_child(pid: Pid, parent: i32) -> Self {
+    pub fn child_of(pid: ProcessId, parent: ProcessId) -> Self {
         let (found, stat) = Self::open(pid);
-        // Looked at after the handle was made: either the answer is of the same process, or that has
-        // ended.
-        match stat.is_some_and(|stat| stat.parent == parent) {
-            true => found,
-            false => found.gone(),
-        }
+        // Read after the pidfd was opened: it is of the same process, or that has ended.
+        let is_child = stat.is_some_and(|stat| stat.parent == parent.number());
+        if is_child { found } else { found.into_ended() }
     }
 
-    /// A process that has ended and had the same number.
+    /// Converts it to a process with the same PID that has ended.
     #[must_use]
-    pub fn gone(self) -> Self {
+    pub fn into_ended(self) -> Self {
         Self { started: None, handle: None, ..self }
     }
 
-    /// The process behind a pidfd that the kernel handed out.
+    /// Takes a pidfd that the kernel handed out.
     #[must_use]
-    pub fn from_handle(pid: Pid, handle: OwnedFd) -> Self {
-        let pid = number(pid);
-        Self { pid, started: Stat::of(pid).map(|stat| stat.started), handle: Some(handle) }
+    pub fn from_pidfd(pid: ProcessId, handle: OwnedFd) -> Self {
+        Self {
+            pid,
+            started: Stat::read(pid.number()).map(|stat| stat.started),
+            handle: Some(handle),
+        }
     }
 
-    fn open(pid: Pid) -> (Self, Option<Stat>) {
-        let handle = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
-        let pid = number(pid);
-        let stat = Stat::of(pid);
+    fn open(pid: ProcessId) -> (Self, Option<Stat>) {
+        let handle = rustix::process::pidfd_open(pid.as_pid(), PidfdFlags::empty()).ok();
+        let stat = Stat::read(pid.number());
         (Self { pid, started: stat.as_ref().map(|stat| stat.started), handle }, stat)
     }
 
-    /// Descriptor that is readable when the process has ended, where the kernel has such.
+    /// Returns the pidfd, which is readable once the process has ended; `None` before Linux 5.3.
     #[must_use]
     pub fn handle(&self) -> Option<BorrowedFd<'_>> {
         self.handle.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether it has ended; its parent need not have waited for it.
+    /// Tells whether it has ended, be it waited for or not.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         match &self.handle {
@@ -71,55 +72,56 @@ impl Process {
         }
     }
 
-    /// Whether it has ended, or begun to: then it has left its cgroups already.
+    /// Tells whether it has ended or begun to: then it may have left its cgroups.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        self.has_ended() || self.stat().is_none_or(|stat| stat.flags & EXITING != 0)
+        self.has_ended() || self.stat().is_none_or(|stat| stat.is_exiting())
     }
 
-    /// The number that it has or had.
+    /// Returns the PID that it has or had.
     #[must_use]
-    pub fn pid(&self) -> i32 {
+    pub fn pid(&self) -> ProcessId {
         self.pid
     }
 
-    /// Whether both are the same process.
+    /// Tells whether both are the same process.
     pub(in crate::sys) fn is(&self, other: &Self) -> bool {
         self.pid == other.pid && self.started.is_some() && self.started == other.started
     }
 
-    /// State of the process as long as it has its number.
+    /// Reads its status; `None` once it was waited for.
     pub(in crate::sys) fn stat(&self) -> Option<Stat> {
-        let stat = Stat::of(self.pid)?;
+        let stat = Stat::read(self.pid.number())?;
         (Some(stat.started) == self.started).then_some(stat)
     }
 
-    /// How it ended, if its parent is not told because of a tracer that does not wait: that of a zombie,
-    /// or of one in its PID namespace, which the first process there waits for as it ends.
+    /// Returns how it ended, if a tracer that does not wait keeps the kernel from telling the parent. The
+    /// tracer may be that of the zombie itself, or of another process in its PID namespace, for whose
+    /// end the first process of the namespace waits.
     #[must_use]
-    pub fn untold_end(&self) -> Option<Change> {
+    pub fn unreported_status(&self) -> Option<WaitStatus> {
         let stat = self.stat()?;
-        let is_held = match stat.is_zombie() {
-            true => is_traced(&std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?),
-            false => waits_at_its_end(self.pid),
+        let is_held = if stat.is_zombie() {
+            is_traced(&read_proc(format!("/proc/{}/status", self.pid)).ok()?)
+        } else {
+            waits_at_its_end(self.pid)
         };
-        stat.status.filter(|_| is_held).map(Change::of_status)
+        stat.exit_status.filter(|_| is_held).map(WaitStatus::from_raw)
     }
 
-    /// How it ended, after its parent has waited for it. See PIDFD_GET_INFO in the kernel's `pidfd.h`;
-    /// Linux 6.15.
+    /// Returns how it ended, after its parent has waited for it. See PIDFD_GET_INFO of the kernel's
+    /// `pidfd.h`; Linux 6.15.
     #[must_use]
-    pub fn told_end(&self) -> Option<Change> {
-        // Of 64 bytes: what is asked for or known, eight numbers that are not looked at, and the status.
+    pub fn reported_status(&self) -> Option<WaitStatus> {
+        // struct pidfd_info, 64 bytes: the mask comes first, exit_code last.
         let mut info = [PIDFD_INFO_EXIT, 0, 0, 0, 0, 0, 0, 0];
         let handle = self.handle.as_ref()?.as_raw_fd();
         // SAFETY: the kernel reads and writes as many bytes as the number of the request says.
         let answer = unsafe { libc::ioctl(handle, PIDFD_GET_INFO as _, info.as_mut_ptr()) };
         let [known, .., last] = info;
-        // The last one of sixteen numbers of 32 bits.
         let [.., a, b, c, d] = last.to_ne_bytes();
         let is_known = answer == 0 && known & PIDFD_INFO_EXIT != 0;
-        is_known.then(|| Change::of_status(i32::from_ne_bytes([a, b, c, d])))
+        is_known.then(|| WaitStatus::from_raw(i32::from_ne_bytes([a, b, c, d])))
     }
 
     /// Sends signal `number`. A process that has just ended is not an error.
@@ -131,100 +133,50 @@ impl Process {
                 libc::syscall(libc::SYS_pidfd_send_signal, handle, number, 0usize, 0u32);
             },
             None if self.has_ended() => {}
-            // A child keeps its number until it was waited for, which nobody does meanwhile.
-            None if self.stat().is_some_and(|stat| stat.parent == own_number()) => {
+            // A child keeps its PID until this process, which has one thread, waits for it.
+            None if self
+                .stat()
+                .is_some_and(|stat| stat.parent == ProcessId::current().number()) =>
+            {
                 // SAFETY: passes numbers.
-                unsafe { libc::kill(self.pid, number) };
+                unsafe { libc::kill(self.pid.number(), number) };
             }
             None => self.send_traced(number),
         }
     }
 
-    /// Sends signal `number` by the number of the process, where there are no pidfds: while it is
-    /// traced, nobody else can get that. The tracer is a child that ends at once, and the kernel lets
-    /// the process go with that. See PTRACE_SEIZE of ptrace(2), Linux 3.4.
+    /// Sends signal `number` by PID, where there are no pidfds: a traced process keeps its PID. The tracer
+    /// is a child that ends at once, with which the kernel detaches it. See PTRACE_SEIZE of ptrace(2),
+    /// Linux 3.4.
     fn send_traced(&self, number: i32) {
         // SAFETY: this program has one thread, and the child makes a few system calls.
         match unsafe { libc::fork() } {
             // SAFETY: passes numbers, and ends the child at once.
             0 => unsafe {
-                let seized = libc::ptrace(libc::PTRACE_SEIZE, self.pid, 0usize, 0usize) == 0;
+                let seized =
+                    libc::ptrace(libc::PTRACE_SEIZE, self.pid.number(), 0usize, 0usize) == 0;
                 if seized && self.stat().is_some() {
-                    libc::kill(self.pid, number);
+                    libc::kill(self.pid.number(), number);
                 }
                 libc::_exit(0)
             },
-            child => wait_for(u32::try_from(child).unwrap_or_default()),
+            child => wait_for_forked(child),
         }
     }
 }
 
-/// Request with 64 bytes, and the bit that stands for the status.
+/// Request with 64 bytes, and the bit of the exit status in its mask.
 const PIDFD_GET_INFO: u32 = 0xc040_ff0b;
 const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
-pub(in crate::sys) fn own_number() -> i32 {
-    number(getpid())
-}
-
-fn number(pid: Pid) -> i32 {
-    pid.as_raw_nonzero().get()
-}
-
-/// Fields of `/proc/<pid>/stat`, see proc(5).
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::sys) struct Stat {
-    state: char,
-    /// Number of the parent.
-    pub parent: i32,
-    flags: u32,
-    threads: u32,
-    /// Time of the start, in clock ticks since the boot.
-    pub started: u64,
-    /// As waitpid(2) gives it; Linux 3.5.
-    status: Option<i32>,
-}
-
-/// Flag of a process that has begun to end: PF_EXITING in the kernel's `sched.h`.
-const EXITING: u32 = 4;
-
-impl Stat {
-    /// What `/proc` tells of the process that has the number `pid` now.
-    pub fn of(pid: i32) -> Option<Self> {
-        let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-        Self::parse(&String::from_utf8_lossy(&text))
-    }
-
-    /// Reads the fields behind the name, which may hold any letter, in parentheses.
-    fn parse(text: &str) -> Option<Self> {
-        let (_, rest) = text.rsplit_once(')')?;
-        let mut fields = rest.split_whitespace();
-        let (state, parent) = (fields.next()?.chars().next()?, fields.next()?.parse().ok()?);
-        // The 9th, 20th, 22nd and 52nd of all.
-        let flags = fields.nth(4)?.parse().ok()?;
-        let threads = fields.nth(10)?.parse().ok()?;
-        let started = fields.nth(1)?.parse().ok()?;
-        let status = fields.nth(29).and_then(|status| status.parse().ok());
-        Some(Self { state, parent, flags, threads, started, status })
-    }
-
-    /// Whether nothing of it runs any more: a first thread that has ended is not all of a process.
-    pub fn is_zombie(&self) -> bool {
-        matches!(self.state, 'Z' | 'X' | 'x') && self.threads <= 1
-    }
-}
-
-/// Whether all threads of a process have ended but for those that have begun to, and wait.
-fn waits_at_its_end(pid: i32) -> bool {
+/// Tells whether all threads of a process have begun to end, and wait or have ended.
+fn waits_at_its_end(pid: ProcessId) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let mut stats = threads.flat_map(|thread| std::fs::read(thread.path().join("stat")));
-    stats.all(|stat| {
-        let stat = Stat::parse(&String::from_utf8_lossy(&stat));
-        stat.is_none_or(|stat| stat.flags & EXITING != 0 && matches!(stat.state, 'S' | 'Z' | 'X'))
-    })
+    let mut stats = threads.filter_map(|thread| Stat::read_from(thread.path().join("stat")));
+    stats.all(|stat| stat.is_exiting() && matches!(stat.state, 'S' | 'Z' | 'X'))
 }
 
-/// Whether a process is traced, from the text of `/proc/<pid>/status`.
+/// Tells whether a process is traced, from the text of `/proc/<pid>/status`.
 fn is_traced(status: &str) -> bool {
     let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
     tracer.is_some_and(|tracer| tracer.trim() != "0")
@@ -235,32 +187,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_are_found_behind_any_name() {
-        let fields = |state: char, threads: u32| {
-            let zeroes = "0 ".repeat(29);
-            format!("{state} 5 7 7 0 -1 64 1 2 3 4 5 6 7 8 20 0 {threads} 0 99 {zeroes} 768 7")
-        };
-        for (name, state, threads, is_zombie) in
-            [("7 (sh)", 'S', 1, false), ("7 (a) S 1 (b))", 'Z', 1, true), ("7 ()", 'Z', 2, false)]
-        {
-            let text = format!("{name} {}", fields(state, threads));
-            let found = Stat::parse(&text).unwrap();
-            let (parent, flags, started, status) = (5, 64, 99, Some(768));
-            let expected = Stat { state, parent, flags, threads, started, status };
-            assert_eq!((&found, found.is_zombie()), (&expected, is_zombie), "{text}");
-        }
+    fn a_tracer_is_found_in_the_status() {
         assert!(is_traced("State:\tZ\nTracerPid:\t12\n") && !is_traced("TracerPid:\t0\n"));
-        for text in ["7 (sh", "7 (sh) S", "7 (sh) S 5 7", ""] {
-            assert_eq!(Stat::parse(text), None, "{text}");
-        }
     }
 
     #[test]
     fn a_number_alone_is_not_a_process() {
-        let own = Process::find(getpid());
-        assert!(own.is(&Process::find(getpid())) && !own.has_ended());
+        let own = Process::from_pid(ProcessId::current());
+        assert!(own.is(&Process::from_pid(ProcessId::current())) && !own.has_ended());
         // Not a child of itself.
-        let nobody = Process::find_child(getpid(), own_number());
+        let nobody = Process::child_of(ProcessId::current(), ProcessId::current());
         assert!(nobody.has_ended() && !nobody.is(&own) && nobody.handle().is_none());
     }
 }

@@ -1,30 +1,30 @@
-//! A filter of system calls, for one thing that an OCI runtime does as root and must not do here.
+//! Seccomp filter for the OCI runtime: it cannot change the owner of stdin, stdout and stderr.
 //!
-//! crun gives stdin, stdout and stderr to the user of the container, whatever they are: with
+//! crun gives the three to the user of the container, whatever they are: with
 //! `sarus run ... </etc/passwd` that would be a file of root's, which the user may only read. crun
-//! takes a refusal for an answer. runc hands on pipes of its own. See seccomp(2).
+//! continues when it is refused. runc hands on pipes of its own. See seccomp(2).
 
 use rustix::fd::RawFd;
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-compile_error!("the number of this architecture in seccomp filters is missing here");
+compile_error!("AUDIT_ARCH of this architecture is missing here");
 
-/// What `struct seccomp_data` calls `arch`: other numbers of system calls belong to others.
+/// `arch` of `struct seccomp_data`, AUDIT_ARCH_*: the numbers of system calls depend on it.
 const NATIVE: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
 
-/// Where `struct seccomp_data` has the lower half of the first argument.
+/// Offset of the lower half of the first argument in `struct seccomp_data`.
 const FIRST_ARGUMENT: u32 = if cfg!(target_endian = "little") { 16 } else { 20 };
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 
 const STDERR: RawFd = 2;
 
-/// Refuses (by EPERM) to change the owner of descriptors 0, 1 and 2, in this process and all that
-/// come from it. Nothing else is refused, so this costs next to nothing.
+/// Makes fchown(2) of descriptors 0, 1 and 2 fail with EPERM, in this process and its descendants. Allows
+/// everything else.
 ///
 /// # Errors
-/// When the kernel has no such filters (before Linux 3.5), or this process is not root.
-pub fn keep_owner_of_stdio() -> std::io::Result<()> {
+/// If the kernel has no such filters (before Linux 3.5), or this process is not root.
+pub fn deny_stdio_fchown() -> std::io::Result<()> {
     let load = |at| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at, 0, 0);
     let jump = |test, value, yes, no| step(libc::BPF_JMP | test | libc::BPF_K, value, yes, no);
     let answer = |action| step(libc::BPF_RET | libc::BPF_K, action, 0, 0);

@@ -1,5 +1,5 @@
-//! Signals, taken one by one by a loop instead of by handlers that run at any moment.
-//! Start at [`Signals::take_over`]. See sigwaitinfo(2), signal(7).
+//! Signals that a loop takes one by one, instead of handlers that run at any moment. Start at
+//! [`Signals::block`]. See sigwaitinfo(2), signal(7).
 
 use crate::error::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -7,24 +7,23 @@ use rustix::fd::{AsFd, FromRawFd, OwnedFd};
 use rustix::io::Errno;
 use std::time::Duration;
 
-/// All signals of this process, blocked and waiting for [`Signals::next`].
+/// Blocked signals of this process, which [`Signals::next`] takes.
 #[derive(Debug)]
 pub struct Signals {
     set: libc::sigset_t,
     before: libc::sigset_t,
 }
 
-/// A signal that came in.
+/// A signal that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrived {
-    /// Its number.
+pub struct ReceivedSignal {
+    /// Signal number.
     pub number: i32,
-    /// Whether the kernel itself sent it, as a terminal does on Ctrl-C to every process of its
-    /// foreground group.
+    /// True if the kernel sent it (SI_KERNEL), as a terminal does on Ctrl-C to its foreground group.
     pub from_kernel: bool,
 }
 
-/// Faults of the program itself: to block them would only hide where it crashed.
+/// Faults of the program itself, which stay unblocked so that it ends where it crashed.
 const FAULTS: [i32; 7] = [
     libc::SIGFPE,
     libc::SIGILL,
@@ -35,16 +34,13 @@ const FAULTS: [i32; 7] = [
     libc::SIGSYS,
 ];
 
-/// What nohup(1), and a shell without job control, lets a program ignore: it outlives them so.
+/// Signals that nohup(1), and a shell without job control, make a program ignore.
 const BACKGROUND: [i32; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
 
 impl Signals {
-    /// Blocks every signal that can be passed on, from now on. `except` keep what they do, and so does
-    /// what this process ignores as all in the background do.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn take_over(except: &[i32]) -> Result<Self> {
+    /// Blocks every signal that can be passed on, but `except` and those of [`BACKGROUND`] that this
+    /// process ignores.
+    pub fn block(except: &[i32]) -> Result<Self> {
         let mut set = empty_set();
         let mut before = empty_set();
         // SAFETY: the sets are initialised, and the calls write to nothing else.
@@ -54,7 +50,7 @@ impl Signals {
             for signal in FAULTS.iter().chain(except).chain(ignored) {
                 libc::sigdelset(&raw mut set, *signal);
             }
-            // A caller that ignores it would have the kernel reap our children, and us wait for ever.
+            // If the caller ignores SIGCHLD, the kernel reaps the children itself.
             libc::signal(libc::SIGCHLD, libc::SIG_DFL);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const set, &raw mut before)
         };
@@ -64,11 +60,8 @@ impl Signals {
         Ok(Self { set, before })
     }
 
-    /// Waits for the next signal; `None` when none came within `patience`.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
-    pub fn next(&self, patience: Option<Duration>) -> Result<Option<Arrived>> {
+    /// Waits for the next signal; `None` if none came within `patience`.
+    pub fn next(&self, patience: Option<Duration>) -> Result<Option<ReceivedSignal>> {
         loop {
             // SAFETY: all-zero is a valid `siginfo_t`, which the kernel fills.
             let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -88,7 +81,7 @@ impl Signals {
             };
             if number > 0 {
                 let from_kernel = info.si_code == libc::SI_KERNEL;
-                return Ok(Some(Arrived { number, from_kernel }));
+                return Ok(Some(ReceivedSignal { number, from_kernel }));
             }
             let error = std::io::Error::last_os_error();
             match error.raw_os_error() {
@@ -99,35 +92,32 @@ impl Signals {
         }
     }
 
-    /// Waits for the next signal as [`next`](Self::next) does, but no longer than `patience`, or until
-    /// `file` is readable.
-    ///
-    /// # Errors
-    /// When the kernel refuses.
+    /// Waits for the next signal as [`next`](Self::next) does, but not longer than until `file` is
+    /// readable.
     pub fn next_unless(
         &self,
         file: impl AsFd,
         patience: Option<Duration>,
-    ) -> Result<Option<Arrived>> {
-        let cannot = || "cannot wait for signals".to_owned();
+    ) -> Result<Option<ReceivedSignal>> {
+        let context = || "cannot wait for signals".to_owned();
         // SAFETY: the kernel reads one set.
         let alarm = unsafe { libc::signalfd(-1, &raw const self.set, libc::SFD_CLOEXEC) };
         if alarm < 0 {
-            return Err(std::io::Error::last_os_error()).context(cannot);
+            return Err(std::io::Error::last_os_error()).context(context);
         }
-        // SAFETY: the kernel has just made it, for us.
+        // SAFETY: the kernel has just made it, and nothing else knows it.
         let alarm = unsafe { OwnedFd::from_raw_fd(alarm) };
         let mut files = [PollFd::new(&alarm, PollFlags::IN), PollFd::new(&file, PollFlags::IN)];
         let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
         match poll(&mut files, patience.as_ref()) {
             Ok(_) | Err(Errno::INTR) => self.next(Some(Duration::ZERO)),
-            Err(error) => Err(error).context(cannot),
+            Err(error) => Err(error).context(context),
         }
     }
 
-    /// Whether one of `numbers`, which are blocked, has come and was not taken yet.
+    /// Tells whether one of `numbers`, which are blocked, is pending.
     #[must_use]
-    pub fn has_come(numbers: &[i32]) -> bool {
+    pub fn is_pending(numbers: &[i32]) -> bool {
         let mut waiting = empty_set();
         // SAFETY: the kernel writes one set, and one is read.
         unsafe {
@@ -136,7 +126,7 @@ impl Signals {
         }
     }
 
-    /// Takes signal `number`, if it has come.
+    /// Takes signal `number`, if it is pending.
     pub fn forget(number: i32) {
         let mut set = empty_set();
         let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -147,14 +137,14 @@ impl Signals {
         }
     }
 
-    /// The mask that was there before, for a child.
+    /// Returns the signal mask from before, for a child.
     #[must_use]
-    pub fn mask_before(&self) -> Mask {
+    pub fn previous_mask(&self) -> Mask {
         Mask(self.before)
     }
 }
 
-/// Which signals a process has blocked.
+/// Signal mask of a process.
 #[derive(Clone, Copy)]
 pub struct Mask(libc::sigset_t);
 
@@ -165,14 +155,14 @@ impl std::fmt::Debug for Mask {
 }
 
 impl Mask {
-    /// Blocks these and no others in this process.
+    /// Sets it in this process.
     pub fn restore(&self) {
         // SAFETY: the kernel filled the set when it was replaced.
         unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) };
     }
 }
 
-/// Blocks all signals but those that tell of faults of the program; the mask that was there before.
+/// Blocks all signals but [`FAULTS`], and returns the mask from before.
 pub(in crate::sys) fn block_all() -> std::io::Result<Mask> {
     let (mut set, mut before) = (empty_set(), empty_set());
     // SAFETY: the sets are initialised, and the calls write to nothing else.

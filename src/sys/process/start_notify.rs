@@ -1,31 +1,32 @@
-//! How the last step of a start, in the container, tells the engine that the program comes next: by
-//! a message on a socket, with which the kernel gives the sender's number and user as the receiver
-//! sees them, and since Linux 6.5 a pidfd. See unix(7), SCM_CREDENTIALS, SCM_RIGHTS and SCM_PIDFD.
+//! Start notification: the last step before the program, inside the container, sends the engine a message
+//! on a socket. The kernel adds the sender's PID and user ID as the receiver sees them, and since Linux
+//! 6.5 a pidfd. See unix(7), SCM_CREDENTIALS, SCM_RIGHTS and SCM_PIDFD.
 
 use crate::error::{Context, Result};
 use crate::sys::descriptors;
+use crate::sys::process::ProcessId;
 use crate::sys::process::pidfd::Process;
-use crate::sys::terminal::Size;
+use crate::sys::terminal::WindowSize;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
     sendmsg, socketpair, sockopt,
 };
-use rustix::process::{Pid, Uid};
+use rustix::process::Uid;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 
-/// Behind the few descriptors that a container inherits.
-const OUT_OF_THE_WAY: RawFd = 16;
+/// Above the descriptors that a container inherits.
+const FIRST_FREE: RawFd = 16;
 
-/// The engine's end.
+/// The engine's end of the socket.
 #[derive(Debug)]
 pub struct Listener {
     socket: OwnedFd,
 }
 
-/// What was told.
+/// A program that is about to start.
 #[derive(Debug)]
 pub struct Started {
     /// The first process of the container, which becomes the program.
@@ -35,65 +36,66 @@ pub struct Started {
 }
 
 impl Started {
-    /// Gives the container's terminal a size.
-    pub fn resize(&self, size: Size) {
+    /// Sets the size of the container's terminal.
+    pub fn resize(&self, size: WindowSize) {
         if let Some(terminal) = &self.terminal {
-            size.give_to(terminal);
+            size.set_on(terminal);
         }
     }
 }
 
 impl Listener {
-    /// Makes both ends; the other one has the number `to`, which must be free, and children inherit
-    /// it.
+    /// Creates both ends of the socket. The other one gets the number `to`, which must be free, and is
+    /// inherited by children.
     ///
     /// # Errors
-    /// When no descriptor is left.
+    /// If this process can have no more descriptors.
     pub fn new(to: RawFd) -> Result<Self> {
-        let cannot = || "cannot make a socket".to_owned();
+        let context = || "cannot make a socket".to_owned();
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
-        let (ours, other) = socketpair(family, kind, SocketFlags::CLOEXEC, None).context(cannot)?;
-        sockopt::set_socket_passcred(&ours, true).context(cannot)?;
+        let (ours, other) =
+            socketpair(family, kind, SocketFlags::CLOEXEC, None).context(context)?;
+        sockopt::set_socket_passcred(&ours, true).context(context)?;
         ask_for_pidfd(&ours);
         // Out of the way of all that has its fixed place.
-        let socket = rustix::io::fcntl_dupfd_cloexec(&ours, OUT_OF_THE_WAY).context(cannot)?;
+        let socket = rustix::io::fcntl_dupfd_cloexec(&ours, FIRST_FREE).context(context)?;
         drop(ours);
         descriptors::move_descriptor(other.into_raw_fd(), to)?;
         Ok(Self { socket })
     }
 
-    /// What was told by a process of `user`, without waiting for it. `is_ours` looks whether a number
-    /// is that of a process of the container.
+    /// Receives a notification that a process of `user` has sent, without waiting. `is_ours` tells
+    /// whether a PID is that of a process of the container.
     #[must_use]
-    pub fn hear(&self, user: Uid, is_ours: impl Fn(i32) -> bool) -> Option<Started> {
-        let message = receive(&self.socket)?;
+    pub fn receive(&self, user: Uid, is_ours: impl Fn(ProcessId) -> bool) -> Option<Started> {
+        let message = next_message(&self.socket)?;
         let pid = message.sender.filter(|(_, uid)| *uid == user.as_raw()).map(|(pid, _)| pid)?;
         let program = match message.pidfd {
-            Some(pidfd) => Process::from_handle(pid, pidfd),
-            // The sender may have ended since then, and its number be another's: what is of the
-            // container and lives after that look is what the handle stands for.
-            None => Process::find(pid),
+            Some(pidfd) => Process::from_pidfd(pid, pidfd),
+            // The sender may have ended, and its PID be another's. If the process is of the container
+            // and lives after that look, the pidfd refers to it.
+            None => Process::from_pid(pid),
         };
-        let is_ours = is_ours(pid.as_raw_nonzero().get());
-        let program = if is_ours && !program.has_ended() { program } else { program.gone() };
+        let is_ours = is_ours(pid);
+        let program = if is_ours && !program.has_ended() { program } else { program.into_ended() };
         Some(Started { program, terminal: message.terminal })
     }
 }
 
-/// A message, and what the kernel adds to it.
+/// A message with its ancillary data.
 #[derive(Default)]
 struct Message {
-    /// Number and user.
-    sender: Option<(Pid, u32)>,
+    /// PID and user ID.
+    sender: Option<(ProcessId, u32)>,
     pidfd: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
 }
 
-/// Option and message of Linux 6.5, in the words of its `socket.h`.
+/// Socket option and ancillary message since Linux 6.5, by the names of its `socket.h`.
 const SO_PASSPIDFD: i32 = 76;
 const SCM_PIDFD: i32 = 4;
 
-/// Asks for a pidfd with each message; older kernels do not know it.
+/// Asks for a pidfd with each message; ignored before Linux 6.5.
 fn ask_for_pidfd(socket: &OwnedFd) {
     let yes = 1i32;
     // SAFETY: the kernel reads one number.
@@ -103,8 +105,8 @@ fn ask_for_pidfd(socket: &OwnedFd) {
     }
 }
 
-/// The next message, if there is one.
-fn receive(socket: &OwnedFd) -> Option<Message> {
+/// Receives the next message, if there is one.
+fn next_message(socket: &OwnedFd) -> Option<Message> {
     let mut byte = 0u8;
     // Of numbers, for their alignment: more than three small messages take.
     let mut space = [0usize; 32];
@@ -128,7 +130,7 @@ fn receive(socket: &OwnedFd) -> Option<Message> {
             match (part.cmsg_level, part.cmsg_type) {
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
                     let sender = data.cast::<libc::ucred>().read_unaligned();
-                    message.sender = Pid::from_raw(sender.pid).map(|pid| (pid, sender.uid));
+                    message.sender = ProcessId::new(sender.pid).map(|pid| (pid, sender.uid));
                 }
                 (libc::SOL_SOCKET, SCM_PIDFD) => message.pidfd = descriptor(data),
                 (libc::SOL_SOCKET, libc::SCM_RIGHTS) => message.terminal = descriptor(data),
@@ -140,7 +142,7 @@ fn receive(socket: &OwnedFd) -> Option<Message> {
     }
 }
 
-/// The first descriptor of a message; a number below 0 stands for an error.
+/// Takes the first descriptor of a message; a number below 0 stands for an error.
 ///
 /// # Safety
 /// `data` must be that of a message with a descriptor, which nobody else takes.
@@ -158,14 +160,14 @@ impl AsFd for Listener {
     }
 }
 
-/// Tells the [`Listener`], whose other end `number` is, and closes that. `terminal`: whether stdin is
-/// a terminal of the container's own.
+/// Notifies the [`Listener`] at the other end of the socket `number`, and closes that. If `terminal`,
+/// stdin is a terminal of the container's own, and sent along.
 ///
 /// # Errors
-/// When `number` is no such descriptor.
-pub fn announce(number: RawFd, terminal: bool) -> Result<()> {
-    let cannot = || "cannot tell the engine of the start".to_owned();
-    let socket = descriptors::take(number).context(cannot)?;
+/// If `number` is not such a socket.
+pub fn notify(number: RawFd, terminal: bool) -> Result<()> {
+    let context = || "cannot notify the engine of the start".to_owned();
+    let socket = descriptors::take(number).context(context)?;
     // SAFETY: descriptor 0 is open: std opens /dev/null where the caller closed it.
     let stdin = [unsafe { BorrowedFd::borrow_raw(0) }];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -176,6 +178,6 @@ pub fn announce(number: RawFd, terminal: bool) -> Result<()> {
     match sendmsg(&socket, &[IoSlice::new(b"!")], &mut space, SendFlags::NOSIGNAL) {
         // An engine that has ended takes the container along.
         Ok(_) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
-        Err(error) => Err(error).context(cannot),
+        Err(error) => Err(error).context(context),
     }
 }

@@ -1,153 +1,158 @@
-//! Keeps together what an OCI runtime starts among the processes of the host, where no PID namespace
-//! does it. A guardian stands between engine and runtime: a process of root's, which no user can
-//! signal, and to which the kernel gives all that lose their parent below it. It ends the rest when
-//! the runtime has ended, and everything when the engine has. See PR_SET_CHILD_SUBREAPER and
-//! PR_SET_PDEATHSIG of prctl(2). Start at [`spawn_guarded`].
+//! Supervisor of an OCI runtime among the processes of the host, where no PID namespace contains what
+//! it starts. The supervisor is a process of root's between engine and runtime, which no user can signal,
+//! and the subreaper of all orphans below it. It kills what is left when the runtime has ended, and
+//! everything when the engine has. See PR_SET_CHILD_SUBREAPER and
+//! PR_SET_PDEATHSIG of prctl(2). Start at [`spawn_supervised`].
 
 use crate::error::{Context, Error, Result};
 use crate::sys::ids;
-use crate::sys::process::offspring;
+use crate::sys::proc::mountinfo::MountInfo;
+use crate::sys::process::descendants;
 use crate::sys::process::pidfd::Process;
-use crate::sys::process::runtime_child::{Contained, Hold, Program, orphaned, spawn};
+use crate::sys::process::runtime_child::{Containment, Program, RuntimeChild, orphaned, spawn};
 use crate::sys::process::signals::Signals;
-use crate::sys::process::{self, Change};
-use rustix::process::{Pid, Signal, getpid, getppid};
-use std::io::{PipeWriter, Read, Write};
+use crate::sys::process::{self, ProcessId, WaitStatus};
+use rustix::process::{Signal, getpid};
+use std::io::{self, BufRead, BufReader, PipeWriter, Read, Write};
 use std::path::PathBuf;
 
-/// What tells the guardian that the engine has ended, if it has.
+/// Parent-death signal: the engine has ended.
 const ORPHANED: Signal = Signal::TERM;
 
-/// Has what loses its parent below this process come to it from now on, should the guardian itself be
-/// killed. Whether this kernel can do that, which a guardian needs too (Linux 3.4).
+/// Makes this process a subreaper, for orphans of a supervisor that was killed; false before Linux 3.4,
+/// where there are no supervisors either.
 #[must_use]
-pub fn adopt_orphans() -> bool {
+pub fn become_subreaper() -> bool {
     rustix::process::set_child_subreaper(Some(getpid())).is_ok()
 }
 
-/// Starts `program` with all ids of root, below a guardian: when the program ends or is killed, or
-/// we are, everything ends that it started. `places` tell what is of the container.
+/// Starts `program` with all IDs of root, below a supervisor: when the program or this process ends, all
+/// that it started is killed. `marks` tell which processes belong to the container.
 ///
 /// # Errors
-/// When the kernel refuses a step; then nothing runs.
-pub fn spawn_guarded(program: Program<'_>, places: Places) -> Result<Contained> {
-    let cannot = || "cannot start the container's guardian".to_owned();
-    if !adopt_orphans() {
-        return Err(Error::caused_by(cannot(), "this kernel has no child subreapers")
+/// If the kernel refuses a step; then nothing runs.
+pub fn spawn_supervised(program: Program<'_>, marks: ContainerMarks) -> Result<RuntimeChild> {
+    let context = || "cannot start the container's supervisor".to_owned();
+    if !become_subreaper() {
+        return Err(Error::caused_by(context(), "this kernel has no child subreapers")
             .with_hint("use --pid=private"));
     }
-    let (mut answer, report) = std::io::pipe().context(cannot)?;
-    let engine = getpid();
+    let (mut answer, report) = std::io::pipe().context(context)?;
+    let engine = ProcessId::current();
     // SAFETY: this program has one thread, so the child may go on as it likes.
     let child = match unsafe { libc::fork() } {
-        0 => guard(engine, program, report),
-        child if child > 0 => Pid::from_raw(child),
-        _ => None,
+        0 => supervise(engine, program, report),
+        child => ProcessId::new(child),
     };
-    let child = child.ok_or_else(std::io::Error::last_os_error).context(cannot)?;
-    let guardian = Process::find(child);
+    let child = child.ok_or_else(std::io::Error::last_os_error).context(context)?;
+    let supervisor = Process::from_pid(child);
     drop(report);
     let mut text = String::new();
-    answer.read_to_string(&mut text).context(cannot)?;
-    match text.parse().ok().and_then(Pid::from_raw) {
-        // The program may have ended, and its number be another's.
+    answer.read_to_string(&mut text).context(context)?;
+    match text.parse::<ProcessId>().ok() {
+        // The program may have ended, and its PID be another's.
         Some(pid) => {
-            let program = Process::find_child(pid, guardian.pid());
-            let child = guardian.pid().unsigned_abs();
-            Ok(Contained { child, program, hold: Hold::Guardian(guardian), places })
+            let program = Process::child_of(pid, supervisor.pid());
+            let child = supervisor.pid();
+            Ok(RuntimeChild {
+                child,
+                program,
+                containment: Containment::Supervisor(supervisor),
+                marks,
+            })
         }
         None => {
-            process::wait_for(guardian.pid().unsigned_abs());
-            Err(if text.is_empty() { Error::new(cannot()) } else { Error::new(text) })
+            process::wait(supervisor.pid());
+            Err(if text.is_empty() { Error::new(context()) } else { Error::new(text) })
         }
     }
 }
 
-/// The guardian's life. It ends as the program does.
-fn guard(engine: Pid, program: Program<'_>, mut report: PipeWriter) -> ! {
+/// Main function of the supervisor. It ends with the wait status of the program.
+fn supervise(engine: ProcessId, program: Program<'_>, mut report: PipeWriter) -> ! {
     let signals = program.signals;
-    let guardian = getpid();
+    let supervisor = ProcessId::current();
     let started = prepare(engine).and_then(|()| {
         spawn(program, move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            if getppid() == Some(guardian) { Ok(()) } else { Err(orphaned()) }
+            if ProcessId::parent() == Some(supervisor) { Ok(()) } else { Err(orphaned()) }
         })
     });
     let told = match &started {
         Ok(child) => child.id().to_string(),
         Err(error) => error.to_string(),
     };
-    // Who does not hear it has ended.
+    // If the engine does not read it, the engine has ended.
     report.write_all(told.as_bytes()).ok();
     let change = match started {
         Ok(child) => {
             drop(report);
-            // A reader of the program's output shall not wait for this process.
+            // A reader of the program's output must not wait for this process.
             process::close_all_but(&[]);
             process::lift_limits();
-            watch(&Process::find(Pid::from_child(&child)), signals, engine)
+            watch(&Process::from_pid(ProcessId::from_child(&child)), signals, engine)
         }
-        Err(_) => Change::Exited(1),
+        Err(_) => WaitStatus::Exited(1),
     };
-    // Some make processes faster than others are ended.
+    // Some fork faster than this process kills.
     rustix::process::setpriority_process(None, -20).ok();
-    offspring::end_children();
-    process::end_as(change)
+    descendants::kill_children();
+    process::exit_like(change)
 }
 
-fn prepare(engine: Pid) -> Result<()> {
+fn prepare(engine: ProcessId) -> Result<()> {
     ids::become_root().context(|| "cannot become root".into())?;
-    // Not in the group that a launcher kills, nor in the one that a terminal stops.
+    // Out of the process group that a launcher kills or a terminal stops.
     rustix::process::setsid().context(|| "cannot leave the session".into())?;
     rustix::process::set_child_subreaper(Some(getpid()))
-        .context(|| "cannot become the reaper of orphans".into())?;
+        .context(|| "cannot become a subreaper".into())?;
     rustix::process::set_parent_process_death_signal(Some(ORPHANED))
-        .context(|| "cannot watch over the engine".into())?;
-    // It may have ended before that.
-    if getppid() == Some(engine) {
+        .context(|| "cannot set the parent-death signal".into())?;
+    // The engine may have ended before that.
+    if ProcessId::parent() == Some(engine) {
         Ok(())
     } else {
-        Err(orphaned()).context(|| "cannot work without an engine".into())
+        Err(orphaned()).context(|| "the engine has ended".into())
     }
 }
 
 /// Waits until the program has ended, or the engine.
-fn watch(program: &Process, signals: &Signals, engine: Pid) -> Change {
+fn watch(program: &Process, signals: &Signals, engine: ProcessId) -> WaitStatus {
     loop {
         match signals.next(None) {
             Ok(Some(arrived)) if arrived.number == libc::SIGCHLD => {
-                while let Some((pid, change)) = process::next_change() {
-                    if i32::try_from(pid) == Ok(program.pid()) {
+                while let Some((pid, change)) = process::reap() {
+                    if pid == program.pid() {
                         return change;
                     }
                 }
             }
             Ok(Some(arrived)) if arrived.number != ORPHANED.as_raw() => {}
-            // Someone else of root's means the program.
-            Ok(Some(arrived)) if getppid() == Some(engine) => {
+            // Another process of root's sent it, and means the program.
+            Ok(Some(arrived)) if ProcessId::parent() == Some(engine) => {
                 program.send(arrived.number);
             }
-            // Or nothing can be watched any more.
-            _ => return Change::Killed(libc::SIGKILL),
+            // The engine has ended, or signals cannot be taken any more.
+            _ => return WaitStatus::Killed(libc::SIGKILL),
         }
     }
 }
 
-/// Marks by which processes of a container are known among those of the host.
+/// Marks that tell processes of a container from others of the host.
 #[derive(Debug)]
-pub struct Places {
-    /// The mount namespace that the engine left, by [`mount_namespace`]: nothing of the container is in
-    /// there.
+pub struct ContainerMarks {
+    /// Mount namespace that the engine left, by its name: no process of the container is in it.
     pub host: Option<PathBuf>,
-    /// Device number of the root file system, as mountinfo has it (`major:minor`): it is mounted in
-    /// the engine's own mount namespace and in those that were made from it, and nowhere else.
+    /// Device number of the root file system, `major:minor` as in mountinfo: it is mounted in the engine's
+    /// own mount namespace and in copies of that, and nowhere else.
     pub root: String,
 }
 
-impl Places {
-    /// Whether `process` is in a mount namespace of the container's, not in our own, as hooks are.
-    pub(in crate::sys) fn are_inside(&self, process: i32) -> bool {
-        let ours = mount_namespace(std::process::id());
+impl ContainerMarks {
+    /// Tells whether `process` is in a mount namespace of the container's: not the host's, and not the
+    /// engine's, as hooks are.
+    pub(in crate::sys) fn show_inside(&self, process: ProcessId) -> bool {
+        let ours = mount_namespace(ProcessId::current());
         let theirs = of_threads(process, |thread| std::fs::read_link(thread.join("ns/mnt")).ok());
         ours.is_some()
             && self.host.is_some()
@@ -155,29 +160,32 @@ impl Places {
                 .is_some_and(|theirs| Some(&theirs) != ours.as_ref() && Some(theirs) != self.host)
     }
 
-    /// Whether `process` sees the container's root file system: runtime, hooks, and the container.
-    pub(in crate::sys) fn are_seen_by(&self, process: i32) -> bool {
-        let mounts = of_threads(process, |thread| std::fs::read(thread.join("mountinfo")).ok());
-        mounts.is_some_and(|mounts| has_device(&String::from_utf8_lossy(&mounts), &self.root))
+    /// Tells whether the container's root file system is mounted for `process`: for the runtime, hooks, and
+    /// the container.
+    pub(in crate::sys) fn are_mounted_for(&self, process: ProcessId) -> bool {
+        let open = |thread: PathBuf| std::fs::File::open(thread.join("mountinfo")).ok();
+        of_threads(process, open).is_some_and(|mounts| has_device(mounts, &self.root))
     }
 }
 
-/// What `look` finds for the first thread of `process` that has not ended: the one that a process
-/// began with may have.
-fn of_threads<T>(process: i32, look: impl Fn(PathBuf) -> Option<T>) -> Option<T> {
+/// Returns the first result of `look` for the threads of `process`. It has none for a thread that has
+/// ended, as the first one of a process may have.
+fn of_threads<T>(process: ProcessId, look: impl Fn(PathBuf) -> Option<T>) -> Option<T> {
     let threads =
         std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     threads.map(|thread| thread.path()).find_map(look)
 }
 
-/// Whether a text of mountinfo has a mount of the device `device`.
-fn has_device(mountinfo: &str, device: &str) -> bool {
-    mountinfo.lines().any(|line| line.split(' ').nth(2) == Some(device))
+/// Tells whether `mountinfo` has a mount of `device`. Reads line by line: the owner of a user namespace
+/// can make the table long.
+fn has_device(mountinfo: impl Read, device: &str) -> bool {
+    let mut lines = BufReader::new(mountinfo).split(b'\n').map_while(io::Result::ok);
+    lines.any(|line| MountInfo::parse(&line).is_some_and(|mount| mount.device == device.as_bytes()))
 }
 
-/// What tells the mount namespace of a process from others.
+/// Identifies the mount namespace of a process.
 #[must_use]
-pub fn mount_namespace(pid: u32) -> Option<PathBuf> {
+pub fn mount_namespace(pid: ProcessId) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
 }
 
@@ -189,7 +197,7 @@ mod tests {
     fn a_mount_is_known_by_its_device() {
         let mounts = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n90 22 0:45 / /mnt/0:4 rw - tmpfs x rw\n";
         for (device, expected) in [("0:45", true), ("8:1", true), ("0:4", false), ("22", false)] {
-            assert_eq!(has_device(mounts, device), expected, "{device}");
+            assert_eq!(has_device(mounts.as_bytes(), device), expected, "{device}");
         }
     }
 }

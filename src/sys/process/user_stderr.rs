@@ -1,62 +1,60 @@
-//! The stderr of the OCI runtime that started a hook, which is the user's: runtimes read what a hook
-//! writes to its own stderr, show it when the hook fails, or show it never.
+//! The user's stderr, for hooks: that of the OCI runtime, their parent. Of what a hook writes to its own
+//! stderr, runtimes show some if the hook fails, or nothing.
 
-use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+use crate::sys::fs::FileId;
+use crate::sys::process::ProcessId;
+use rustix::fd::{AsRawFd, OwnedFd, RawFd};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags};
 
-/// Where messages go: to the user, and to the runtime.
+/// Destination of messages: the user, and the OCI runtime.
 #[derive(Debug)]
-pub struct Voice {
-    /// The stderr that the runtime gave us, when we speak with another of its own.
+pub struct UserStderr {
+    /// The stderr that the runtime gave this process, if stderr is the runtime's own now.
     own: Option<OwnedFd>,
 }
 
-impl Voice {
-    /// Makes the parent's stderr ours, where the kernel lets us have it (pidfd_getfd(2), since
-    /// Linux 5.6); else ours stays. `engine` names the descriptor, `/proc/<parent>/fd/<number>`,
-    /// where it is not the parent's own stderr.
+impl UserStderr {
+    /// Replaces stderr by the parent's, by pidfd_getfd(2) (Linux 5.6); else stderr stays. `engine` names
+    /// another descriptor of the parent, as `/proc/<parent>/fd/<number>`.
     ///
-    /// It is the very descriptor, with the access that the user has: opening it anew, by `/proc`,
-    /// would be done with root's rights. And it is the parent's and no other process's, whatever an
-    /// annotation says.
+    /// The descriptor is the same, with the user's access: opening it anew by `/proc` would use root's
+    /// rights. It is the parent's and no other process's, whatever an annotation says.
     #[must_use]
-    pub fn of_parent(engine: Option<&str>) -> Self {
-        let number = rustix::process::getppid().and_then(|parent| number(engine?, parent));
+    pub fn from_parent(engine: Option<&str>) -> Self {
+        let number = ProcessId::parent().and_then(|parent| number(engine?, parent));
         let own = switch(number.unwrap_or(2));
-        // The engine's user need not hear it twice.
+        // The engine shows it already.
         Self { own: own.filter(|_| number.is_none()) }
     }
 
-    /// Also tells the runtime, which makes it part of its own report, where nobody may hear us.
+    /// Writes `text` to the stderr that the runtime gave this process too: the runtime reports that.
     pub fn tell_runtime(&self, text: &str) {
         if let Some(own) = &self.own {
-            // One that does not listen is no error.
+            // A runtime that does not read is not an error.
             rustix::io::write(own, text.as_bytes()).ok();
         }
     }
 }
 
-/// The descriptor that `path` names, if it is one of `parent`.
-fn number(path: &str, parent: Pid) -> Option<RawFd> {
+/// Returns the descriptor that `path` names, if it is one of `parent`.
+fn number(path: &str, parent: ProcessId) -> Option<RawFd> {
     let (pid, fd) = path.strip_prefix("/proc/")?.split_once("/fd/")?;
-    (pid.parse() == Ok(parent.as_raw_nonzero().get())).then(|| fd.parse().ok())?
+    (pid.parse::<ProcessId>().ok() == Some(parent)).then(|| fd.parse().ok())?
 }
 
-/// The former stderr, if there is another now.
+/// Replaces stderr by descriptor `number` of the parent; returns the former one if they differ.
 fn switch(number: RawFd) -> Option<OwnedFd> {
-    let pid = rustix::process::getppid()?;
-    let parent = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    // It may have ended in between, and its number be another's.
-    rustix::process::getppid().filter(|now| *now == pid)?;
+    let pid = ProcessId::parent()?;
+    let parent = rustix::process::pidfd_open(pid.as_pid(), PidfdFlags::empty()).ok()?;
+    // The parent may have ended in between, and its PID be another's.
+    ProcessId::parent().filter(|now| *now == pid)?;
     let theirs = rustix::process::pidfd_getfd(parent, number, PidfdGetfdFlags::empty()).ok()?;
     let stderr = std::io::stderr();
-    let identity = |fd: &dyn AsFd| rustix::fs::fstat(fd.as_fd()).map(|s| (s.st_dev, s.st_ino));
-    if identity(&theirs).ok()? == identity(&stderr).ok()? {
+    if FileId::from_fd(&theirs).ok()? == FileId::from_fd(&stderr).ok()? {
         return None;
     }
     let own = rustix::io::fcntl_dupfd_cloexec(&stderr, 3).ok()?;
-    // SAFETY: descriptor 2 is nobody's but the standard library's, which names it by its number
-    // only.
+    // SAFETY: only the standard library uses descriptor 2, and by its number.
     let answer = unsafe { libc::dup2(theirs.as_raw_fd(), 2) };
     (answer == 2).then_some(own)
 }
@@ -67,7 +65,7 @@ mod tests {
 
     #[test]
     fn only_the_parents_descriptors_are_taken() {
-        let parent = Pid::from_raw(7).unwrap();
+        let parent = ProcessId::new(7).unwrap();
         for (path, expected) in [
             ("/proc/7/fd/5", Some(5)),
             ("/proc/1/fd/5", None),

@@ -11,8 +11,8 @@ mod squashwriter;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use sarus::container::plan::mounts::MountRequest;
 use sarus::container::plan::namespaces::restrictions_of_proc;
-use sarus::hook::elf;
-use sarus::hook::ldcache::{self, Entry, Listing, Root};
+use sarus::hook::libraries::elf;
+use sarus::hook::libraries::ldcache::{self, CacheEntry, Listing, RootLayout};
 use sarus::hook::state::{Spec, State};
 use sarus::image::reference::Reference;
 use sarus::import::blob::Blob;
@@ -37,7 +37,7 @@ const TARGETS: [(&str, Target); 12] = [
     ("squashfs", image),
     ("squashwriter", squashwriter::written),
     ("reference", |bytes| text(bytes)?.parse::<Reference>().ok().map(drop)),
-    ("mount", |bytes| MountRequest::parse(text(bytes)?).ok().map(drop)),
+    ("mount", |bytes| MountRequest::parse(text(bytes)?, &mut Vec::new()).ok().map(drop)),
     ("mountinfo", |bytes| restrictions_of_proc(text(bytes)?).ok().map(drop)),
     ("config", |bytes| {
         let _faults = Config::parse("sarus.json", text(bytes)?, true);
@@ -58,7 +58,7 @@ fn library(bytes: &[u8]) -> Option<()> {
 fn rewritten(bytes: &[u8]) -> Option<()> {
     let listing = |name: &str| Listing { soname: name.into(), path: format!("/usr/lib/{name}") };
     let libraries = [listing("libfuzz.so.1"), listing("libc.so.6")];
-    let root = Root { is_merged: true, exists: &|_| true };
+    let root = RootLayout { is_merged: true, exists: &|_| true };
     let written = ldcache::add(bytes, &libraries, root).ok()?;
     let Ok(before) = ldcache::read(bytes) else {
         // A name that is not UTF-8 stays.
@@ -66,10 +66,10 @@ fn rewritten(bytes: &[u8]) -> Option<()> {
         return None;
     };
     let after = ldcache::read(&written).unwrap();
-    let is_new = |entry: &&Entry<'_>| {
+    let is_new = |entry: &&CacheEntry<'_>| {
         libraries.iter().any(|one| (&*one.soname, &*one.path) == (entry.soname, entry.path))
     };
-    let kept = |list: &[Entry<'_>]| -> Vec<(String, String)> {
+    let kept = |list: &[CacheEntry<'_>]| -> Vec<(String, String)> {
         let list = list.iter().filter(|entry| !is_new(entry));
         list.map(|entry| (entry.soname.to_owned(), entry.path.to_owned())).collect()
     };
@@ -96,8 +96,8 @@ fn archive(bytes: &[u8]) -> Option<()> {
     let mut file =
         File::options().read(true).write(true).create(true).truncate(true).open(name).ok()?;
     file.write_all(bytes).ok()?;
-    let mut members = TarEntries::from_blob(&Blob::from_file(file).ok()?);
-    while members.next().ok()?.is_some() {}
+    let mut entries = TarEntries::from_blob(&Blob::from_file(file).ok()?);
+    while entries.next().ok()?.is_some() {}
     Some(())
 }
 

@@ -56,7 +56,7 @@ fn nobody_passes_before_the_last_has_come() {
 #[test]
 fn what_a_crash_left_lets_nobody_pass_and_holds_nobody_up() {
     let place = Place::new("stale");
-    // As if all had been killed just before they went on.
+    // The files of tasks that were all killed just before they passed.
     let old: Vec<_> = (0..3).map(|rank| place.barrier(rank, 3)).collect();
     let round = &old[0].token;
     let tokens: BTreeMap<_, _> =
@@ -64,7 +64,7 @@ fn what_a_crash_left_lets_nobody_pass_and_holds_nobody_up() {
     old[0].write("round", round).unwrap();
     old[0].write("verdict", &verdict("go", &tokens)).unwrap();
     for barrier in &old {
-        barrier.write(&arrival(barrier.rank), &card(round, &barrier.token)).unwrap();
+        barrier.write(&arrival(barrier.rank), &arrival_text(round, &barrier.token)).unwrap();
         barrier.write(&departure(barrier.rank), &barrier.token).unwrap();
     }
     thread::scope(|scope| {
@@ -110,9 +110,9 @@ fn ranks_are_told_in_ranges() {
 #[test]
 fn a_verdict_is_for_those_whom_it_names() {
     let text = "go\n0 a\n1 b\n";
-    assert_eq!(judge(text, 1, "b"), Some("go"));
+    assert_eq!(verdict_for(text, 1, "b"), Some("go"));
     for (rank, token) in [(1, "a"), (11, "b"), (2, "")] {
-        assert_eq!(judge(text, rank, token), None);
+        assert_eq!(verdict_for(text, rank, token), None);
     }
-    assert_eq!(judge("", 0, ""), None);
+    assert_eq!(verdict_for("", 0, ""), None);
 }

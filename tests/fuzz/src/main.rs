@@ -3,6 +3,11 @@
 
 #![no_main]
 
+/// Reads images back, as in the tests of the library.
+#[path = "../../../src/squashfs/writer/reading.rs"]
+mod reading;
+mod squashwriter;
+
 use libfuzzer_sys::{Corpus, fuzz_target};
 use sarus::container::plan::mounts::MountRequest;
 use sarus::container::plan::namespaces::restrictions_of_proc;
@@ -13,7 +18,7 @@ use sarus::image::reference::Reference;
 use sarus::import::blob::Blob;
 use sarus::import::tar::TarEntries;
 use sarus::site::config::Config;
-use sarus::squashfs::validate;
+use sarus::squashfs::{self, validate};
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -22,7 +27,7 @@ use std::sync::LazyLock;
 type Target = fn(&[u8]) -> Option<()>;
 
 /// A new reader is one row here.
-const TARGETS: [(&str, Target); 11] = [
+const TARGETS: [(&str, Target); 12] = [
     ("state", |bytes| State::parse(text(bytes)?).ok().map(drop)),
     ("spec", |bytes| Spec::parse(text(bytes)?, Path::new("/bundle")).ok().map(drop)),
     ("elf", library),
@@ -30,6 +35,7 @@ const TARGETS: [(&str, Target); 11] = [
     ("ldcachewrite", rewritten),
     ("tar", archive),
     ("squashfs", image),
+    ("squashwriter", squashwriter::written),
     ("reference", |bytes| text(bytes)?.parse::<Reference>().ok().map(drop)),
     ("mount", |bytes| MountRequest::parse(text(bytes)?, &mut Vec::new()).ok().map(drop)),
     ("mountinfo", |bytes| restrictions_of_proc(text(bytes)?).ok().map(drop)),

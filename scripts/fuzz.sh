@@ -57,6 +57,10 @@ printf 'quay.io:5000/a/b/c:tag@sha256:%064d' 7 | seed reference 1
 printf 'type=bind,source=/a,destination=/b,readonly' | seed mount 1
 seed mountinfo 1 </proc/self/mountinfo
 sed 's/@[A-Z_]*@/x/g' etc/templates/sarus.json | seed config 1
+printf '{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"archMap":[{"architecture":"SCMP_ARCH_X86_64",
+"subArchitectures":null}],"flags":[],"syscalls":[{"names":["read","clone"],"action":"SCMP_ACT_TRACE","args":
+[{"index":0,"value":9,"valueTwo":1,"op":"SCMP_CMP_MASKED_EQ"}],"includes":{"caps":[],"arches":["amd64"],
+"minKernel":"4.8"},"excludes":{"caps":["CAP_X"]},"comment":"","errno":"EPERM","errnoRet":1}]}' | seed seccomp 1
 
 fuzz() {
     local target=$1 log=$out/$1.log

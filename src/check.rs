@@ -113,6 +113,7 @@ pub fn all(server: Option<&str>, tell: &mut dyn FnMut(Finding)) {
             let runtime = installation::runtime(report, &config);
             kernel::configured(report, &config, runtime.as_ref());
             installation::named(report, &config, runtime.as_ref());
+            installation::seccomp(report, &config);
             installation::storage(report, &config);
             config.pulling.insecure_registries
         }

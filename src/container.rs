@@ -7,3 +7,4 @@ pub mod caller;
 pub mod handoff;
 pub mod plan;
 pub mod run;
+pub mod seccomp;

@@ -4,6 +4,7 @@ use super::{Report, Status};
 use crate::bytes;
 use crate::container::plan::oci_runtime::{OciRuntime, RuntimeKind};
 use crate::container::run::external;
+use crate::container::seccomp;
 use crate::error::Result;
 use crate::image::reference::Reference;
 use crate::import::temp::TempDir;
@@ -175,6 +176,20 @@ pub(super) fn named(report: &mut Report<'_>, config: &Config, runtime: Option<&O
                 "install it, or remove the hook from sarus.json",
             );
         }
+    }
+}
+
+/// Checks the seccomp profile of containers.
+pub(super) fn seccomp(report: &mut Report<'_>, config: &Config) {
+    const SUBJECT: &str = "seccompProfile";
+    match seccomp::describe(config) {
+        Ok((text, notes)) => {
+            for (_, note) in notes {
+                report.warning(SUBJECT, note, "remove it from the profile");
+            }
+            report.ok(SUBJECT, text);
+        }
+        Err(error) => report.failure(SUBJECT, &error),
     }
 }
 

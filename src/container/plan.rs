@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::hook;
 use crate::image::metadata::Metadata;
 use crate::log::Level;
-use crate::site::config::{Config, RamFilesystem, UserMounts};
+use crate::site::config::{Config, RamFilesystem, SeccompProfile, UserMounts};
 use crate::site::passwd;
 use crate::site::trust::Checks;
 use crate::sys::process::ProcessId;
@@ -123,6 +123,8 @@ pub struct Site {
     pub openssh: Vec<PathBuf>,
     /// Destinations that users may not mount on.
     pub user_mounts: UserMounts,
+    /// Filter of the container's system calls.
+    pub seccomp_profile: SeccompProfile,
 }
 
 /// A file of the host that is copied into the container's `/etc`, read with the user's rights.
@@ -226,7 +228,7 @@ impl Plan {
             requests,
             cgroup: caller.cgroup,
             descriptors: caller.descriptors,
-            site: Site::new(config),
+            site: Site::new(config, runtime.is_none()),
             runtime,
             log_level: options.log_level,
             warnings,
@@ -256,7 +258,9 @@ impl Plan {
 }
 
 impl Site {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, is_builtin: bool) -> Self {
+        // OCI runtimes never had a profile unless the site chose one.
+        let default = if is_builtin { SeccompProfile::Default } else { SeccompProfile::Unconfined };
         let openssh = config.hooks.list.iter().filter_map(|hook| hook.openssh(&config.prefix_dir));
         Self {
             checks: config.checks,
@@ -267,6 +271,7 @@ impl Site {
             init_path: config.init_path.clone(),
             openssh: openssh.collect(),
             user_mounts: config.user_mounts.clone(),
+            seccomp_profile: config.seccomp_profile.clone().unwrap_or(default),
         }
     }
 }

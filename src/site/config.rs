@@ -14,7 +14,9 @@ use crate::site::json::{self, Object, Value};
 use crate::site::trust::{self, Checks};
 use crate::squashfs::compression::{Compression, Compressor};
 
-pub use sections::{Environment, Hook, Hooks, Pulling, RamFilesystem, SiteMount, UserMounts};
+pub use sections::{
+    Environment, Hook, Hooks, Pulling, RamFilesystem, SeccompProfile, SiteMount, UserMounts,
+};
 
 /// Maximum size of a configuration, in bytes, far beyond any real one.
 const MAX_SIZE: u64 = 1 << 20;
@@ -90,6 +92,8 @@ pub struct Config {
     pub user_mounts: UserMounts,
     /// OCI hooks.
     pub hooks: Hooks,
+    /// Filter of system calls of containers, if the site chooses one.
+    pub seccomp_profile: Option<SeccompProfile>,
     /// Compression of imported images.
     pub compression: Compression,
     /// Compressors of the images that may be run.
@@ -141,19 +145,8 @@ impl Config {
     #[must_use]
     pub fn parse(file: &str, text: &str, readable: bool) -> Parsed {
         let reading = json::read(text, |root| root.object(Self::take));
-        let config = reading.value.map_err(|faults| {
-            let mut lines = Vec::new();
-            for fault in faults {
-                lines.push(fault.describe(file, readable));
-                if readable {
-                    lines.push(fault.excerpt());
-                }
-            }
-            Error::from_lines(&lines)
-        });
-        let notes =
-            reading.notes.iter().map(|(level, note)| (*level, note.describe(file, readable)));
-        Parsed { config, notes: notes.collect() }
+        let (config, notes) = reading.explain(file, readable);
+        Parsed { config, notes }
     }
 
     fn take(keys: &mut Object<'_>) -> Self {
@@ -179,6 +172,7 @@ impl Config {
             environment: keys.optional("environment", sections::environment).unwrap_or_default(),
             user_mounts: keys.optional("userMounts", sections::user_mounts).unwrap_or_default(),
             hooks: keys.optional("OCIHooks", sections::hooks).unwrap_or_default(),
+            seccomp_profile: keys.optional("seccompProfile", sections::seccomp_profile),
             compression: sections::compression(keys),
             accepted_compressors: sections::accepted_compressors(keys),
             pulling: sections::pulling(keys),

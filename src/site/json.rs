@@ -6,6 +6,7 @@
 //! state) stays with miniserde.
 
 pub mod bounds;
+mod output;
 mod parse;
 
 use std::cell::RefCell;
@@ -13,6 +14,7 @@ use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 
 use crate::log::Level;
+pub use output::write;
 use parse::{Kind, Node};
 
 /// A message about a position in a file.
@@ -75,6 +77,22 @@ pub struct Reading<T> {
     pub value: Result<T, Vec<Diagnostic>>,
     /// Notes that do not prevent its use: unknown keys, keys without effect.
     pub notes: Vec<(Level, Diagnostic)>,
+}
+
+impl<T> Reading<T> {
+    /// Value, or one error with all faults, and notes. Messages call the file `file`, and show its
+    /// values and lines only if it is `readable` for the caller.
+    pub fn explain(self, file: &str, readable: bool) -> (crate::Result<T>, Vec<(Level, String)>) {
+        let describe = |fault: &Diagnostic| {
+            let excerpt = readable.then(|| fault.excerpt());
+            std::iter::once(fault.describe(file, readable)).chain(excerpt)
+        };
+        let value = self.value.map_err(|faults| {
+            crate::Error::from_lines(&faults.iter().flat_map(describe).collect::<Vec<_>>())
+        });
+        let notes = self.notes.iter().map(|(level, note)| (*level, note.describe(file, readable)));
+        (value, notes.collect())
+    }
 }
 
 /// Reads `text` with `take`, which takes out of the document what it is made of.
@@ -213,12 +231,22 @@ impl<'a> Value<'a> {
         0
     }
 
+    /// A whole number of up to 64 bits.
+    #[must_use]
+    pub fn wide_number(&self) -> u64 {
+        let number = match self.node.kind {
+            Kind::Number(_) => self.source().parse().ok(),
+            _ => None,
+        };
+        number.unwrap_or_else(|| {
+            self.expected(&format!("a whole number from 0 to {}", u64::MAX));
+            0
+        })
+    }
+
     /// An absolute path without `..`; repeated and trailing slashes are taken off.
     pub fn absolute_path(&self) -> PathBuf {
-        let text = self.text_where("an absolute path without \"..\"", |text| {
-            let path = Path::new(text);
-            path.is_absolute() && !path.components().any(|part| part == Component::ParentDir)
-        });
+        let text = self.text_where("an absolute path without \"..\"", is_absolute_path);
         Path::new(&text).components().collect()
     }
 
@@ -238,6 +266,12 @@ impl<'a> Value<'a> {
 
     /// A list, each of whose items `take` reads.
     pub fn list<T>(&self, take: impl FnMut(&Value<'a>) -> T) -> Vec<T> {
+        self.items().iter().map(take).collect()
+    }
+
+    /// Items of a list. One function for all types that lists are read as, for size, as those below.
+    #[inline(never)]
+    fn items(&self) -> Vec<Value<'a>> {
         let Kind::List(items) = &self.node.kind else {
             self.expected("a list");
             return Vec::new();
@@ -246,26 +280,29 @@ impl<'a> Value<'a> {
             let path = format!("{}[{index}]", self.path);
             Value { node, path, diagnostics: self.diagnostics }
         };
-        items.iter().enumerate().map(child).collect::<Vec<_>>().iter().map(take).collect()
+        items.iter().enumerate().map(child).collect()
     }
 
     /// An object with known keys, which `take` takes out; the others are noted.
     pub fn object<T: Default>(&self, take: impl FnOnce(&mut Object<'a>) -> T) -> T {
+        let Some(mut object) = self.begin() else { return T::default() };
+        let value = take(&mut object);
+        object.end();
+        value
+    }
+
+    #[inline(never)]
+    fn begin(&self) -> Option<Object<'a>> {
         if !self.is_object() {
             self.expected("an object");
-            return T::default();
+            return None;
         }
-        let mut object = Object {
-            at: self.node.at.start,
-            path: self.path.clone(),
-            diagnostics: self.diagnostics,
-            entries: self.entries(),
-        };
-        let value = take(&mut object);
-        for (_, unknown) in object.entries {
-            unknown.note(Level::Warn, "unknown key, ignored");
-        }
-        value
+        let (at, path, entries) = (self.node.at.start, self.path.clone(), self.entries());
+        Some(Object { at, path, diagnostics: self.diagnostics, entries })
+    }
+
+    fn is_null(&self) -> bool {
+        matches!(self.node.kind, Kind::Null)
     }
 
     /// Tells whether this is an object.
@@ -310,49 +347,49 @@ pub struct Object<'a> {
 impl<'a> Object<'a> {
     /// Takes a key that may be absent.
     pub fn optional<T>(&mut self, key: &str, take: impl FnOnce(&Value<'a>) -> T) -> Option<T> {
-        let index = self.entries.iter().position(|(known, _)| *known == key)?;
-        Some(take(&self.entries.swap_remove(index).1))
+        self.remove(key).as_ref().map(take)
     }
 
     /// Takes a key that must be there.
     pub fn required<T: Default>(&mut self, key: &str, take: impl FnOnce(&Value<'a>) -> T) -> T {
-        self.optional(key, take).unwrap_or_else(|| {
-            let what = format!("missing key \"{key}\"");
-            self.diagnostics.fault(&(self.at..self.at + 1), self.path.clone(), what, None);
-            T::default()
-        })
+        let value = self.remove(key);
+        if value.is_none() {
+            self.missing(key);
+        }
+        value.as_ref().map(take).unwrap_or_default()
+    }
+
+    /// Takes the value of a key that may be absent or null.
+    pub fn given(&mut self, key: &str) -> Option<Value<'a>> {
+        self.remove(key).filter(|value| !value.is_null())
+    }
+
+    #[inline(never)]
+    fn remove(&mut self, key: &str) -> Option<Value<'a>> {
+        let index = self.entries.iter().position(|(known, _)| *known == key)?;
+        Some(self.entries.swap_remove(index).1)
+    }
+
+    #[inline(never)]
+    fn missing(&self, key: &str) {
+        let what = format!("missing key \"{key}\"");
+        self.diagnostics.fault(&(self.at..self.at + 1), self.path.clone(), what, None);
+    }
+
+    /// Notes the keys that were not taken.
+    #[inline(never)]
+    fn end(self) {
+        for (_, unknown) in self.entries {
+            unknown.note(Level::Warn, "unknown key, ignored");
+        }
     }
 }
 
-/// Writes `value` for other programs: without the nulls that miniserde gives for what is absent.
+/// Reports whether `text` is an absolute path without `..`.
 #[must_use]
-pub fn write(value: &impl miniserde::Serialize) -> String {
-    let text = miniserde::json::to_string(value);
-    match miniserde::json::from_str(&text) {
-        Ok(mut value) => {
-            prune(&mut value);
-            miniserde::json::to_string(&value)
-        }
-        // What was just written can be read.
-        Err(_) => text,
-    }
-}
-
-/// Drops the nulls that miniserde writes for `None`.
-fn prune(value: &mut miniserde::json::Value) {
-    use miniserde::json::Value;
-    match value {
-        Value::Array(items) => items.iter_mut().for_each(prune),
-        Value::Object(entries) => {
-            for (key, mut value) in std::mem::take(entries) {
-                if !matches!(value, Value::Null) {
-                    prune(&mut value);
-                    entries.insert(key, value);
-                }
-            }
-        }
-        _ => {}
-    }
+pub fn is_absolute_path(text: &str) -> bool {
+    let path = Path::new(text);
+    path.is_absolute() && !path.components().any(|part| part == Component::ParentDir)
 }
 
 #[cfg(test)]

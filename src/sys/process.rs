@@ -10,7 +10,7 @@ pub mod limits;
 pub mod output;
 pub mod pidfd;
 pub mod runtime_child;
-mod seccomp;
+pub mod seccomp;
 pub mod signals;
 pub mod start_notify;
 pub mod supervisor;

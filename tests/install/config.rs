@@ -16,7 +16,7 @@ const MINIMAL: &str = r#"{"securityChecks": true, "OCIBundleDir": "/var/b", "roo
     "ramFilesystemType": "tmpfs"}"#;
 
 /// What takes the place of a key in the minimal file, or is added to it.
-const GOOD: [(&str, &str); 48] = [
+const GOOD: [(&str, &str); 52] = [
     ("$schema", r#""sarus.schema.json""#),
     ("securityChecks", "false"),
     ("OCIBundleDir", r#""/""#),
@@ -58,6 +58,10 @@ const GOOD: [(&str, &str); 48] = [
     ),
     ("OCIHooks", r#"{"createContainer": [{"path": "/h"}], "startContainer": [{"path": "/h"}]}"#),
     ("OCIHooks", r#"{"prestart": [{"path": "/h", "timeout": 4294967295, "more": {}}]}"#),
+    ("seccompProfile", r#""default""#),
+    ("seccompProfile", r#""unconfined""#),
+    ("seccompProfile", r#""/etc/sarus/seccomp.json""#),
+    ("seccompProfile", r#""/default""#),
     ("squashfsCompression", r#""zstd""#),
     ("squashfsCompression", r#""gzip""#),
     ("squashfsCompression", r#""lz4""#),
@@ -82,7 +86,7 @@ const GOOD: [(&str, &str); 48] = [
     ("tempDir", r#""/tmp/\u00e9 \"""#),
 ];
 
-const BAD: [(&str, &str); 64] = [
+const BAD: [(&str, &str); 70] = [
     ("insecureRegistries", r#""localhost""#),
     ("insecureRegistries", r#"["http://localhost"]"#),
     ("insecureRegistries", r#"["localhost:"]"#),
@@ -146,6 +150,12 @@ const BAD: [(&str, &str); 64] = [
     ("OCIHooks", r#"{"poststart": [{"path": "/h", "args": "h"}]}"#),
     ("OCIHooks", r#"{"poststart": [{"path": "/h", "env": ["A"]}, {"path": "/h", "env": ["=1"]}]}"#),
     ("OCIHooks", r#"{"prestart": [{"path": "/h", "timeout": 0}]}"#),
+    ("seccompProfile", "null"),
+    ("seccompProfile", "true"),
+    ("seccompProfile", r#""""#),
+    ("seccompProfile", r#""Default""#),
+    ("seccompProfile", r#""seccomp.json""#),
+    ("seccompProfile", r#""/etc/../seccomp.json""#),
     ("squashfsCompression", r#""xz", "squashfsCompressionLevel": 1"#),
     ("squashfsCompression", r#""gzip", "squashfsCompressionLevel": 13"#),
     ("squashfsCompression", r#""lz4", "squashfsCompressionLevel": 1"#),

@@ -8,12 +8,14 @@ mod options;
 mod pid;
 mod program;
 mod scale;
+mod seccomp;
 mod streams;
 mod terminal;
 
 use crate::support::hostile::{field, wait_until};
 use crate::support::{
-    IMAGE, Image, Installation, Output, Runtime, loop_devices, no_cgroup_stays_empty, processes_of,
+    IMAGE, Image, Installation, Output, Runtime, User, loop_devices, no_cgroup_stays_empty,
+    processes_of,
 };
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

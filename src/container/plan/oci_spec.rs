@@ -22,6 +22,8 @@ pub struct Additions {
     pub annotations: BTreeMap<&'static str, String>,
     /// Path of the cgroup to make, if that is prescribed.
     pub cgroup: Option<String>,
+    /// The object `linux.seccomp`, if the runtime shall install a filter.
+    pub seccomp: Option<Value>,
 }
 
 #[derive(Serialize)]
@@ -99,6 +101,7 @@ enum Part {
     Resources(Resources),
     Text(String),
     List(Vec<&'static str>),
+    Json(Value),
 }
 
 impl Serialize for Part {
@@ -108,6 +111,7 @@ impl Serialize for Part {
             Self::Resources(resources) => resources.begin(),
             Self::Text(text) => text.begin(),
             Self::List(list) => list.begin(),
+            Self::Json(value) => value.begin(),
         }
     }
 }
@@ -154,7 +158,7 @@ struct Device {
 /// Text of config.json for `plan`.
 #[must_use]
 pub fn render(plan: &Plan, additions: Additions) -> String {
-    let Additions { launcher, hooks, annotations, cgroup } = additions;
+    let Additions { launcher, hooks, annotations, cgroup, seccomp } = additions;
     json::to_string(&Spec {
         // The first version in which a user has a umask.
         version: "1.0.2",
@@ -162,12 +166,12 @@ pub fn render(plan: &Plan, additions: Additions) -> String {
         root: Root { path: &plan.site.rootfs_folder, readonly: false },
         mounts: plan.system_mounts.iter().map(mount).collect(),
         hooks,
-        linux: linux(plan, cgroup),
+        linux: linux(plan, cgroup, seccomp),
         annotations,
     })
 }
 
-fn linux(plan: &Plan, cgroup: Option<String>) -> Linux {
+fn linux(plan: &Plan, cgroup: Option<String>, seccomp: Option<Value>) -> Linux {
     let namespaces: &[_] = match plan.pid {
         PidNamespace::Private => &["pid", "mount"],
         PidNamespace::Host => &["mount"],
@@ -181,7 +185,8 @@ fn linux(plan: &Plan, cgroup: Option<String>) -> Linux {
         ("readonlyPaths", Part::List(plan.readonly_paths.into())),
     ];
     let cgroup = cgroup.map(|path| ("cgroupsPath", Part::Text(path)));
-    parts.into_iter().chain(cgroup).collect()
+    let seccomp = seccomp.map(|filter| ("seccomp", Part::Json(filter)));
+    parts.into_iter().chain(cgroup).chain(seccomp).collect()
 }
 
 fn resources(plan: &Plan) -> Resources {

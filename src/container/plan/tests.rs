@@ -61,6 +61,7 @@ fn render(plan: &Plan) -> String {
         hooks: Value::Object(miniserde::json::Object::new()),
         annotations: plan.annotations(ProcessId::new(1).unwrap()),
         cgroup: None,
+        seccomp: None,
     };
     oci_spec::render(plan, additions)
 }
@@ -116,6 +117,22 @@ fn warnings_are_part_of_the_plan() {
     assert!(missing_hooks(&config, &Options { mpi: true, glibc: true, ..options() }).is_empty());
     let no_tty = plan(options(), Caller { group_database: String::new(), ..caller() });
     assert!(no_tty.warnings[0].contains("no group 'tty'"));
+}
+
+#[test]
+fn a_container_is_filtered_unless_an_oci_runtime_executes_it_or_the_site_chooses() {
+    let crun = || Some(OciRuntime::parse(Path::new("/usr/bin/crun"), "crun version 1.8.1"));
+    let (default, unconfined) = (SeccompProfile::Default, SeccompProfile::Unconfined);
+    for (choice, runtime, expected) in [
+        (None, None, &default),
+        (None, crun(), &unconfined),
+        (Some(default.clone()), crun(), &default),
+        (Some(unconfined.clone()), None, &unconfined),
+    ] {
+        let config = Config { seccomp_profile: choice, ..config() };
+        let plan = Plan::new(&config, &Metadata::default(), options(), caller(), runtime).unwrap();
+        assert_eq!(plan.site.seccomp_profile, *expected);
+    }
 }
 
 #[test]

@@ -21,12 +21,14 @@ use crate::container::plan::Plan;
 use crate::container::plan::hooks as planned;
 use crate::container::plan::namespaces::PidNamespace;
 use crate::container::plan::oci_spec::{self, Additions};
-use crate::error::Result;
+use crate::container::seccomp;
+use crate::error::{Context, Result};
 use crate::site::config::Hook;
 use crate::sys::fs::FileId;
 use crate::sys::process::container_child::fork_into_namespaces;
 use crate::sys::process::pidfd::Process;
 use crate::sys::process::runtime_child::{self, Call, RuntimeChild};
+use crate::sys::process::seccomp::SockFilter;
 use crate::sys::process::signals::Signals;
 use crate::sys::process::supervisor::{self, ContainerMarks};
 use crate::sys::process::{self, ProcessId, WaitStatus};
@@ -46,6 +48,8 @@ struct Execution<'a> {
     id: &'a str,
     /// Hooks of the site that have something to do.
     hooks: &'a [&'a Hook],
+    /// Filter of the container's system calls.
+    filter: Option<&'a [SockFilter]>,
     /// Signal mask of this process and the caller's.
     signals: &'a Signals,
     /// Error of a process of the container, for the engine.
@@ -62,6 +66,8 @@ pub(super) fn run(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Resul
     let id = format!("{}{}", janitor::PREFIX, random_letters()?);
     let report = Report::create(&prepared.bundle)?;
     let hooks = active_hooks(plan, prepared)?;
+    let filter = prepared.trusted.seccomp.as_ref().map(seccomp::compile).transpose();
+    let filter = filter.context(|| "cannot compile the seccomp profile".into())?;
     let signals = Signals::block(&[])?;
     let execution = Execution {
         plan,
@@ -69,6 +75,7 @@ pub(super) fn run(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Resul
         engine,
         id: &id,
         hooks: &hooks,
+        filter: filter.as_deref(),
         signals: &signals,
         report: &report,
     };
@@ -198,6 +205,7 @@ impl Execution<'_> {
             hooks: planned::to_json(self.hooks),
             annotations: self.plan.annotations(ProcessId::current()),
             cgroup: None,
+            seccomp: None,
         };
         let text = oci_spec::render(self.plan, additions);
         let bundle = &self.prepared.bundle;

@@ -16,6 +16,7 @@ use crate::container::plan::Plan;
 use crate::container::plan::namespaces::PidNamespace;
 use crate::container::plan::oci_runtime::{OciRuntime, RuntimeKind};
 use crate::container::plan::oci_spec::{self, Additions};
+use crate::container::seccomp;
 use crate::error::{Context, Error, Result};
 use crate::hook::confine::VERIFIED;
 use crate::sys::fs::mount::Namespace;
@@ -158,6 +159,7 @@ impl Execution<'_> {
             hooks: hooks::to_json(&self.hooks),
             annotations,
             cgroup: self.cgroup.clone(),
+            seccomp: self.prepared.trusted.seccomp.as_ref().map(seccomp::to_json),
         };
         let text = oci_spec::render(self.plan, additions);
         files::create(&self.prepared.bundle, "config.json", text.as_bytes(), 0o600, None).map(drop)

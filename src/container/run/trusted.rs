@@ -2,6 +2,7 @@
 //! Manual, "Security related features and considerations".
 
 use crate::container::plan::Plan;
+use crate::container::seccomp::{self, Profile};
 use crate::error::Result;
 use crate::site::trust::Verifier;
 use rustix::fd::OwnedFd;
@@ -15,6 +16,8 @@ pub struct Trusted {
     pub bundle_dir: OwnedFd,
     /// Hooks in the order of the plan; `None` for programs of the image.
     pub hooks: Vec<Option<OwnedFd>>,
+    /// Seccomp profile of the container; `None` for no filter.
+    pub seccomp: Option<Profile>,
 }
 
 /// Verifies all files of the plan that root uses. sarus.json itself was verified when it was read.
@@ -32,6 +35,7 @@ pub fn check(plan: &Plan) -> Result<Trusted> {
         hooks: hooks.collect::<Result<_>>()?,
         init: site.init_path.as_deref().map(|path| verifier.program(path)).transpose()?,
         bundle_dir: verifier.tree(&site.bundle_dir)?,
+        seccomp: seccomp::load(&site.seccomp_profile)?,
     };
     for openssh in &site.openssh {
         // Without it, only runs with --ssh fail.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bytes;
 use crate::log::Level;
-use crate::site::json::{Object, Value};
+use crate::site::json::{Object, Value, is_absolute_path};
 use crate::site::reserved;
 use crate::site::trust::Checks;
 use crate::squashfs::compression::{Compression, Compressor};
@@ -111,6 +111,18 @@ impl Hook {
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.env.iter().find_map(|one| one.strip_prefix(name)?.strip_prefix('='))
     }
+}
+
+/// Seccomp profile of containers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SeccompProfile {
+    /// The built-in profile.
+    #[default]
+    Default,
+    /// No filter.
+    Unconfined,
+    /// A file in the format of Docker.
+    File(PathBuf),
 }
 
 /// Settings of pulls from registries.
@@ -259,6 +271,16 @@ fn hook(stage: &'static str, value: &Value<'_>) -> Hook {
             verbatim: value.verbatim(),
         }
     })
+}
+
+pub(super) fn seccomp_profile(value: &Value<'_>) -> SeccompProfile {
+    let expected = "\"default\", \"unconfined\" or an absolute path without \"..\"";
+    let fits = |text: &str| matches!(text, "default" | "unconfined") || is_absolute_path(text);
+    match value.text_where(expected, fits).as_str() {
+        "default" => SeccompProfile::Default,
+        "unconfined" => SeccompProfile::Unconfined,
+        path => SeccompProfile::File(Path::new(path).components().collect()),
+    }
 }
 
 pub(super) fn compression(keys: &mut Object<'_>) -> Compression {

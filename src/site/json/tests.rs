@@ -138,6 +138,6 @@ fn no_input_makes_it_panic() {
 #[test]
 fn nulls_are_pruned_at_every_depth() {
     let mut value = miniserde::json::from_str(r#"{"a":null,"b":[{"c":null,"d":1}]}"#).unwrap();
-    prune(&mut value);
+    output::prune(&mut value);
     assert_eq!(miniserde::json::to_string(&value), r#"{"b":[{"d":1}]}"#);
 }

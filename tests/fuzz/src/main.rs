@@ -11,6 +11,7 @@ mod squashwriter;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use sarus::container::plan::mounts::MountRequest;
 use sarus::container::plan::namespaces::restrictions_of_proc;
+use sarus::container::seccomp;
 use sarus::hook::libraries::elf;
 use sarus::hook::libraries::ldcache::{self, CacheEntry, Listing, RootLayout};
 use sarus::hook::state::{Spec, State};
@@ -19,6 +20,7 @@ use sarus::import::blob::Blob;
 use sarus::import::tar::TarEntries;
 use sarus::site::config::Config;
 use sarus::squashfs::{self, validate};
+use sarus::sys::process::seccomp::SockFilter;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -43,10 +45,27 @@ const TARGETS: [(&str, Target); 12] = [
         let _faults = Config::parse("sarus.json", text(bytes)?, true);
         Some(())
     }),
+    ("seccomp", profile),
 ];
 
 fn text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
+}
+
+/// A profile becomes a filter that the kernel takes, or is refused.
+fn profile(bytes: &[u8]) -> Option<()> {
+    let (profile, _notes) = seccomp::parse("profile", text(bytes)?, true, (5, 10));
+    let filter = seccomp::compile(&profile.ok()?).ok()?;
+    assert!(filter.len() <= 4096);
+    // The highest destination of any jump is the last instruction.
+    let reach = |(at, step): (usize, &SockFilter)| match step.code {
+        0x05 => at + 1 + step.k as usize,
+        _ => at + 1 + usize::from(step.jt.max(step.jf)),
+    };
+    let jumps = |step: &SockFilter| step.code & 7 == 5;
+    let steps = filter.iter().enumerate().filter(|(_, step)| jumps(step));
+    assert!(steps.map(reach).all(|destination| destination < filter.len()));
+    Some(())
 }
 
 fn library(bytes: &[u8]) -> Option<()> {

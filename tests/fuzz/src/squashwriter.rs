@@ -9,9 +9,9 @@ use sarus::cli::progress::Meter;
 use sarus::import::blob::Blob;
 use sarus::import::layer::{EntryKind, LayerEntry};
 use sarus::import::squashfs::{Owner, write};
-use sarus::squashfs::compression::Compression;
 use sarus::import::tar::{Extent, Sparse};
 use sarus::import::tree::Tree;
+use sarus::squashfs::compression::Compression;
 
 use crate::reading::{self, FoundContent};
 

@@ -13,6 +13,7 @@ use crate::sys::process::container_child::{
     become_unprivileged, close_all_but, close_at_exec, end_with_parent, exit, new_session_keyring,
     pivot_root,
 };
+use crate::sys::process::seccomp;
 use crate::sys::process::{ProcessId, become_program_with, start_notify};
 use crate::sys::pty::{self, Pty};
 use crate::sys::terminal::WindowSize;
@@ -108,11 +109,15 @@ impl Init<'_> {
     /// Safe because: nothing of root's is left but descriptors that the next program does not get,
     /// and this process cannot be traced until then.
     fn go_on_as_user(&self) -> Result<Infallible> {
-        let Execution { plan, engine, signals, .. } = self.execution;
+        let Execution { plan, engine, filter, signals, .. } = self.execution;
         let process = &plan.process;
         rustix::process::umask(Mode::from_raw_mode(process.umask));
         // Nothing that starts from here on may have more than the caller.
         process.limits.restore()?;
+        if let Some(filter) = filter {
+            // Programs of the image run from here on: hooks, sshd and what its logins start.
+            seccomp::install(filter).context(|| "cannot install the seccomp filter".into())?;
+        }
         if plan.starts_sshd() {
             (engine.start_sshd)()?;
         }

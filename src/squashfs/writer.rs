@@ -2,7 +2,7 @@
 //! fragments, export table, ids and extended attributes.
 //!
 //! Pure: takes an [`Image`], which says where the data blocks lie that were written before, and
-//! appends the tables to them. Start at [`write`]. The same image gives the same bytes. Format:
+//! appends the tables to them. Start at [`write()`]. The same image gives the same bytes. Format:
 //! <https://docs.kernel.org/filesystems/squashfs.html>.
 //!
 //! The structures are our own: those of `backhand` have no constructor for directory entries, end

@@ -51,6 +51,8 @@ tar --create --format=gnu --sparse --file "$out/seed.tar" Makefile scripts
 head --bytes 60000 "$out/seed.tar" | seed tar 2
 mksquashfs etc "$out/seed.squashfs" -noappend -quiet -no-progress
 seed squashfs 1 <"$out/seed.squashfs"
+# A compressor, then files: kind, parent, size, place of the data, mode, length of the name, name.
+printf 'z\2\0\0\0\7\0d\0\1\3\4\6\3file\3\0\2\0\7\3link\6\1\0\0\0\1h2\5\0\5\1\7\3hole' | seed squashwriter 1
 printf 'quay.io:5000/a/b/c:tag@sha256:%064d' 7 | seed reference 1
 printf 'type=bind,source=/a,destination=/b,readonly' | seed mount 1
 seed mountinfo 1 </proc/self/mountinfo

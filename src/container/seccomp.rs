@@ -1,6 +1,6 @@
 //! The filter of system calls of a container, seccomp(2): a profile, and the compiler of it.
 //!
-//! The built-in runtime compiles the profile ([`compile`]) and installs the filter
+//! The built-in runtime compiles the profile ([`compile()`]) and installs the filter
 //! ([`crate::sys::process::seccomp::install`]); an OCI runtime gets it in config.json ([`to_json`]).
 
 mod builtin;

@@ -15,6 +15,7 @@ use tar::{EntryType, Header};
 use crate::bytes;
 use crate::error::{Error, Result};
 use crate::import::blob::{Blob, BlobReader};
+use crate::squashfs::writer::Xattrs;
 use pax::Pax;
 pub use sparse::{Extent, Sparse};
 
@@ -62,6 +63,8 @@ pub struct TarEntry {
     pub mode: u16,
     /// Modification time in whole seconds since 1970.
     pub mtime: i64,
+    /// Extended attributes of the namespace `user.`, if any.
+    pub xattrs: Option<Box<Xattrs>>,
 }
 
 /// File type of a [`TarEntry`].
@@ -265,7 +268,8 @@ impl<T: TarInput> TarEntries<T> {
             }
         };
         let path = pax.sparse_name.take().unwrap_or(path);
-        Ok(TarEntry { path, kind, mode: u16::try_from(mode).unwrap_or(0), mtime })
+        let mode = u16::try_from(mode).unwrap_or(0);
+        Ok(TarEntry { path, kind, mode, mtime, xattrs: pax.xattrs() })
     }
 
     fn data(&mut self, header: &Header, pax: &mut Pax) -> Result<FileData> {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use crate::error::{Context, Error, Result};
 use crate::import::layer::{EntryKind, LayerEntry};
 use crate::import::tar::Sparse;
+use crate::squashfs::writer::Xattrs;
 
 /// Maximum depth of directories, ten times that of real images: functions on the tree recurse.
 const MAX_DEPTH: usize = 256;
@@ -42,6 +43,8 @@ pub struct Node {
     pub mtime: u32,
     /// Index of the last layer with an entry for it: whiteouts do not apply to their own layer.
     layer: u16,
+    /// Extended attributes, if any.
+    pub xattrs: Option<Arc<Xattrs>>,
     /// File type.
     pub kind: NodeKind,
 }
@@ -53,8 +56,8 @@ pub enum NodeKind {
     Directory(Directory),
     /// A regular file.
     File(Content),
-    /// A symbolic link, with its target.
-    Symlink(Box<[u8]>),
+    /// A symbolic link, with its target; names of one link share it.
+    Symlink(Arc<[u8]>),
     /// A named pipe.
     Fifo,
 }
@@ -71,7 +74,7 @@ pub enum Content {
         /// Length in bytes.
         length: u64,
     },
-    /// Content with holes.
+    /// Content with holes; names of one file share the map.
     Sparse {
         /// Index of the layer.
         layer: u16,
@@ -129,8 +132,8 @@ impl Tree {
     /// does not exist.
     pub fn apply(&mut self, layer: u16, entries: Vec<LayerEntry>) -> Result<()> {
         for entry in entries {
-            let LayerEntry { path, kind, mode, mtime } = entry;
-            self.put(layer, &path, kind, mode, mtime)
+            let LayerEntry { path, kind, mode, mtime, xattrs } = entry;
+            self.put(layer, &path, kind, mode, mtime, xattrs)
                 .context(|| format!("cannot merge /{}", path.escape_ascii()))?;
         }
         Ok(())
@@ -143,6 +146,7 @@ impl Tree {
         kind: EntryKind,
         mode: u16,
         mtime: i64,
+        xattrs: Option<Arc<Xattrs>>,
     ) -> Result<()> {
         match kind {
             EntryKind::Opaque => return self.make_opaque(layer, path),
@@ -150,7 +154,7 @@ impl Tree {
             _ => {}
         }
         let mtime = u32::try_from(mtime.max(0)).unwrap_or(u32::MAX);
-        let node = |rights: u16, kind| Node { mode: mode | rights, mtime, layer, kind };
+        let node = |rights: u16, kind| Node { mode: mode | rights, mtime, layer, xattrs, kind };
         let node = match kind {
             EntryKind::Directory => node(0o700, NodeKind::Directory(Directory::new())),
             EntryKind::File { offset, length } => {
@@ -158,7 +162,7 @@ impl Tree {
             }
             EntryKind::Sparse(map) => node(0o600, NodeKind::File(Content::Sparse { layer, map })),
             EntryKind::Symlink(target) => {
-                Node { mode: 0o777, ..node(0, NodeKind::Symlink(target)) }
+                Node { mode: 0o777, ..node(0, NodeKind::Symlink(target.into())) }
             }
             EntryKind::Link(target) => self.linked(layer, &target)?,
             // Users may not create device nodes; umoci also leaves an empty file.
@@ -184,7 +188,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Returns a copy of the linked file: squashfs stores its data once.
+    /// Returns a copy of the linked file. Both have their data at the same position, so the image gets
+    /// one file with two names.
     fn linked(&self, layer: u16, target: &[u8]) -> Result<Node> {
         let context = || format!("cannot link to /{}", target.escape_ascii());
         let (parent, name) = split(target);
@@ -261,7 +266,8 @@ impl Tree {
 
 impl Node {
     fn implied(layer: u16) -> Self {
-        Self { mode: IMPLIED_MODE, mtime: 0, layer, kind: NodeKind::Directory(Directory::new()) }
+        let kind = NodeKind::Directory(Directory::new());
+        Self { mode: IMPLIED_MODE, mtime: 0, layer, xattrs: None, kind }
     }
 
     fn is_directory(&self) -> bool {
@@ -285,9 +291,10 @@ impl Node {
     /// Replaces `self`; a directory that replaces a directory keeps its content.
     fn replace(&mut self, new: Self) {
         match (&mut self.kind, new) {
-            (NodeKind::Directory(_), Self { mode, mtime, layer, kind: NodeKind::Directory(_) }) => {
-                (self.mode, self.mtime, self.layer) = (mode, mtime, layer);
-            }
+            (
+                NodeKind::Directory(_),
+                Self { mode, mtime, layer, xattrs, kind: NodeKind::Directory(_) },
+            ) => (self.mode, self.mtime, self.layer, self.xattrs) = (mode, mtime, layer, xattrs),
             (_, new) => *self = new,
         }
     }

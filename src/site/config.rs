@@ -1,7 +1,7 @@
 //! Configuration of a site: `<prefix>/etc/sarus.json`, read into a [`Config`].
 //!
 //! Start at [`Config::load`]. The keys are those of the manual's configuration file
-//! reference; `etc/sarus.schema.json` tells editors the same rules, and `tests/config.rs` holds the
+//! reference; `etc/sarus.schema.json` tells editors the same rules, and `tests/install/config.rs` holds the
 //! two together. A new key is a field of [`Config`] and a line in `Config::take`.
 
 mod sections;

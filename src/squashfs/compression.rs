@@ -41,16 +41,31 @@ impl Compressor {
         Self::NAMED.iter().find(|(_, other)| *other == self).map_or("", |(name, _)| name)
     }
 
-    /// Compressor with the id `id` in the superblock (`squashfs_fs.h` of the kernel).
+    /// Id in the superblock (`squashfs_fs.h` of the kernel).
+    #[must_use]
+    pub fn id(self) -> u16 {
+        match self {
+            Self::Gzip => 1,
+            Self::Lzo => 3,
+            Self::Xz => 4,
+            Self::Lz4 => 5,
+            Self::Zstd => 6,
+        }
+    }
+
+    /// Compressor with the id `id` in the superblock.
     #[must_use]
     pub fn from_id(id: u16) -> Option<Self> {
-        match id {
-            1 => Some(Self::Gzip),
-            3 => Some(Self::Lzo),
-            4 => Some(Self::Xz),
-            5 => Some(Self::Lz4),
-            6 => Some(Self::Zstd),
-            _ => None,
+        Self::NAMED.into_iter().map(|(_, compressor)| compressor).find(|known| known.id() == id)
+    }
+
+    /// Options that this engine writes behind the superblock, as a metadata block. Only lz4 must have
+    /// them: version 1, no flags (`struct lz4_comp_opts` in the kernel's `lz4_wrapper.c`).
+    #[must_use]
+    pub fn options(self) -> &'static [u8] {
+        match self {
+            Self::Lz4 => &[8, 0x80, 1, 0, 0, 0, 0, 0, 0, 0],
+            _ => &[],
         }
     }
 
@@ -211,7 +226,7 @@ mod tests {
     fn every_compressor_has_a_name_and_an_id() {
         for (name, compressor) in Compressor::NAMED {
             assert_eq!(compressor.name(), name);
-            assert!((1..=6).any(|id| Compressor::from_id(id) == Some(compressor)), "{name}");
+            assert_eq!(Compressor::from_id(compressor.id()), Some(compressor), "{name}");
         }
         // lzma, which Linux never read.
         assert_eq!(Compressor::from_id(2), None);

@@ -72,8 +72,9 @@ fn import_and_compare(
 ) {
     let temp_dir = TempDir::new(&scratch.0).unwrap();
     let choice = ImageSelector { name: "test".into(), platform: TargetPlatform::host() };
+    // A new file each time: a mount namespace of another process may keep the last one mounted, and mount
+    // would find its loop device again.
     let path = scratch.path("image.squashfs");
-    // The last one may still be mounted: other tests have copies of all mounts in namespaces of theirs.
     fs::remove_file(&path).ok();
     let mut new = File::options();
     let out = new.read(true).write(true).create(true).truncate(true).open(&path).unwrap();
@@ -145,7 +146,7 @@ fn listing(root: &Path, adapt: impl Fn(&mut Listed)) -> BTreeMap<String, String>
         assert_eq!(owner, (0, 0), "the owner of {}", path.display());
         adapt(&mut listed);
         let Listed { name, kind, content, mode, mtime } = listed;
-        // backhand gives the root no time; a mounted container shows its overlay's.
+        // umoci gives the root the time of the unpacking.
         let mtime = if name.is_empty() { 0 } else { mtime };
         all.insert(name, format!("{kind} {mode:o} {mtime} {content}"));
     }

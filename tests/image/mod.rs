@@ -1,5 +1,6 @@
-//! Images and repositories: import, listing, and many writers at once.
+//! Images and repositories: import, squashfs files, listing, and many writers at once.
 
 mod import;
 mod list;
+mod squashfs;
 mod store;

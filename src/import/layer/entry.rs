@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Context, Error, Result};
 use crate::import::tar::{FileData, Sparse, TarEntries, TarEntry, TarEntryKind, TarInput};
+use crate::squashfs::writer::Xattrs;
 
 /// Longest path in bytes: `PATH_MAX` of the kernel, without the final zero byte.
 const MAX_PATH: usize = 4095;
@@ -13,7 +14,7 @@ const MAX_NAME: usize = 255;
 /// Maximum number of entries in all layers: ten times a large Conda environment. An entry takes about
 /// 300 bytes of memory.
 const MAX_ENTRIES: u64 = 4_000_000;
-/// Maximum size in bytes of all paths and link targets: 64 for each possible entry.
+/// Maximum size in bytes of all paths, link targets and extended attributes: 64 for each possible entry.
 const MAX_TEXT: u64 = 256 << 20;
 
 /// A file that a layer adds or, as a whiteout, removes.
@@ -27,6 +28,8 @@ pub struct LayerEntry {
     pub mode: u16,
     /// Modification time in seconds since 1970.
     pub mtime: i64,
+    /// Extended attributes, if any.
+    pub xattrs: Option<Arc<Xattrs>>,
 }
 
 /// Kind of a [`LayerEntry`].
@@ -81,17 +84,25 @@ impl Budget {
 pub fn read<T: TarInput>(tar: &mut TarEntries<T>, budget: &Budget) -> Result<Vec<LayerEntry>> {
     let mut entries = Vec::new();
     while let Some(entry) = tar.next()? {
-        let TarEntry { path, kind, mode, mtime } = entry;
+        let TarEntry { path, kind, mode, mtime, xattrs } = entry;
         if let Some((path, kind)) =
             classify(&path, kind).context(|| path.escape_ascii().to_string())?
         {
-            let entry = LayerEntry { path, kind, mode, mtime };
+            // The kernel lets no other type have attributes of users (xattr(7)).
+            let may_have_xattrs = matches!(
+                kind,
+                EntryKind::File { .. } | EntryKind::Sparse(_) | EntryKind::Directory
+            );
+            let xattrs = xattrs.filter(|_| may_have_xattrs).map(|xattrs| Arc::new(*xattrs));
+            let entry = LayerEntry { path, kind, mode, mtime, xattrs };
             let link = match &entry.kind {
                 EntryKind::Symlink(link) | EntryKind::Link(link) => link.len(),
                 EntryKind::Sparse(sparse) => size_of_val(sparse.extents.as_slice()),
                 _ => 0,
             };
-            budget.take(entry.path.len() + link)?;
+            let pairs = entry.xattrs.iter().flat_map(|xattrs| xattrs.iter());
+            let pairs: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+            budget.take(entry.path.len() + link + pairs)?;
             entries.push(entry);
         }
     }

@@ -2,34 +2,53 @@
 //! the end, which makes an image safe, has little left to wait for.
 
 use std::fs::File;
-use std::io::{Result, Seek, SeekFrom, Write};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 
+use super::pool::Pool;
+use crate::error::{Context, Result};
 use crate::squashfs::validate::RESERVED;
+use crate::squashfs::writer::Stored;
 use crate::sys::fs::writeback;
 
-/// How many bytes are handed to the disk at a time: large enough to be written in one piece.
+/// Bytes that are handed to the disk at a time: large enough to be written in one piece.
 const STRIDE: u64 = 16 << 20;
 
-/// A file that is written from start to end, but for a few bytes.
+/// A file that is written from the end of the [`RESERVED`] bytes on: data nearer to the start could
+/// be taken for the superblock of another file system.
 pub struct Output<'a> {
     file: &'a File,
     position: u64,
-    /// Up to where the disk has been told to write.
+    /// End of what the disk has been told to write.
     told: u64,
-    /// Whether something other than the superblock and the compressor's options was begun.
-    has_data: bool,
 }
 
 impl<'a> Output<'a> {
-    /// At the start of an empty file.
+    /// Output to an empty file.
     pub fn new(file: &'a File) -> Self {
-        Self { file, position: 0, told: 0, has_data: false }
+        Self { file, position: RESERVED, told: 0 }
+    }
+
+    /// Position of the next byte.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Writes all blocks that come out of `pool`, and adds their places to `blocks`.
+    pub fn drain(&mut self, pool: &Pool, blocks: &mut Vec<Stored>) -> Result<()> {
+        while let Some(block) = pool.next() {
+            let bytes = block.stored();
+            blocks.push(Stored::new(self.position, bytes.len(), block.is_compressed())?);
+            self.write_all(bytes).context(|| "cannot write a data block".into())?;
+            pool.give_back(block);
+        }
+        Ok(())
     }
 }
 
 impl Write for Output<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let count = self.file.write(bytes)?;
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write_at(bytes, self.position)?;
         self.position += count as u64;
         let ahead = self.position.saturating_sub(self.told);
         if ahead >= STRIDE {
@@ -39,24 +58,7 @@ impl Write for Output<'_> {
         Ok(count)
     }
 
-    fn flush(&mut self) -> Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Seek for Output<'_> {
-    fn seek(&mut self, to: SeekFrom) -> Result<u64> {
-        self.position = self.file.seek(to)?;
-        Ok(self.position)
-    }
-
-    /// Asked for before each block: no reason for a system call. The first time, the superblock and
-    /// the compressor's options have been written, and what follows goes behind a hole: data so near
-    /// to the start could be taken for the superblock of another file system.
-    fn stream_position(&mut self) -> Result<u64> {
-        if !std::mem::replace(&mut self.has_data, true) {
-            self.seek(SeekFrom::Start(RESERVED))?;
-        }
-        Ok(self.position)
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -1,38 +1,85 @@
-//! Blocks compressed ahead of the writer, by as many threads as there are cores.
+//! Blocks compressed by as many threads as there are cores, and returned in the order in which they
+//! were put in.
 //!
-//! `backhand` asks for one compressed block at a time. The walker ([`super::content::walk`]) puts
-//! the blocks that it will ask for into a bounded queue, workers compress them, and
-//! [`Ahead::compress`] takes the results. It compares the bytes: what it does not find it
-//! compresses itself, so the image never depends on the walker's guess.
+//! One thread puts blocks in ([`Pool::push`]), workers compress them ([`Pool::work`]), one thread
+//! takes them out ([`Pool::next`]). Their number is bounded, and their buffers are used again: fresh
+//! ones cost a page fault every 4 KiB.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
+use crate::error::Result;
+use crate::squashfs::compression::Compression;
+use crate::squashfs::compressor::BlockCompressor;
+use crate::squashfs::writer::BLOCK;
 use crate::sync::ignore_poison;
 
-use backhand::compression::{CompressionAction, Compressor};
-use backhand::kind::Kind;
-use backhand::{BackhandError, FilesystemCompressor, Flags, SuperBlock};
-
-use super::BLOCK;
-use super::compressor::{Engine, LZ4_OPTIONS};
-use crate::squashfs::compression::Compression;
-
-/// Blocks in flight for each core, each at most 256 KiB raw and compressed...
+/// Blocks in flight for each core, each 257 KiB, raw and compressed...
 const DEPTH: usize = 8;
 /// ... and for all, which bounds the memory on large machines to 64 MiB.
 const MAX_DEPTH: usize = 256;
 
+/// A data block with its buffers.
+#[derive(Debug)]
+pub struct Block {
+    raw: Box<[u8]>,
+    /// Bytes of `raw` that are in use.
+    pub length: usize,
+    /// To be stored as it is.
+    pub is_plain: bool,
+    packed: Box<[u8]>,
+    /// Bytes of `packed`, if it is smaller.
+    compressed: Option<usize>,
+}
+
+impl Block {
+    fn new() -> Self {
+        // Zeroed pages from the kernel, which cost nothing before they are used.
+        let packed = vec![0; BlockCompressor::bound(BLOCK)].into();
+        Self { raw: vec![0; BLOCK].into(), length: 0, is_plain: false, packed, compressed: None }
+    }
+
+    /// The uncompressed bytes.
+    pub fn bytes(&self) -> &[u8] {
+        self.raw.get(..self.length).unwrap_or_default()
+    }
+
+    /// The next `count` bytes, not in use yet; fewer if the block has less room.
+    pub fn room(&mut self, count: usize) -> &mut [u8] {
+        let end = self.length.saturating_add(count).min(self.raw.len());
+        self.raw.get_mut(self.length..end).unwrap_or_default()
+    }
+
+    /// The bytes to store.
+    pub fn stored(&self) -> &[u8] {
+        match self.compressed {
+            Some(size) => self.packed.get(..size).unwrap_or_default(),
+            None => self.bytes(),
+        }
+    }
+
+    pub fn is_compressed(&self) -> bool {
+        self.compressed.is_some()
+    }
+
+    fn compress(&mut self, compressor: &mut BlockCompressor) {
+        if !self.is_plain {
+            let raw = self.raw.get(..self.length).unwrap_or_default();
+            self.compressed = compressor.compress(raw, &mut self.packed);
+        }
+    }
+}
+
 /// The blocks in flight.
 #[derive(Debug)]
-pub struct Queue {
+pub struct Pool {
     state: Mutex<State>,
     /// For workers: there is a block to compress.
     filled: Bell,
-    /// For the writer: there is a block in front, or its result.
+    /// For the taker: the first block is ready.
     ready: Bell,
-    /// For the walker: there is room.
+    /// For the putter: there is room.
     taken: Bell,
     workers: usize,
 }
@@ -62,122 +109,117 @@ impl Bell {
 
 #[derive(Debug, Default)]
 struct State {
-    blocks: VecDeque<Block>,
-    /// How many blocks were ever removed from the front: gives each block a number.
+    slots: VecDeque<Slot>,
+    /// Number of slots that were ever removed from the front: gives each block a number.
     removed: usize,
-    /// The number of the next block that no worker has taken.
+    /// Number of the next block for a worker.
     next: usize,
-    /// Buffers to use again: fresh ones cost a page fault every 4 KiB.
-    spare: Vec<Vec<u8>>,
-    /// The walker has put its last block.
-    ended: bool,
-    /// The writer needs nothing more.
-    closed: bool,
+    /// Blocks to use again.
+    spare: Vec<Block>,
+    /// No block follows.
+    has_ended: bool,
+    /// No block is wanted.
+    is_closed: bool,
 }
 
 #[derive(Debug)]
-struct Block {
-    raw: Arc<Vec<u8>>,
-    /// Absent while a worker has it or none has taken it yet.
-    compressed: Option<Vec<u8>>,
+enum Slot {
+    Waiting(Block),
+    /// A worker has the block.
+    Working,
+    Done(Block),
 }
 
-impl Queue {
-    /// For `workers` threads.
-    pub fn new(workers: usize) -> Arc<Self> {
+impl Pool {
+    /// A pool for `workers` threads.
+    pub fn new(workers: usize) -> Self {
         let [filled, ready, taken] = std::array::from_fn(|_| Bell::default());
-        Arc::new(Self { state: Mutex::default(), filled, ready, taken, workers })
+        Self { state: Mutex::default(), filled, ready, taken, workers: workers.max(1) }
     }
 
-    pub fn workers(&self) -> usize {
-        self.workers
+    /// A compressor for each worker.
+    pub fn compressors(&self, compression: Compression) -> Result<Vec<BlockCompressor>> {
+        (0..self.workers).map(|_| BlockCompressor::new(compression)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         ignore_poison(self.state.lock())
     }
 
-    /// An empty buffer for a block.
-    pub fn buffer(&self) -> Vec<u8> {
-        self.lock().spare.pop().unwrap_or_else(|| Vec::with_capacity(BLOCK))
+    /// An empty block.
+    pub fn block(&self) -> Block {
+        let spare = self.lock().spare.pop();
+        let mut block = spare.unwrap_or_else(Block::new);
+        (block.length, block.is_plain, block.compressed) = (0, false, None);
+        block
     }
 
-    /// Puts a block at the end, when there is room; false when nobody wants it any more.
-    pub fn push(&self, raw: Vec<u8>) -> bool {
+    /// Takes a block that is not needed any more.
+    pub fn give_back(&self, block: Block) {
+        self.lock().spare.push(block);
+    }
+
+    /// Puts a block at the end, when there is room; false when no block is wanted any more.
+    pub fn push(&self, block: Block) -> bool {
         let room = (DEPTH * self.workers).min(MAX_DEPTH);
         let mut state = self.lock();
-        while state.blocks.len() >= room && !state.closed {
+        while state.slots.len() >= room && !state.is_closed {
             state = self.taken.wait(state);
         }
-        if state.closed {
+        if state.is_closed {
             return false;
         }
-        state.blocks.push_back(Block { raw: Arc::new(raw), compressed: None });
+        state.slots.push_back(Slot::Waiting(block));
         self.filled.wake_one();
-        self.ready.wake_one();
         true
     }
 
-    /// The walker has nothing more.
+    /// Tells that no block follows.
     pub fn end(&self) {
-        self.lock().ended = true;
+        self.lock().has_ended = true;
         self.filled.condition.notify_all();
         self.ready.condition.notify_all();
     }
 
-    /// The writer has all it needs: lets walker and workers end.
+    /// Tells that no block is wanted any more: lets all other threads end.
     pub fn close(&self) {
-        self.lock().closed = true;
+        self.lock().is_closed = true;
         self.filled.condition.notify_all();
         self.taken.condition.notify_all();
     }
 
     /// Compresses blocks until there are no more.
-    pub fn work(&self, compression: Compression) {
-        let Ok(mut engine) = Engine::new(compression) else { return };
+    pub fn work(&self, compressor: &mut BlockCompressor) {
         let mut state = self.lock();
-        while !state.closed {
+        while !state.is_closed {
             match state.claim() {
-                Some((number, raw)) => {
+                Some((number, mut block)) => {
                     drop(state);
-                    let compressed = engine.compress(&raw);
-                    drop(raw);
+                    block.compress(compressor);
                     state = self.lock();
-                    if state.store(number, compressed) {
+                    if state.store(number, block) {
                         self.ready.wake_one();
                     }
                 }
-                None if state.ended => return,
+                None if state.has_ended => return,
                 None => state = self.filled.wait(state),
             }
         }
     }
 
-    /// The compressed form of `raw`, if the walker guessed that it would be asked for.
-    fn take(&self, raw: &[u8], engine: &mut Engine) -> Option<Vec<u8>> {
+    /// Takes the first block when it is ready; nothing after the last one.
+    pub fn next(&self) -> Option<Block> {
         let mut state = self.lock();
-        while state.blocks.is_empty() && !state.ended {
-            state = self.ready.wait(state);
-        }
-        let ahead = state.blocks.iter().position(|block| same(&block.raw, raw))?;
-        for _ in 0..ahead {
-            state.remove();
-        }
         loop {
-            let front = state.blocks.front_mut()?;
-            if let Some(compressed) = front.compressed.take() {
-                state.remove();
-                self.taken.wake_one();
-                return Some(compressed);
-            }
-            // Rather than wait for a worker to begin, begin.
-            if state.next <= state.removed {
-                state.next = state.removed + 1;
-                drop(state);
-                let compressed = engine.compress(raw);
-                self.lock().remove();
-                self.taken.wake_one();
-                return Some(compressed);
+            match state.slots.pop_front() {
+                Some(Slot::Done(block)) => {
+                    state.removed += 1;
+                    self.taken.wake_one();
+                    return Some(block);
+                }
+                Some(slot) => state.slots.push_front(slot),
+                None if state.has_ended => return None,
+                None => {}
             }
             state = self.ready.wait(state);
         }
@@ -185,87 +227,28 @@ impl Queue {
 }
 
 impl State {
-    /// The next block that nobody compresses yet.
-    fn claim(&mut self) -> Option<(usize, Arc<Vec<u8>>)> {
-        let number = self.next.max(self.removed);
-        let block = self.blocks.get(number - self.removed)?;
-        self.next = number + 1;
-        Some((number, Arc::clone(&block.raw)))
-    }
-
-    /// Keeps a result, unless the writer has passed the block; tells whether it now is in front.
-    fn store(&mut self, number: usize, compressed: Vec<u8>) -> bool {
-        let Some(place) = number.checked_sub(self.removed) else { return false };
-        if let Some(block) = self.blocks.get_mut(place) {
-            block.compressed = Some(compressed);
-        }
-        place == 0
-    }
-
-    fn remove(&mut self) {
-        let Some(block) = self.blocks.pop_front() else { return };
-        self.removed += 1;
-        // A worker may still hold a block that was passed over.
-        if let Ok(mut raw) = Arc::try_unwrap(block.raw) {
-            raw.clear();
-            self.spare.push(raw);
+    /// The next block that no worker has taken.
+    fn claim(&mut self) -> Option<(usize, Block)> {
+        let number = self.next;
+        let slot = self.slots.get_mut(number.checked_sub(self.removed)?)?;
+        match std::mem::replace(slot, Slot::Working) {
+            Slot::Waiting(block) => {
+                self.next = number + 1;
+                Some((number, block))
+            }
+            other => {
+                *slot = other;
+                None
+            }
         }
     }
-}
 
-/// Whether two blocks are equal; word by word, since musl's `memcmp` goes byte by byte.
-fn same(left: &[u8], right: &[u8]) -> bool {
-    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<8>(), right.as_chunks::<8>());
-    left_rest == right_rest
-        && left.len() == right.len()
-        && left
-            .iter()
-            .zip(right)
-            .all(|(left, right)| u64::from_ne_bytes(*left) == u64::from_ne_bytes(*right))
-}
-
-/// What `backhand` calls: results of the pool where there are any.
-pub struct Ahead {
-    queue: Arc<Queue>,
-    engine: Mutex<Engine>,
-}
-
-impl Ahead {
-    pub fn new(queue: &Arc<Queue>, engine: Engine) -> Self {
-        Self { queue: Arc::clone(queue), engine: Mutex::new(engine) }
-    }
-}
-
-impl CompressionAction for Ahead {
-    type Error = BackhandError;
-    type Compressor = Compressor;
-    type FilesystemCompressor = FilesystemCompressor;
-    type SuperBlock = SuperBlock;
-
-    fn decompress(&self, _: &[u8], _: &mut Vec<u8>, _: Compressor) -> Result<(), BackhandError> {
-        // We only ever write.
-        Err(BackhandError::Unreachable)
-    }
-
-    fn compress(
-        &self,
-        bytes: &[u8],
-        _: FilesystemCompressor,
-        _: u32,
-    ) -> Result<Vec<u8>, BackhandError> {
-        let mut engine = ignore_poison(self.engine.lock());
-        let found = self.queue.take(bytes, &mut engine);
-        Ok(found.unwrap_or_else(|| engine.compress(bytes)))
-    }
-
-    /// Asked for only where there are options, as lz4 has.
-    fn compression_options(
-        &self,
-        superblock: &mut SuperBlock,
-        _: &Kind,
-        _: FilesystemCompressor,
-    ) -> Result<Option<Vec<u8>>, BackhandError> {
-        superblock.flags |= Flags::CompressorOptionsArePresent as u16;
-        Ok(Some(LZ4_OPTIONS.to_vec()))
+    /// Puts a compressed block back, and tells if it is the first.
+    fn store(&mut self, number: usize, block: Block) -> bool {
+        let place = number.checked_sub(self.removed);
+        if let Some(slot) = place.and_then(|place| self.slots.get_mut(place)) {
+            *slot = Slot::Done(block);
+        }
+        place == Some(0)
     }
 }

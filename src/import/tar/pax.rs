@@ -2,6 +2,11 @@
 
 use super::sparse::{self, MAX_EXTENTS};
 use crate::error::{Error, Result};
+use crate::squashfs::writer::Xattrs;
+
+/// Longest name of an extended attribute without `user.`, and longest value, in bytes (xattr(7)).
+const MAX_XATTR_NAME: usize = 250;
+const MAX_XATTR_VALUE: usize = 64 << 10;
 
 /// Content of the extension headers of an entry.
 #[derive(Debug, Default)]
@@ -16,6 +21,7 @@ pub struct Pax {
     pub mtime: Option<i64>,
     /// Name of a sparse file: `path` is a substitute for readers that do not know sparse files.
     pub sparse_name: Option<Vec<u8>>,
+    xattrs: Xattrs,
     sparse_major: Option<u64>,
     sparse_size: Option<u64>,
     /// Offsets and lengths of extents, alternating.
@@ -62,9 +68,30 @@ impl Pax {
                 let numbers = value.split(|byte| *byte == b',').map(decimal);
                 self.sparse_map = numbers.collect::<Option<_>>().ok_or_else(bad)?;
             }
-            _ => {}
+            _ => self.take_xattr(key, value)?,
         }
         if self.sparse_map.len() > 2 * MAX_EXTENTS { Err(sparse::bad()) } else { Ok(()) }
+    }
+
+    /// Takes an extended attribute of the namespace `user.`. Attributes of `security.` and `trusted.`
+    /// have no effect in containers, whose mounts are nosuid; those of overlayfs would tell of the file
+    /// system below another one.
+    fn take_xattr(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        let Some(name) = key.strip_prefix(b"SCHILY.xattr.user.") else { return Ok(()) };
+        if name.starts_with(b"overlay.") {
+            return Ok(());
+        }
+        if !(1..=MAX_XATTR_NAME).contains(&name.len()) || value.len() > MAX_XATTR_VALUE {
+            let (name, length) = (name.escape_ascii(), value.len());
+            return Err(Error::new(format!("extended attribute user.{name} of {length} bytes")));
+        }
+        self.xattrs.insert(name.into(), value.into());
+        Ok(())
+    }
+
+    /// Returns the extended attributes, if there are any.
+    pub fn xattrs(self) -> Option<Box<Xattrs>> {
+        (!self.xattrs.is_empty()).then(|| Box::new(self.xattrs))
     }
 
     /// Returns the map of an entry with `stored` bytes of data.

@@ -196,6 +196,30 @@ fn pax_records_override_the_header() {
 }
 
 #[test]
+fn extended_attributes_of_users_are_kept() {
+    let records = [
+        ("SCHILY.xattr.user.note", "old"),
+        ("SCHILY.xattr.user.note", "a=b"),
+        ("SCHILY.xattr.user.empty", ""),
+        ("SCHILY.xattr.security.capability", "x"),
+        ("SCHILY.xattr.trusted.overlay.opaque", "y"),
+        ("SCHILY.xattr.user.overlay.opaque", "y"),
+    ];
+    let tar = extended(&records, &named(b"x", EntryType::Regular, 0), b"");
+    let found = entries(&tar).unwrap().remove(0).xattrs.unwrap();
+    let expected = [(b"empty"[..].into(), b""[..].into()), (b"note"[..].into(), b"a=b"[..].into())];
+    assert_eq!(*found, Xattrs::from(expected));
+
+    let long = "v".repeat((64 << 10) + 1);
+    let name = format!("SCHILY.xattr.user.{}", "n".repeat(251));
+    for (key, value) in [("SCHILY.xattr.user.x", &*long), (&name, ""), ("SCHILY.xattr.user.", "")] {
+        let tar = extended(&[(key, value)], &named(b"x", EntryType::Regular, 0), b"");
+        let error = entries(&tar).unwrap_err().to_string();
+        assert!(error.starts_with("extended attribute user."), "{error}");
+    }
+}
+
+#[test]
 fn numbers_are_octal_or_binary() {
     let cases: [(&[u8], Option<u64>); 9] = [
         (b"0000644\0", Some(0o644)),

@@ -254,6 +254,7 @@ fn depth_and_times_have_bounds() {
         kind: EntryKind::Directory,
         mode: 0,
         mtime,
+        xattrs: None,
     };
     let mut tree = Tree::new();
     tree.apply(0, vec![entry(&deep, 0)]).unwrap();

@@ -66,7 +66,7 @@ pub struct Hook {
     pub stage: &'static str,
     /// The program: on the host if [`Hook::is_of_host`], else in the image.
     pub path: PathBuf,
-    /// Arguments, from argv[0] on.
+    /// Arguments, from `argv[0]` on.
     pub args: Vec<String>,
     /// Environment, as `NAME=value`.
     pub env: Vec<String>,
@@ -92,7 +92,7 @@ impl Hook {
         self.stage != "startContainer"
     }
 
-    /// Tells whether it is the applet `name`, by its path or by argv[0].
+    /// Tells whether it is the applet `name`, by its path or by `argv[0]`.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
         self.path.ends_with(name)

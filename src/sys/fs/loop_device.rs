@@ -101,7 +101,7 @@ type Failure = (String, std::io::Error);
 /// Returns the read-only loop device of `image`: the one that serves it already, or a new one.
 ///
 /// # Errors
-/// If there is no loop driver, or no device within [`PATIENCE`].
+/// If there is no loop driver, or no device within 30 s.
 pub fn attach(image: impl AsFd) -> Result<LoopDevice> {
     let id = FileId::from_fd(&image).context(|| "cannot stat the image file".into())?;
     let name = std::fs::read_link(crate::sys::fs::mount::proc_path(image.as_fd()))

@@ -38,7 +38,7 @@ const FAULTS: [i32; 7] = [
 const BACKGROUND: [i32; 3] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT];
 
 impl Signals {
-    /// Blocks every signal that can be passed on, but `except` and those of [`BACKGROUND`] that this
+    /// Blocks every signal that can be passed on, but `except` and those of `BACKGROUND` that this
     /// process ignores.
     pub fn block(except: &[i32]) -> Result<Self> {
         let mut set = empty_set();

@@ -3,6 +3,11 @@
 
 #![no_main]
 
+/// Reads images back, as in the tests of the library.
+#[path = "../../../src/squashfs/writer/reading.rs"]
+mod reading;
+mod squashwriter;
+
 use libfuzzer_sys::{Corpus, fuzz_target};
 use sarus::container::plan::mounts::MountRequest;
 use sarus::container::plan::namespaces::restrictions_of_proc;
@@ -14,7 +19,7 @@ use sarus::image::reference::Reference;
 use sarus::import::blob::Blob;
 use sarus::import::tar::TarEntries;
 use sarus::site::config::Config;
-use sarus::squashfs::validate;
+use sarus::squashfs::{self, validate};
 use sarus::sys::process::seccomp::SockFilter;
 use std::fs::File;
 use std::io::Write;
@@ -32,6 +37,7 @@ const TARGETS: [(&str, Target); 12] = [
     ("ldcachewrite", rewritten),
     ("tar", archive),
     ("squashfs", image),
+    ("squashwriter", squashwriter::written),
     ("reference", |bytes| text(bytes)?.parse::<Reference>().ok().map(drop)),
     ("mount", |bytes| MountRequest::parse(text(bytes)?, &mut Vec::new()).ok().map(drop)),
     ("mountinfo", |bytes| restrictions_of_proc(text(bytes)?).ok().map(drop)),

@@ -1,5 +1,5 @@
 //! The container's first process, from its birth as root in the container's namespaces until it
-//! becomes the program. The steps of [`Child::start`] are in the order that security asks for.
+//! becomes the program. The steps of [`Init::start`] are in the order that security asks for.
 
 use super::Execution;
 use super::channel::{Channel, Step};

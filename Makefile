@@ -15,7 +15,7 @@ DIST    ?= dist
 # Timestamps in archives are those of the commit, so that the same commit gives the same bytes.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 # Maximum size of the binary in bytes; docs/size.md has the size of each dependency.
-BUDGET  := 3020000
+BUDGET  := 3025000
 
 CORES   := $(shell nproc)
 # Tests spend more time waiting (registries, time limits, ends of processes) than working.

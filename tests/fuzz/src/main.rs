@@ -29,7 +29,7 @@ use std::sync::LazyLock;
 type Target = fn(&[u8]) -> Option<()>;
 
 /// A new reader is one row here.
-const TARGETS: [(&str, Target); 12] = [
+const TARGETS: [(&str, Target); 13] = [
     ("state", |bytes| State::parse(text(bytes)?).ok().map(drop)),
     ("spec", |bytes| Spec::parse(text(bytes)?, Path::new("/bundle")).ok().map(drop)),
     ("elf", library),

@@ -23,7 +23,9 @@ pub mod slurm;
 pub mod ssh;
 pub mod token;
 
-pub use host::{cgroups, loop_devices, mounts, no_cgroup_stays_empty, processes_of};
+pub use host::{
+    cgroups, loop_devices, mounts, no_cgroup_stays_empty, no_cgroup_stays_empty_but, processes_of,
+};
 pub use image::Image;
 pub use scratch::{Scratch, kept};
 

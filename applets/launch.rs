@@ -9,7 +9,7 @@
 //! change at any moment: a link could lead root where the user may not go. This applet has the user's
 //! rights only.
 
-use sarus::container::handoff::Handoff;
+use sarus::container::handoff::{self, Handoff};
 use sarus::error::{Context, Error, Result};
 use sarus::hook::ssh::daemon;
 use sarus::log;
@@ -24,16 +24,9 @@ const FAILED: u8 = 125;
 
 pub fn main(args: &[OsString]) -> Result<u8> {
     let failed = |error: Error| error.with_exit_code(FAILED);
-    let (handoff, program, args) = Handoff::parse(args).map_err(failed)?;
-    prepare(&handoff).map_err(failed)?;
-    let error = process::become_program(program, args);
-    Err(match error.exit_code() {
-        127 if program.as_encoded_bytes().starts_with(b"-") => {
-            error.with_hint("options of 'sarus run' stand before the name of the image")
-        }
-        127 => error.with_hint("it is not in the image, or not in the image's PATH"),
-        _ => error,
-    })
+    let (options, program, args) = Handoff::parse(args).map_err(failed)?;
+    prepare(&options).map_err(failed)?;
+    Err(handoff::explain_exec(process::become_program(program, args), program))
 }
 
 fn prepare(handoff: &Handoff) -> Result<()> {

@@ -64,7 +64,7 @@ pub struct Container {
 /// Those of `work`, or if state or config.json are malformed.
 pub fn run(work: impl FnOnce(&Container) -> Result<()>) -> Result<u8> {
     // Descriptors that the runtime left open.
-    descriptors::close_descriptors(None)?;
+    descriptors::close_descriptors(&[])?;
     let container = Container::receive()?;
     container.set_log_level();
     // Runtimes do not pass on the stderr of a hook, unless the hook fails.

@@ -36,7 +36,7 @@ impl Descriptors {
     /// If a descriptor cannot be closed, moved or made.
     pub fn take_over(environment: &[(OsString, OsString)]) -> Result<(Self, Listener)> {
         let pmi_fd = pmi_fd(environment).filter(|fd| descriptors::is_open(*fd));
-        descriptors::close_descriptors(pmi_fd)?;
+        descriptors::close_descriptors(pmi_fd.as_slice())?;
         if let Some(fd) = pmi_fd {
             descriptors::move_descriptor(fd, PMI_FD)?;
         }
@@ -70,6 +70,18 @@ impl Descriptors {
 fn pmi_fd(environment: &[(OsString, OsString)]) -> Option<RawFd> {
     let (_, value) = environment.iter().find(|(name, _)| name == "PMI_FD")?;
     value.to_str()?.parse().ok().filter(|fd| *fd > 2)
+}
+
+/// Adds to the error of execve(2) what the user of `sarus run` can do about it.
+#[must_use]
+pub fn explain_exec(error: Error, program: &OsStr) -> Error {
+    match error.exit_code() {
+        127 if program.as_encoded_bytes().starts_with(b"-") => {
+            error.with_hint("options of 'sarus run' stand before the name of the image")
+        }
+        127 => error.with_hint("it is not in the image, or not in the image's PATH"),
+        _ => error,
+    }
 }
 
 /// Options of `launch`.

@@ -16,13 +16,13 @@ mod rootfs;
 mod supervise;
 mod trusted;
 
-use crate::container::plan::{INIT, Plan};
+use crate::container::plan::{INIT, Plan, hooks};
 use crate::error::{Context, Error, Result};
 use crate::log;
-use crate::site::config::RamFilesystem;
+use crate::site::config::{Hook, RamFilesystem};
 use crate::site::trust;
-use crate::sys::fs::TMPFS_MAGIC;
 use crate::sys::fs::mount::{self, Namespace, Restrictions};
+use crate::sys::fs::{FileId, TMPFS_MAGIC};
 use crate::sys::process::start_notify::Listener;
 use crate::sys::terminal::Terminal;
 pub use image::Image;
@@ -60,6 +60,16 @@ struct Prepared {
     /// Mount namespace that this process came from; nothing of the container is in it. Held open: the
     /// number of a namespace without processes could become that of the container's.
     host: Namespace,
+}
+
+impl Prepared {
+    /// Hooks of the site, without idle ones that are this program, which are recognised by the file.
+    fn active_hooks<'a>(&self, plan: &'a Plan) -> Result<Vec<&'a Hook>> {
+        let own = FileId::from_fd(&self.program)?;
+        let id = |hook: &Option<OwnedFd>| hook.as_ref().map(FileId::from_fd).transpose();
+        let files = self.trusted.hooks.iter().map(id).collect::<Result<Vec<_>>>()?;
+        Ok(hooks::active(&plan.hooks, |at| files.get(at) == Some(&Some(own))))
+    }
 }
 
 /// Makes the container of `plan` from `image`, waits for its end, and returns the exit status of the

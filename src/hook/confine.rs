@@ -89,9 +89,9 @@ pub fn run(step: ConfineStep, state: &State, expected: &Expected<'_>) -> Result<
 const PROC: u64 = 0x9fa0;
 const SYSFS: u64 = 0x6265_6572;
 
-/// Devices that an OCI runtime opens as root in the container, or binds elsewhere: name, major and minor
-/// number. "Default Devices" of the OCI runtime specification.
-const DEVICES: [(&str, u32, u32); 6] = [
+/// Devices of every container, which an OCI runtime opens as root or binds elsewhere: name, major and
+/// minor number. "Default Devices" of the OCI runtime specification.
+pub const DEVICES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),

@@ -3,35 +3,35 @@
 use crate::error::{Context, Result};
 use rustix::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// Closes every descriptor above 2 that the caller left open, except `keep`.
+/// Closes every descriptor above 2, except those of `keep`. This process must not use what is closed: it
+/// calls this before it opens anything, or when it gives up its rights.
 ///
 /// # Errors
 /// If the kernel has neither close_range(2) nor `/proc/self/fd`.
-pub fn close_descriptors(keep: Option<RawFd>) -> Result<()> {
-    let keep = keep.and_then(|fd| u32::try_from(fd).ok()).filter(|fd| *fd > 2);
-    let ranges = match keep {
-        Some(fd) => [(3, fd - 1), (fd.saturating_add(1), u32::MAX)],
-        None => [(3, u32::MAX), (1, 0)],
-    };
-    for (first, last) in ranges.into_iter().filter(|(first, last)| first <= last) {
-        // SAFETY: called before this program opens anything: nothing of ours is closed.
-        let answer = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        if answer != 0 {
-            return close_one_by_one(keep);
+pub fn close_descriptors(keep: &[RawFd]) -> Result<()> {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    keep.retain(|fd| *fd > 2);
+    keep.sort_unstable();
+    let mut first = 3;
+    for end in keep.iter().copied().chain([u32::MAX]) {
+        // SAFETY: the caller promises not to use what is closed.
+        if first < end && unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) } != 0 {
+            return close_one_by_one(&keep);
         }
+        first = end.saturating_add(1);
     }
     Ok(())
 }
 
 /// Serves before Linux 5.9.
-fn close_one_by_one(keep: Option<u32>) -> Result<()> {
+fn close_one_by_one(keep: &[u32]) -> Result<()> {
     let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")
         .context(|| "cannot list the open descriptors".into())?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .collect();
-    for fd in open.into_iter().filter(|fd| *fd > 2 && Some(*fd) != keep) {
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
         // SAFETY: as above. The directory's own descriptor is closed already, and refused.
-        unsafe { libc::close(fd as RawFd) };
+        unsafe { libc::close(fd.cast_signed()) };
     }
     Ok(())
 }

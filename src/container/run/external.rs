@@ -95,11 +95,8 @@ pub(super) fn run(
     }
 }
 
-/// Hooks of config.json. Those of the site that are this program are recognised by the file.
+/// Hooks of config.json.
 fn arrange_hooks(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Result<Vec<StagedHook>> {
-    let own = FileId::from_fd(&prepared.program)?;
-    let id = |hook: &Option<OwnedFd>| hook.as_ref().map(FileId::from_fd).transpose();
-    let files = prepared.trusted.hooks.iter().map(id).collect::<Result<Vec<_>>>()?;
     let confinement = Confinement {
         program: engine.program,
         rootfs: &plan.site.bundle_dir.join(&plan.site.rootfs_folder),
@@ -107,7 +104,7 @@ fn arrange_hooks(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Result
         dev: FileId::from_fd(&prepared.rootfs.dev)?,
         limits: &plan.process.limits,
     };
-    Ok(hooks::arrange(&plan.hooks, |at| files.get(at) == Some(&Some(own)), confinement))
+    Ok(hooks::arrange(&prepared.active_hooks(plan)?, confinement))
 }
 
 impl Execution<'_> {

@@ -2,13 +2,14 @@
 //! change ("Default Filesystems" and "Default Devices" of the OCI runtime specification).
 //!
 //! Everything but `/proc` is mounted by the engine before any process of the container exists.
-//! `/proc` shows the PID namespace of who mounts it, so the container's first process does that.
+//! `/proc` shows the PID namespace of the process that mounts it, so the container's first process does that.
 
 use crate::container::plan::Plan;
 use crate::container::plan::mounts::{SystemMount, SystemSource};
 use crate::container::run::files;
 use crate::container::run::rootfs::Rootfs;
 use crate::error::{Context, Error, Result};
+use crate::hook::confine::DEVICES;
 use crate::log;
 use crate::sys::fs::FileId;
 use crate::sys::fs::mount::{self, Restrictions};
@@ -17,16 +18,6 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
-
-/// Character devices by name, major and minor number.
-const DEVICES: [(&str, u32, u32); 6] = [
-    ("null", 1, 3),
-    ("zero", 1, 5),
-    ("full", 1, 7),
-    ("random", 1, 8),
-    ("urandom", 1, 9),
-    ("tty", 5, 0),
-];
 
 /// "Dev symbolic links" of the OCI runtime specification, and that of devpts.
 const LINKS: [(&str, &str); 6] = [
@@ -112,11 +103,11 @@ fn directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd> {
 /// The container's tree in its own mount namespace, by descriptors from before the first hook.
 #[derive(Debug)]
 pub struct Tree {
-    /// Its root directory.
+    /// Root directory of the container.
     pub root: OwnedFd,
-    /// Its `/dev`.
+    /// Directory `/dev` of the container.
     pub dev: OwnedFd,
-    /// Its devpts.
+    /// Root of the container's devpts.
     pub pts: OwnedFd,
     /// The mounts that root relies on, by path, with their identity.
     marks: Vec<(&'static str, Option<Mark>)>,

@@ -132,7 +132,6 @@ fn hook_named_in(cause: &str, hooks: &[StagedHook]) -> Option<String> {
 mod tests {
     use super::super::hooks::{Confinement, arrange};
     use super::*;
-    use crate::container::plan;
     use crate::site::config::Hook;
     use std::path::Path;
 
@@ -166,7 +165,7 @@ mod tests {
         let (program, rootfs) = (Path::new("/p"), Path::new("/r"));
         let limits = ",".repeat(37).parse().unwrap();
         let confinement = Confinement { program, rootfs, root: id, dev: id, limits: &limits };
-        let hooks = arrange(&plan::hooks::plan(&list, &[]), |_| false, confinement);
+        let hooks = arrange(&list.iter().collect::<Vec<_>>(), confinement);
         let name = |why| hook_named_in(why, &hooks);
         assert_eq!(name("error running hook #2: x").unwrap(), "hook #2 is /b (prestart)");
         assert_eq!(name("hook #0").unwrap(), "hook #0 is /c (poststop)");

@@ -5,7 +5,7 @@
 //! the root file system before any other runs, and its last one verifies the mounts that root relies
 //! on.
 
-use crate::container::plan::hooks::{self as planned, PlannedHook};
+use crate::container::plan::hooks as planned;
 use crate::site::config::Hook;
 use crate::sys::fs::FileId;
 use crate::sys::process::limits::CallerLimits;
@@ -43,16 +43,11 @@ pub struct Confinement<'a> {
 /// Stages whose hooks run before root has ended its work in the container.
 const EARLY: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
 
-/// Puts the hooks in the order in which they run. Idle hooks of `site` that are this program, as
-/// `is_this_program` tells by index, are left out: each would cost the start of a process.
+/// Puts the hooks in the order in which they run: those of `site` that have something to do, and the
+/// engine's own.
 #[must_use]
-pub fn arrange(
-    site: &[PlannedHook],
-    is_this_program: impl Fn(usize) -> bool,
-    confinement: Confinement<'_>,
-) -> Vec<StagedHook> {
-    let active = planned::active(site, is_this_program);
-    let mut hooks: Vec<_> = active.into_iter().map(StagedHook::from_site).collect();
+pub fn arrange(site: &[&Hook], confinement: Confinement<'_>) -> Vec<StagedHook> {
+    let mut hooks: Vec<_> = site.iter().map(|hook| StagedHook::from_site(hook)).collect();
     let first = EARLY.iter().find(|stage| hooks.iter().any(|hook| hook.stage == **stage));
     match first {
         Some(&"createContainer") => hooks.insert(0, confinement.hook("createContainer", "confine")),
@@ -94,7 +89,6 @@ impl Confinement<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::container::plan;
     use crate::site::config::Hook;
     use miniserde::json;
 
@@ -107,7 +101,8 @@ mod tests {
             dev: "3:4".parse().unwrap(),
             limits: &",".repeat(37).parse().unwrap(),
         };
-        arrange(&plan::hooks::plan(site, &[]), |_| is_this_program, confinement)
+        let planned = planned::plan(site, &[]);
+        arrange(&planned::active(&planned, |_| is_this_program), confinement)
     }
 
     fn site(hooks: &[(&'static str, &str)]) -> Vec<Hook> {

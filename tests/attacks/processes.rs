@@ -1,6 +1,7 @@
 //! Processes and their descriptors.
 
 use super::*;
+use crate::support::pty::Shell;
 
 #[test]
 fn standard_streams_stay_their_owners() {
@@ -26,6 +27,24 @@ fn standard_streams_stay_their_owners() {
             assert_eq!(fs::metadata(&log).unwrap().uid(), 0, "{runtime:?} {options}");
         }
         assert_eq!(fs::metadata("/dev/null").unwrap().uid(), 0);
+    }
+}
+
+#[test]
+fn output_of_a_terminal_is_written_with_the_rights_of_its_user() {
+    // An OCI runtime copies as root: docs/security.md.
+    let installation = Installation::with_busybox(Runtime::Builtin);
+    let file = installation.path("home/alice/out");
+    let mut shell = Shell::start(&installation, &installation.alice);
+    let sarus = installation.prefix().join("bin/sarus");
+    for pid in ["private", "host"] {
+        // The kernel takes the set-user-id bit of a file when others than root write to it.
+        assert!(shell.runs("touch out; chmod 4755 out; stat -c %a out").contains("4755"));
+        let line = format!("{} run -t --pid={pid} {IMAGE} echo words >>out", sarus.display());
+        shell.runs(&line);
+        assert!(fs::read_to_string(&file).unwrap().contains("words"), "{pid}");
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755, "--pid={pid}: {mode:o}");
     }
 }
 

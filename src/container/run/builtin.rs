@@ -24,7 +24,6 @@ use crate::container::plan::oci_spec::{self, Additions};
 use crate::container::seccomp;
 use crate::error::{Context, Result};
 use crate::site::config::Hook;
-use crate::sys::fs::FileId;
 use crate::sys::process::container_child::fork_into_namespaces;
 use crate::sys::process::pidfd::Process;
 use crate::sys::process::runtime_child::{self, Call, RuntimeChild};
@@ -35,8 +34,9 @@ use crate::sys::process::{self, ProcessId, WaitStatus};
 use channel::{Channel, Step};
 use hooks::HookRunner;
 use init::Init;
+use relay::Relay;
 use report::Report;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::AsFd;
 
 /// An execution of one container.
 #[derive(Clone, Copy)]
@@ -65,7 +65,7 @@ pub(super) fn run(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Resul
     system_mounts::prepare(&prepared.rootfs, plan)?;
     let id = format!("{}{}", janitor::PREFIX, random_letters()?);
     let report = Report::create(&prepared.bundle)?;
-    let hooks = active_hooks(plan, prepared)?;
+    let hooks = prepared.active_hooks(plan)?;
     let filter = prepared.trusted.seccomp.as_ref().map(seccomp::compile).transpose();
     let filter = filter.context(|| "cannot compile the seccomp profile".into())?;
     let signals = Signals::block(&[])?;
@@ -91,14 +91,6 @@ pub(super) fn run(plan: &Plan, prepared: &Prepared, engine: Engine<'_>) -> Resul
     janitor.into_iter().for_each(Janitor::dismiss);
     let end = end?;
     report.take()?.map_or(Ok(end.exit_status()), Err)
-}
-
-/// Hooks of the site, without idle ones that are this program.
-fn active_hooks<'a>(plan: &'a Plan, prepared: &Prepared) -> Result<Vec<&'a Hook>> {
-    let own = FileId::from_fd(&prepared.program)?;
-    let id = |hook: &Option<OwnedFd>| hook.as_ref().map(FileId::from_fd).transpose();
-    let files = prepared.trusted.hooks.iter().map(id).collect::<Result<Vec<_>>>()?;
-    Ok(planned::active(&plan.hooks, |at| files.get(at) == Some(&Some(own))))
 }
 
 impl Execution<'_> {
@@ -165,8 +157,9 @@ impl Execution<'_> {
             Init { execution, channel: of_init, runner: &runner, parent }.run()
         };
         drop(of_init);
-        let started = self.accompany(&channel, &runner, pid);
+        let relay = self.accompany(&channel, &runner, pid);
         let status = process::wait_for_child(pid)?;
+        let started = relay.map(|relay| relay.map(Relay::finish));
         runner.run_all("poststop", None).unwrap_or_else(|error| hooks::warn(&error));
         started?;
         Ok(match status {
@@ -175,11 +168,17 @@ impl Execution<'_> {
         })
     }
 
-    /// Follows the start of the container's first process `pid`, then serves its terminal.
-    fn accompany(&self, channel: &Channel, runner: &HookRunner<'_>, pid: ProcessId) -> Result<()> {
+    /// Follows the start of the container's first process `pid`. Returns the relay of its terminal, if it
+    /// has one.
+    fn accompany(
+        &self,
+        channel: &Channel,
+        runner: &HookRunner<'_>,
+        pid: ProcessId,
+    ) -> Result<Option<Relay>> {
         // A process that ended before has written a report.
         if !channel.expect(Step::Mounted) {
-            return Ok(());
+            return Ok(None);
         }
         let early = ["prestart", "createRuntime"];
         let hooks = early.iter().try_for_each(|stage| runner.run_all(stage, Some(pid)));
@@ -188,14 +187,12 @@ impl Execution<'_> {
             return Err(error);
         }
         channel.send(Step::Go);
-        let Some(master) = channel.receive_ready() else { return Ok(()) };
+        let Some(master) = channel.receive_ready() else { return Ok(None) };
+        let relay = master.map(|master| Relay::start(master, self.plan)).transpose();
         if channel.is_closed_by_exec() {
             runner.run_all("poststart", Some(pid)).unwrap_or_else(|error| hooks::warn(&error));
         }
-        if let Some(master) = master {
-            relay::run(&master, pid);
-        }
-        Ok(())
+        relay
     }
 
     /// Writes config.json, for hooks.

@@ -3,8 +3,10 @@
 //! See clone(2), pivot_root(2), capabilities(7), keyrings(7).
 
 use crate::error::{Context, Error, Result};
+use crate::sys::descriptors::close_descriptors;
 use crate::sys::ids;
 use crate::sys::process::ProcessId;
+use crate::sys::process::limits::CallerLimits;
 use crate::user::User;
 use rustix::fd::{AsFd, RawFd};
 use rustix::io::Errno;
@@ -151,39 +153,33 @@ pub fn close_at_exec(first: RawFd) -> Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor but those of `keep` and the first three. A directory of the host among them
-/// would be a way out of the container, by a working directory `/proc/self/fd/N` for example.
+/// Does `work` in a child that has the IDs and limits of `user`, no capability, and of the descriptors
+/// above 2 only those of `keep`. It is not dumpable: no process of the user's can trace it or reach the
+/// mount namespace that it shares with this process. Signals stay blocked as they are.
 ///
 /// # Errors
-/// When neither close_range(2) (Linux 5.9) nor `/proc/self/fd` is there.
-pub fn close_all_but(keep: &[RawFd]) -> Result<()> {
-    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
-    keep.extend([2, u32::MAX]);
-    keep.sort_unstable();
-    for pair in keep.windows(2) {
-        let [before, end] = pair else { continue };
-        let (first, last) = (before.max(&2).saturating_add(1), end.saturating_sub(1));
-        if first > last || end <= &2 {
-            continue;
+/// Those of fork(2). A child that cannot give up its rights ends without the work.
+pub fn fork_as_user(
+    user: &User,
+    limits: &CallerLimits,
+    keep: &[RawFd],
+    work: impl FnOnce(),
+) -> Result<ProcessId> {
+    // SAFETY: this program has one thread, so the child may go on as it likes.
+    match unsafe { libc::fork() } {
+        0 => {
+            let ready = close_descriptors(keep)
+                .and_then(|()| become_unprivileged(user))
+                .and_then(|()| limits.restore());
+            if ready.is_ok() {
+                work();
+            }
+            exit(0)
         }
-        // SAFETY: this process never uses what is closed: it executes a program or ends.
-        if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } != 0 {
-            return close_one_by_one(&keep);
-        }
+        child => ProcessId::new(child)
+            .ok_or_else(std::io::Error::last_os_error)
+            .context(|| "cannot start a process of the user's".into()),
     }
-    Ok(())
-}
-
-fn close_one_by_one(keep: &[u32]) -> Result<()> {
-    let context = || "cannot keep descriptors from the container".to_owned();
-    let names = std::fs::read_dir("/proc/self/fd").context(context)?;
-    let numbers: Vec<u32> =
-        names.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    for number in numbers.into_iter().filter(|number| *number > 2 && !keep.contains(number)) {
-        // SAFETY: as above.
-        unsafe { libc::close(number.cast_signed()) };
-    }
-    Ok(())
 }
 
 /// Ends this process at once with the exit status `status`: nothing that a parent has buffered is

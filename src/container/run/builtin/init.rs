@@ -5,21 +5,23 @@ use super::Execution;
 use super::channel::{Channel, Step};
 use super::hooks::HookRunner;
 use super::system_mounts::Tree;
-use crate::container::handoff::PMI_FD;
+use crate::container::handoff::{PMI_FD, explain_exec};
 use crate::container::run::{FAILED, files};
 use crate::error::{Context, Error, Result};
+use crate::sys::descriptors;
 use crate::sys::fs::mount::{self, Restrictions};
 use crate::sys::process::container_child::{
-    become_unprivileged, close_all_but, close_at_exec, end_with_parent, exit, new_session_keyring,
-    pivot_root,
+    become_unprivileged, close_at_exec, end_with_parent, exit, new_session_keyring, pivot_root,
 };
 use crate::sys::process::seccomp;
+use crate::sys::process::signals::Signals;
 use crate::sys::process::{ProcessId, become_program_with, start_notify};
 use crate::sys::pty::{self, Pty};
 use crate::sys::terminal::WindowSize;
 use rustix::fd::{AsFd, AsRawFd};
 use rustix::fs::Mode;
 use std::convert::Infallible;
+use std::ffi::OsStr;
 
 /// The process, and what it needs.
 pub struct Init<'a> {
@@ -34,6 +36,8 @@ impl Init<'_> {
     /// Becomes the program, or reports why not and ends.
     pub fn run(self) -> ! {
         let Err(error) = self.start();
+        // The caller's limit of file sizes holds by now: SIGXFSZ must not end this process.
+        Signals::block(&[]).ok();
         let status = self.execution.report.write(&error);
         self.channel.send(Step::Failed);
         exit(status)
@@ -71,17 +75,17 @@ impl Init<'_> {
     /// Closes all that the program must not get, directories of the host above all, before a process
     /// with the user's ids has them. What is left, and is closed by execve(2), is no way anywhere.
     fn close_the_rest(&self) -> Result<()> {
-        let descriptors = self.execution.plan.descriptors;
+        let kept = self.execution.plan.descriptors;
         let mut keep = vec![
-            descriptors.socket(),
+            kept.socket(),
             self.channel.as_fd().as_raw_fd(),
             self.execution.report.as_fd().as_raw_fd(),
         ];
-        if descriptors.has_pmi {
+        if kept.has_pmi {
             keep.push(PMI_FD);
         }
-        close_all_but(&keep)?;
-        close_at_exec(if descriptors.has_pmi { PMI_FD + 1 } else { PMI_FD })
+        descriptors::close_descriptors(&keep)?;
+        close_at_exec(if kept.has_pmi { PMI_FD + 1 } else { PMI_FD })
     }
 
     /// Goes to the working directory as the user. A magic link of `/proc` that led out of the container
@@ -125,18 +129,8 @@ impl Init<'_> {
         self.runner.run_all("startContainer", Some(ProcessId::current()))?;
         start_notify::notify(plan.descriptors.socket(), process.terminal.is_some())?;
         signals.previous_mask().restore();
-        Err(self.explain(become_program_with(&process.args, &process.env)))
-    }
-
-    fn explain(&self, error: Error) -> Error {
-        let program =
-            self.execution.plan.process.args.first().map(String::as_str).unwrap_or_default();
-        match error.exit_code() {
-            127 if program.starts_with('-') => {
-                error.with_hint("options of 'sarus run' stand before the name of the image")
-            }
-            127 => error.with_hint("it is not in the image, or not in the image's PATH"),
-            _ => error,
-        }
+        let program = process.args.first().map_or("", String::as_str);
+        let error = become_program_with(&process.args, &process.env);
+        Err(explain_exec(error, OsStr::new(program)))
     }
 }
